@@ -1,0 +1,387 @@
+"""Facts: what goes into the journal, one frozen dataclass per kind. One authority alone writes each (see docs/architecture.md).
+
+A fact says what happened, with `at` in UTC ms; facts never change, a wrong one is corrected by another. The journal stores the class
+name, `at` and the fields as JSON (money as text), so a field may be added with a default but never renamed or retyped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.order import ExitReason, Fill, Order
+from modules.domain.position import ClosedTrade
+
+
+class Scope(StrEnum):
+    """What a halt, a pause or a switch applies to: one asset class or all of them."""
+
+    SPOT = "SPOT"
+    PERP = "PERP"
+    OPTION = "OPTION"
+    FOREX = "FOREX"
+    ALL = "ALL"
+
+    def covers(self, asset_class: AssetClass) -> bool:
+        return self is Scope.ALL or self.value == asset_class.value
+
+
+class Trigger(StrEnum):
+    """Why the kill switch tripped."""
+
+    DAILY_DRAWDOWN = "daily_drawdown"
+    MONTHLY_DRAWDOWN = "monthly_drawdown"
+    SLIPPAGE = "slippage"
+    API_ERRORS = "api_errors"
+    API_AUTHENTICATION = "api_authentication"
+    ORDERS_IN_DOUBT = "orders_in_doubt"
+    RUNAWAY = "runaway"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonStarted:
+    at: int
+    mode: str
+    version: str
+    policy_hash: str
+
+
+# -- instruments and market (Market_Data) ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentListed:
+    """The rules of an instrument at the moment it is first traded (and again when they change): makes the journal self-contained."""
+
+    at: int
+    instrument: Instrument
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLost:
+    at: int
+    symbol: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRestored:
+    at: int
+    symbol: str
+
+
+# -- orders (Risk_Management writes OrderIntended; Trade_Executor the rest) -----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TradeOpened:
+    """Written by Risk_Management with the entry's OrderIntended: what the round trip is about, for every leg of it.
+
+    `symbol` is what the strategy watches (the instrument itself, or the underlying's series for option structures). `stop` and
+    `target` are prices in that symbol's quote currency. `risk` in settlement currency.
+    """
+
+    at: int
+    trade_id: str
+    decision_id: str
+    strategy: str
+    symbol: str
+    asset_class: AssetClass
+    side: str
+    structure: str
+    score: float
+    confidence: float
+    entry: float
+    stop: float | None
+    target: float | None
+    hold: int
+    interval_ms: int
+    risk: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class OrderIntended:
+    at: int
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class OrderSent:
+    at: int
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderAccepted:
+    at: int
+    client_order_id: str
+    venue_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRejected:
+    at: int
+    client_order_id: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderInDoubt:
+    at: int
+    client_order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderCanceled:
+    at: int
+    client_order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OrderExpired:
+    """Its unfilled timeout passed, or it was never placed (proven)."""
+
+    at: int
+    client_order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """`order_done` says that this fill completed the order at the venue."""
+
+    at: int
+    fill: Fill
+    order_done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignFill:
+    """An execution on our account that no order of ours explains."""
+
+    at: int
+    fill: Fill
+
+
+# -- money (Portfolio_Manager, Wallet_Sync) ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FundingBooked:
+    """Perp funding or FX financing on one position, in settlement currency: positive = received. `venue_ref` makes it unique."""
+
+    at: int
+    venue: str
+    symbol: str
+    asset_class: AssetClass
+    amount: Decimal
+    rate: float
+    venue_ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptionSettled:
+    """An option expired: `value` per base unit in the instrument's quote currency (0 = out of the money), converted by `settle_rate`."""
+
+    at: int
+    venue: str
+    symbol: str
+    quantity: Decimal
+    """Signed position that was settled."""
+    value: Decimal
+    settle_rate: Decimal
+    fee: Decimal
+    venue_ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class PositionClosed:
+    at: int
+    trade: ClosedTrade
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    at: int
+    asset_class: AssetClass
+    phase_before: int
+    phase: int
+    equity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSeen:
+    """Deposit (+) or withdrawal (-) of settlement currency into or out of a class. Never profit, loss or drawdown.
+
+    `equity_before` is the class's marked equity just before it, what net asset value units are bought at; 0 at the very first.
+    """
+
+    at: int
+    asset_class: AssetClass
+    amount: Decimal
+    equity_before: Decimal
+    venue_ref: str
+
+
+@dataclass(frozen=True, slots=True)
+class BalanceAdjusted:
+    """A difference between the venue's wallet and our books that nothing explains, booked so that both agree again."""
+
+    at: int
+    asset_class: AssetClass
+    currency: str
+    amount: Decimal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    at: int
+    venue: str
+    differences: int
+
+
+# -- safety (Kill_Switch) ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineRolled:
+    """A new UTC day or month began (`period` "day" or "month") or an operator re-armed: `nav` is the new peak, per unit."""
+
+    at: int
+    asset_class: AssetClass
+    period: str
+    nav: Decimal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeakRaised:
+    at: int
+    asset_class: AssetClass
+    nav: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class ApiErrorSeen:
+    """`kind`: error, authentication, rate_limit. `until` is the end of a ban."""
+
+    at: int
+    venue: str
+    kind: str
+    message: str
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TradingHalted:
+    """`until` is when it re-arms by itself; None = by an operator only (or when its condition clears, for slippage and API errors)."""
+
+    at: int
+    scope: Scope
+    trigger: Trigger
+    measured: str
+    limit: str
+    until: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TradingRearmed:
+    at: int
+    scope: Scope
+    trigger: Trigger
+    by: str
+    reason: str
+
+
+# -- owner and operator (Funds_Controller, Operator) ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchChanged:
+    """The owner's permission to use funds: `scope` ALL is the master switch."""
+
+    at: int
+    scope: Scope
+    on: bool
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChanged:
+    """`pair_cap` is a fraction of equity; `allocate` settlement currency. None = unchanged."""
+
+    at: int
+    scope: Scope
+    pair_cap: Decimal | None
+    allocate: Decimal | None
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCommand:
+    """`command` with its arguments as the operator gave them; `by` is the channel and the person."""
+
+    at: int
+    command: str
+    arguments: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesPaused:
+    at: int
+    scope: Scope
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntriesResumed:
+    at: int
+    scope: Scope
+    by: str
+
+
+# -- news (News_Agent) --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BlackoutOpened:
+    at: int
+    event: str
+    scheduled: int
+    until: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlackoutClosed:
+    at: int
+    event: str
+
+
+# -- exits -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRequested:
+    """The daemon wants a trade closed; written before the exit order so that a restart still closes it."""
+
+    at: int
+    trade_id: str
+    reason: ExitReason
+
+
+Fact = (
+    DaemonStarted | InstrumentListed | FeedLost | FeedRestored | TradeOpened | OrderIntended | OrderSent | OrderAccepted | OrderRejected
+    | OrderInDoubt | OrderCanceled | OrderExpired | Filled | ForeignFill | FundingBooked | OptionSettled | PositionClosed | PhaseChanged
+    | TransferSeen | BalanceAdjusted | Reconciled | BaselineRolled | PeakRaised | ApiErrorSeen | TradingHalted | TradingRearmed
+    | SwitchChanged | BudgetChanged | OperatorCommand | EntriesPaused | EntriesResumed | BlackoutOpened | BlackoutClosed | ExitRequested
+)

@@ -1,0 +1,31 @@
+"""Who may die of what: a core task's error ends the process, a peripheral one is restarted with back-off and announced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+Announce = Callable[[str, BaseException, float], None]
+"""(task name, error, seconds until restart)"""
+
+
+async def keep_running(
+    name: str, run: Callable[[], Awaitable[None]], announce: Announce, *, first_s: float = 1.0, longest_s: float = 60.0
+) -> None:
+    """Run a peripheral coroutine (news, Telegram, web page) for ever; its errors never reach trading.
+
+    The pause doubles from `first_s` to `longest_s` and starts again after ten quiet minutes.
+    """
+    pause = first_s
+    while True:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            await run()
+            return
+        except Exception as error:  # the one place that may: what failed here is not ours to handle
+            if loop.time() - began > 600.0:
+                pause = first_s
+            announce(name, error, pause)
+        await asyncio.sleep(pause)
+        pause = min(2.0 * pause, longest_s)

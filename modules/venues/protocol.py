@@ -1,0 +1,199 @@
+"""What the daemon needs of a venue, and of a source of simulated prices. Adapters translate; they never decide."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.market import Bar, Batch, Chain, Financing, FundingRate, Quote
+from modules.domain.order import Fate, Fill, Order, OrderReport
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a venue can prove it does. Live trading on a venue that lacks one is refused, naming it."""
+
+    set_client_id: bool
+    query_by_client_id: bool
+    trade_history_by_order: bool
+    venue_stop: bool
+    """A stop order that rests at the venue and really is one."""
+    resting_target: bool
+    """A take-profit may rest beside the stop without locking the holding twice."""
+    reduce_only: bool
+
+
+class VenuePosition(NamedTuple):
+    symbol: str
+    quantity: Decimal
+    """Signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassWallet:
+    """What the venue holds for one asset class, as the venue counts it."""
+
+    currency: str
+    cash: Decimal
+    """Settlement currency, free and locked together."""
+    coins: Mapping[str, Decimal]
+    """Other currencies held (base coins of spot positions, dust, fee coins)."""
+    positions: Mapping[str, Decimal]
+    """Signed quantity per PERP, OPTION or FOREX symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """One consistent snapshot of everything the venue holds for us at `at` (UTC ms)."""
+
+    at: int
+    classes: Mapping[AssetClass, ClassWallet]
+    open_orders: Sequence[OrderReport]
+
+
+# What happens to our account, as the venue reports it. At-least-once: duplicates are dropped by their keys.
+
+
+class OrderDone(NamedTuple):
+    """An order ended without (further) fills: canceled, expired or rejected after acceptance."""
+
+    client_order_id: str
+    at: int
+    how: str
+    """"canceled", "expired" or "rejected"."""
+    reason: str
+
+
+class FillSeen(NamedTuple):
+    fill: Fill
+    order_done: bool
+
+
+class FundingPaid(NamedTuple):
+    """Perp funding or FX financing booked by the venue; `amount` in settlement currency, positive = received."""
+
+    venue: str
+    symbol: str
+    asset_class: AssetClass
+    amount: Decimal
+    rate: float
+    at: int
+    venue_ref: str
+
+
+class Settled(NamedTuple):
+    """An option expired (see domain.events.OptionSettled)."""
+
+    venue: str
+    symbol: str
+    quantity: Decimal
+    value: Decimal
+    settle_rate: Decimal
+    fee: Decimal
+    at: int
+    venue_ref: str
+
+
+class Transferred(NamedTuple):
+    asset_class: AssetClass
+    amount: Decimal
+    at: int
+    venue_ref: str
+
+
+AccountEvent = OrderDone | FillSeen | FundingPaid | Settled | Transferred
+
+
+class Venue(Protocol):
+    """An exchange or broker. Reads raise VenueError; `submit` and `cancel` never raise, they return a Fate."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def instruments(self) -> Sequence[Instrument]: ...
+
+    async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
+        """The last `bars` bars closed at or before `until`, oldest first; fewer if the venue has fewer."""
+        ...
+
+    def interval_ms(self, symbol: str) -> int:
+        """Length of the bars this venue streams for `symbol`."""
+        ...
+
+    def market_events(self) -> AsyncIterator[Batch]:
+        """Closed bars, quotes and rates as they happen, one batch per instant, in time order. Ends only for recorded data."""
+        ...
+
+    def account_events(self) -> AsyncIterator[AccountEvent]: ...
+
+    async def wallet(self) -> Wallet: ...
+
+    async def submit(self, order: Order) -> Fate: ...
+
+    async def cancel(self, order: Order) -> Fate:
+        """Accepted = the cancel took effect or the order had already ended (an OrderDone or FillSeen event says which)."""
+        ...
+
+    async def order(self, client_order_id: str, symbol: str) -> OrderReport | None:
+        """What became of one of our orders; None = the venue does not know it."""
+        ...
+
+    async def fills_since(self, at: int) -> Sequence[FillSeen]: ...
+
+    async def close(self) -> None: ...
+
+
+# -- simulated prices -------------------------------------------------------------------------------------------------
+
+
+class Step(NamedTuple):
+    """One instant of a price source, in time order. Bars CLOSED at `at`; rates settled and chains listed at `at`."""
+
+    at: int
+    bars: Sequence[tuple[str, Bar]] = ()
+    marks: Sequence[tuple[str, float]] = ()
+    funding: Sequence[FundingRate] = ()
+    financing: Sequence[Financing] = ()
+    chains: Sequence[Chain] = ()
+    transfers: Sequence[tuple[AssetClass, Decimal]] = ()
+    """Scripted deposits (+) and withdrawals (-), demo only."""
+
+
+class MacroEvent(NamedTuple):
+    """A scheduled release: `kind` is a key of news_policy.windows."""
+
+    at: int
+    kind: str
+    title: str
+    currency: str
+    source: str
+
+
+class MarketSource(Protocol):
+    """Where simulated prices come from: the demo market or recorded files. Deterministic: iterating twice gives the same steps."""
+
+    name: str
+    instruments: Sequence[Instrument]
+    """Everything but option contracts that appear later; those come with `contract`."""
+    intervals_ms: Mapping[str, int]
+    """Bar length per symbol."""
+    start: int
+    """Trading begins here; bars before are history only."""
+    end: int
+    macro_events: Sequence[MacroEvent]
+
+    def steps(self) -> Iterator[Step]: ...
+
+    def opening(self, symbol: str) -> Quote | None:
+        """Bid and ask at which the bar that OPENS at the present step's `at` starts. None if no bar opens there (a hole, a weekend,
+        the end): then nothing trades until one does. Only valid between two steps."""
+        ...
+
+    def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]: ...
+
+    def contract(self, symbol: str) -> Instrument | None:
+        """The rules of an option contract seen in a chain."""
+        ...
