@@ -27,6 +27,18 @@ class JournalCorrupt(BotError):
     """The hash chain is broken: refuse to trade, say which row and how to restore."""
 
 
+class JournalUnwritable(BotError):
+    """A fact could not be put on disk (disk full, I/O error, read-only): it did not happen, so nothing that depends on it may go out."""
+
+
+class JournalBusy(JournalUnwritable):
+    """Another connection kept the journal locked for longer than the time-out. The append may be tried again."""
+
+
+class StoreUnreadable(BotError):
+    """The decisions or candles file cannot be read. It holds nothing that trading needs: move it away and go on."""
+
+
 class NotFound(BotError):
     """The thing asked for does not exist. Exit code 2."""
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from modules.domain.decision import Leg
 from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.money import ZERO
 from modules.domain.order import ExitReason, Fill, Order
 from modules.domain.position import ClosedTrade
 
@@ -100,6 +102,8 @@ class TradeOpened:
     hold: int
     interval_ms: int
     risk: Decimal
+    legs: tuple[Leg, ...] = ()
+    """In sending order; quantities and expected prices as approved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +235,18 @@ class TransferSeen:
 
 @dataclass(frozen=True, slots=True)
 class BalanceAdjusted:
-    """A difference between the venue's wallet and our books that nothing explains, booked so that both agree again."""
+    """A difference between the venue's wallet and our books that nothing explains, booked so that both agree again.
+
+    `currency` is the sub-ledger's own (cash), a coin, or the symbol of a margined or option position. It counts as result, unless
+    `reason` starts with "transfer": then `equity_before` (0 = unknown) prices the units, as in TransferSeen.
+    """
 
     at: int
     asset_class: AssetClass
     currency: str
     amount: Decimal
     reason: str
+    equity_before: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +286,8 @@ class ApiErrorSeen:
     kind: str
     message: str
     until: int | None = None
+    consecutive: int = 0
+    """How many calls to this venue had failed in a row with this one; 0 = not counted by the writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +301,8 @@ class TradingHalted:
     limit: str
     until: int | None
     reason: str
+    venue: str = ""
+    """Whose faults tripped it (API triggers); a class that trades on two venues may be halted by both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +312,7 @@ class TradingRearmed:
     trigger: Trigger
     by: str
     reason: str
+    venue: str = ""
 
 
 # -- owner and operator (Funds_Controller, Operator) ----------------------------------------------------------------------
@@ -379,9 +393,19 @@ class ExitRequested:
     reason: ExitReason
 
 
+@dataclass(frozen=True, slots=True)
+class TradeAbandoned:
+    """A trade whose entry ended without a single fill: there is nothing to hold or to close."""
+
+    at: int
+    trade_id: str
+    reason: str
+
+
 Fact = (
     DaemonStarted | InstrumentListed | FeedLost | FeedRestored | TradeOpened | OrderIntended | OrderSent | OrderAccepted | OrderRejected
     | OrderInDoubt | OrderCanceled | OrderExpired | Filled | ForeignFill | FundingBooked | OptionSettled | PositionClosed | PhaseChanged
     | TransferSeen | BalanceAdjusted | Reconciled | BaselineRolled | PeakRaised | ApiErrorSeen | TradingHalted | TradingRearmed
     | SwitchChanged | BudgetChanged | OperatorCommand | EntriesPaused | EntriesResumed | BlackoutOpened | BlackoutClosed | ExitRequested
+    | TradeAbandoned
 )

@@ -80,6 +80,7 @@ class OptionQuote(NamedTuple):
     iv: float
     delta: float
     vega: float
+    """As venues state it: change of the price in USD per volatility point (0.01)."""
     open_interest: float
 
 
@@ -94,6 +95,16 @@ class Chain(NamedTuple):
     spot: float
     settle_rate: float
     quotes: Sequence[OptionQuote]
+
+
+class ChainSlice(NamedTuple):
+    """What an option strategy sees of a chain: NaN where unknown. Volatilities are annual (0.6 = 60 %)."""
+
+    iv_atm: float = NAN
+    """Of the expiry nearest to the strategy's `days`."""
+    iv_put_25: float = NAN
+    iv_call_25: float = NAN
+    days: float = NAN
 
 
 class Batch(NamedTuple):

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from modules.domain.instrument import AssetClass, Side
+from modules.domain.money import ZERO
 
 
 class OrderKind(StrEnum):
@@ -100,6 +101,8 @@ class Order:
     at: int
     expires_at: int | None = None
     exit_reason: ExitReason | None = None
+    notional: Decimal = ZERO
+    """Entries: size in settlement currency as approved, what the cap per minute counts."""
 
 
 def derive_id(strategy: str, symbol: str, bar_ts: int, side: Side, purpose: Purpose, attempt: int) -> str:

@@ -5,12 +5,16 @@ Fractions are fractions: 0.05 is 5 %. No risk limit has a default: a missing key
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Final, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from modules.domain.instrument import AssetClass
+
+Value = TypeVar("Value")
+_PLAIN_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 
 
 def _fraction(value: Decimal) -> Decimal:
@@ -19,13 +23,40 @@ def _fraction(value: Decimal) -> Decimal:
     return value
 
 
-Fraction = Annotated[Decimal, Field(ge=0), AfterValidator(_fraction)]
-Money = Annotated[Decimal, Field(ge=0)]
-Positive = Annotated[Decimal, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
-BasisPoints = Annotated[float, Field(ge=0)]
-PerClass = dict[AssetClass, float]
+def _decimal(value: object) -> object:
+    """Decimals may be written as text ("0.05"), but plainly: not "1_000", not true."""
+    if isinstance(value, bool) or (isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value)):
+        raise ValueError("is not a number; write it like 0.05 or \"0.05\"")
+    return value
+
+
+def _number(value: object) -> object:
+    """Counts, seconds and basis points are JSON numbers: neither text nor true."""
+    if isinstance(value, bool | str):
+        raise ValueError("is not a number; write it without quotes, like 30")
+    return value
+
+
+def _all_classes(value: dict[AssetClass, Value]) -> dict[AssetClass, Value]:
+    missing = [asset_class.value for asset_class in AssetClass if asset_class not in value]
+    if missing:
+        raise ValueError(f"needs all four asset classes; {', '.join(missing)} missing")
+    return value
+
+
+Fraction = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0), AfterValidator(_fraction)]
+Money = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=10**15)]
+Positive = Annotated[Decimal, BeforeValidator(_decimal), Field(gt=0, le=10**15)]
+Multiple = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=0, le=100)]
+"""Of equity or margin; above 100 is a typing mistake."""
+Fee = Annotated[Decimal, BeforeValidator(_decimal), Field(ge=-1, le=1)]
+"""Fraction of notional; negative is a rebate."""
+Count = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Amount = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+BasisPoints = Annotated[float, BeforeValidator(_number), Field(ge=0, le=10_000)]
+PerClass = Annotated[dict[AssetClass, BasisPoints], AfterValidator(_all_classes)]
+Switches = Annotated[dict[AssetClass, StrictBool], AfterValidator(_all_classes)]
 
 
 class Policy(BaseModel):
@@ -33,16 +64,16 @@ class Policy(BaseModel):
 
 
 class VersionedPolicy(Policy):
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, BeforeValidator(_number), Field(ge=1)]
 
 
 class ClassAmounts(Policy):
     """One Decimal per asset class; all four must be named."""
 
-    SPOT: Decimal = Field(ge=0)
-    PERP: Decimal = Field(ge=0)
-    OPTION: Decimal = Field(ge=0)
-    FOREX: Decimal = Field(ge=0)
+    SPOT: Multiple
+    PERP: Multiple
+    OPTION: Multiple
+    FOREX: Multiple
 
     def of(self, asset_class: AssetClass) -> Decimal:
         value: Decimal = getattr(self, asset_class.value)
@@ -77,11 +108,11 @@ class SizingPolicy(VersionedPolicy):
     """Times equity; 0 = no such ceiling."""
     instrument_notional_max: ClassAmounts
     """One instrument's notional, times equity; 0 = no such ceiling (FX: 0.5)."""
-    liquidation_distance_min: Fraction
+    liquidation_distance_min: Annotated[Fraction, Field(lt=1)]
     """Stop-to-liquidation distance as a share of the entry-to-liquidation distance."""
     volume_share_max: Fraction
     """Share of the instrument's 24 h volume."""
-    exit_price_margin: Fraction
+    exit_price_margin: Annotated[Fraction, Field(gt=0)]
     """0.95: the stop price is taken this much worse when asking whether the position could still be sold."""
     learning_weight_min: Fraction
     """Phase 1: below this weight (learning x mood) a trade is denied instead of shrunk."""
@@ -92,11 +123,14 @@ class SizingPolicy(VersionedPolicy):
     @model_validator(mode="after")
     def _ordered(self) -> SizingPolicy:
         if not self.phase_1_equity_max < self.phase_2_equity_max < self.phase_3_equity_max:
-            raise ValueError("phase_1_equity_max < phase_2_equity_max < phase_3_equity_max must hold")
+            raise ValueError(f"phase_1_equity_max ({self.phase_1_equity_max}) < phase_2_equity_max ({self.phase_2_equity_max})"
+                             f" < phase_3_equity_max ({self.phase_3_equity_max}) must hold")
+        if self.phase_1_notional > self.phase_1_equity_max:
+            raise ValueError(f"phase_1_notional ({self.phase_1_notional}) must not exceed phase_1_equity_max ({self.phase_1_equity_max})")
         for low, high in (("phase_2_fraction_min", "phase_2_fraction_max"), ("risk_fraction_min", "risk_fraction_max"),
                           ("position_cap_min", "position_cap_max"), ("good_setup_cap_min", "good_setup_cap_max")):
             if getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low} must not exceed {high}")
+                raise ValueError(f"{low} ({getattr(self, low)}) must not exceed {high} ({getattr(self, high)})")
         return self
 
 
@@ -119,6 +153,10 @@ class RiskPolicy(VersionedPolicy):
     funding_rate_8h_max: Fraction
     carry_annual_max: Fraction
     carry_reward_share_max: Fraction
+    holding_default_s: Seconds
+    """How long a trade is expected to be held when its strategy sets no limit: what carry is reckoned over."""
+    expected_r_per_confidence: Positive
+    """Expected net R at confidence 1 (calibration's c = lower bound of net R / this): the reward of a signal without a target."""
     # spread, freshness, session
     spread_bp_max: PerClass
     spread_bp_majors_max: BasisPoints
@@ -130,9 +168,9 @@ class RiskPolicy(VersionedPolicy):
     clock_offset_s_max: Seconds
     frozen_bars_max: Count
     """This many bars with unchanged price and zero volume are a frozen feed."""
-    rollover_minutes: Annotated[float, Field(ge=0)]
-    forex_weekend_flat: bool
-    expiry_days_min: Annotated[float, Field(ge=0)]
+    rollover_minutes: Amount
+    forex_weekend_flat: StrictBool
+    expiry_days_min: Amount
     # cooldown and guards
     cooldown_losses: Count
     cooldown_instrument_s: Seconds
@@ -180,6 +218,13 @@ class KillSwitchPolicy(VersionedPolicy):
     flatten_on: tuple[str, ...]
     """Triggers that also close open positions."""
 
+    @model_validator(mode="after")
+    def _ordered(self) -> KillSwitchPolicy:
+        if self.drawdown_daily_max > self.drawdown_monthly_max:
+            raise ValueError(f"drawdown_daily_max ({self.drawdown_daily_max}) must not exceed drawdown_monthly_max"
+                             f" ({self.drawdown_monthly_max})")
+        return self
+
 
 class ExecutionPolicy(VersionedPolicy):
     """policies/execution_policy.json: how orders are sent and how exits are managed."""
@@ -187,15 +232,15 @@ class ExecutionPolicy(VersionedPolicy):
     unfilledtimeout_entry_s: Seconds
     unfilledtimeout_exit_s: Seconds
     submit_timeout_s: Seconds
-    doubt_query_spacing_s: tuple[float, ...]
+    doubt_query_spacing_s: Annotated[tuple[Seconds, ...], Field(min_length=1)]
     doubt_misses_min: Count
     doubt_proof_s: Seconds
     protect_within_s: Seconds
-    break_even_at_r: Annotated[float, Field(ge=0)]
+    break_even_at_r: Amount
     """Move the stop to the entry once the best price is this many R ahead; 0 = never."""
-    trail_at_r: Annotated[float, Field(ge=0)]
+    trail_at_r: Amount
     """Trail the stop once the best price is this many R ahead; 0 = never."""
-    trail_distance_r: Annotated[float, Field(ge=0)]
+    trail_distance_r: Amount
     wallet_poll_s: Seconds
     lane_size: Count
 
@@ -210,12 +255,12 @@ class CostModel(Policy):
     """Added x sqrt(order notional / notional of an average bar)."""
     stop_slippage_bp: BasisPoints
     """Added on stop fills."""
-    maker_fee: Decimal
+    maker_fee: Fee
     taker_fee: Fraction
     participation_max: Fraction
     """Share of the last bar's volume that one bar may fill."""
     maintenance_margin: Fraction
-    leverage: Positive
+    leverage: Annotated[Positive, Field(le=100)]
     """What positions are opened with (never above sizing_policy.leverage_max)."""
 
 
@@ -229,6 +274,10 @@ class CostPolicy(VersionedPolicy):
     FOREX: CostModel
     forex_financing_markup: Fraction
     """Annual, against us on both sides, on top of the rate difference."""
+    option_fee_cap: Fraction = Decimal("0.125")
+    """An option's fee is at most this share of its premium, at expiry of its value."""
+    option_settlement_fee: Fraction = Decimal("0.00015")
+    """Of the underlying, per base unit settled in the money."""
 
     def of(self, asset_class: AssetClass) -> CostModel:
         model: CostModel = getattr(self, asset_class.value)
@@ -238,21 +287,34 @@ class CostPolicy(VersionedPolicy):
 class FundsPolicy(VersionedPolicy):
     """policies/funds_policy.json: the owner's switches at first start (later changes live in the journal)."""
 
-    funds_on: bool
-    classes_on: dict[AssetClass, bool]
+    funds_on: StrictBool
+    classes_on: Switches
     pair_cap: Fraction
     pair_cap_min: Fraction
     pair_cap_max: Fraction
+
+    @model_validator(mode="after")
+    def _ordered(self) -> FundsPolicy:
+        if not self.pair_cap_min <= self.pair_cap <= self.pair_cap_max:
+            raise ValueError(f"pair_cap_min ({self.pair_cap_min}) <= pair_cap ({self.pair_cap}) <= pair_cap_max"
+                             f" ({self.pair_cap_max}) must hold")
+        return self
 
 
 class NewsPolicy(VersionedPolicy):
     """policies/news_policy.json: blackout windows in minutes before and after, per kind of event."""
 
-    windows: dict[str, tuple[int, int]]
+    windows: dict[str, tuple[Count, Count]]
     """Event kind -> (minutes before, minutes after)."""
     classes: dict[str, tuple[AssetClass, ...]]
     """Event kind -> classes it closes."""
     horizon_days: Count
+
+    @model_validator(mode="after")
+    def _same_kinds(self) -> NewsPolicy:
+        if lonely := sorted(self.windows.keys() ^ self.classes.keys()):
+            raise ValueError(f"windows and classes must name the same kinds of event; only one of them has {', '.join(lonely)}")
+        return self
 
 
 class Policies(Policy):

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import Quote
+from modules.domain.money import ONE
 
 
 class TradingState(StrEnum):
@@ -126,7 +127,8 @@ class View:
     """On this instrument, by closed trades."""
     last_loss_at: int | None
     stop_outs_4h: int
-    """Stop-outs in the class within the policy's window."""
+    """Stop-outs in the class within the policy's window that ends with the last of them (not with `at`: else the class's rest would end
+    as soon as the oldest one ages out)."""
     last_stop_out_at: int | None
     owned_by: str
     """Strategy that owns the instrument now, "" = nobody."""
@@ -160,3 +162,7 @@ class View:
     ramp: bool
     """The live ramp of domain.md section 2 is in force."""
     option: OptionView | None = None
+    usd_rate: Decimal | None = ONE
+    """US dollars per unit of settlement currency: the policies' dollar amounts (phases, $10, volume) are converted with it."""
+    liquidation_price: float | None = None
+    """The venue's own figure for this trade, where it gives one; None = Sizer computes it for isolated margin."""

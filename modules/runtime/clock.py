@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import selectors
 import time
 from collections.abc import Callable
@@ -80,12 +81,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = seconds
 
     def next_timer(self) -> float | None:
-        """When the earliest timer is due, None without timers."""
+        """When the earliest timer that still stands is due, None without timers."""
         scheduled = self._scheduled  # type: ignore[attr-defined]
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]
         return scheduled[0]._when if scheduled else None
 
-    def has_ready(self) -> bool:
-        return bool(self._ready)  # type: ignore[attr-defined]
+    def ready(self) -> int:
+        """How many callbacks wait to run right now."""
+        return len(self._ready)  # type: ignore[attr-defined]
 
     def _run_once(self) -> None:
         if not self._ready and not self._stopping:  # type: ignore[attr-defined]
@@ -103,6 +108,7 @@ class VirtualClock:
         self._ticks: list[tuple[int, Tick]] = []
         self._due: list[int] = []
         self._next_due = 0
+        self._settling = 0
 
     def now(self) -> int:
         return round(self._loop.time() * 1000.0)
@@ -110,7 +116,7 @@ class VirtualClock:
     async def sleep_until(self, at: int) -> None:
         """Leaps without suspending when nothing else could run before `at`: what makes 25,000 bars a second possible."""
         loop = self._loop
-        if not loop.has_ready():
+        if not loop.ready():
             due = loop.next_timer()
             if due is None or due > at / 1000.0:
                 if at / 1000.0 > loop.time():
@@ -120,8 +126,11 @@ class VirtualClock:
         await self.settle()
 
     async def settle(self) -> None:
-        while self._loop.has_ready():  # noqa: ASYNC110 - the loop itself is what we wait for
+        # Others that settle at the same time are ready too, but only wait for the rest, as we do.
+        self._settling += 1
+        while self._loop.ready() >= self._settling:
             await asyncio.sleep(0)
+        self._settling -= 1
 
     def pulse(self, at: int) -> None:
         if at < self._next_due:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 Announce = Callable[[str, BaseException, float], None]
 """(task name, error, seconds until restart)"""
@@ -29,3 +30,11 @@ async def keep_running(
             announce(name, error, pause)
         await asyncio.sleep(pause)
         pause = min(2.0 * pause, longest_s)
+
+
+def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
+    """Call code that is not ours (a user's strategy) and give back (result, None) or (None, what it raised)."""
+    try:
+        return function(*arguments), None
+    except Exception as error:  # a strategy may raise anything; it is quarantined, the daemon goes on
+        return None, error

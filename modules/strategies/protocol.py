@@ -15,19 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from modules.domain.instrument import AssetClass
+from modules.domain.market import NAN as NAN
+from modules.domain.market import ChainSlice as ChainSlice
 from modules.domain.signal import Intent, Structure
-
-NAN = float("nan")
-
-
-class ChainSlice(NamedTuple):
-    """What an option strategy sees of a chain: NaN where unknown. Volatilities are annual (0.6 = 60 %)."""
-
-    iv_atm: float = NAN
-    """Of the expiry nearest to the strategy's `days`."""
-    iv_put_25: float = NAN
-    iv_call_25: float = NAN
-    days: float = NAN
 
 
 class Market(NamedTuple):

@@ -24,6 +24,8 @@ class Capabilities:
     resting_target: bool
     """A take-profit may rest beside the stop without locking the holding twice."""
     reduce_only: bool
+    in_process: bool = False
+    """The paper venue: no wire between us, so its wallet is never stale."""
 
 
 class VenuePosition(NamedTuple):

@@ -1,0 +1,326 @@
+"""Reads the settings, builds every authority once, replays, reconciles and runs. The only wiring; the command line starts here.
+
+One asyncio event loop drives Wallet_Sync, News_Agent, Strategy_Manager, Sizer, Kill_Switch and Trade_Executor as cooperating coroutines
+that share one in-process Portfolio_Manager. An error in any of them leaves through the TaskGroup and ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from modules.backtest.replay import Recorder
+from modules.domain.events import DaemonStarted, Fact
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.market import Bar
+from modules.domain.order import WORKING, Purpose
+from modules.domain.policies import Policies
+from modules.Funds_Controller import FundsController
+from modules.Kill_Switch import KillSwitch
+from modules.Market_Data import MarketData
+from modules.News_Agent import NewsAgent
+from modules.Portfolio_Manager import PortfolioManager
+from modules.Risk_Management import ClassMoney, RiskManagement
+from modules.runtime.clock import VirtualClock, VirtualLoop
+from modules.Sizer import Sizer
+from modules.store.decisions import Decisions
+from modules.store.journal import Journal
+from modules.Strategy_Manager import StrategyManager
+from modules.Trade_Executor import TradeExecutor
+from modules.Validation_Manager import ValidationManager
+from modules.venues.paper_venue import PaperVenue
+from modules.View_Builder import ViewBuilder
+from modules.Wallet_Sync import WalletSync
+
+if TYPE_CHECKING:
+    from modules.domain.decision import Decision
+    from modules.news.calendar import Calendar
+    from modules.runtime.clock import Clock
+    from modules.strategies.protocol import Strategy
+    from modules.venues.protocol import MarketSource, Venue
+
+VERSION: Final = "0.1.0"
+HISTORY_MS: Final = 31 * 86_400_000
+"""How much past the correlation filter wants at start."""
+SHUTDOWN_S: Final = 8.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a daemon is to run with; built by the command line from settings, policies and a price source."""
+
+    mode: str
+    policies: Policies
+    clock: Clock
+    journal: Journal
+    decisions: Decisions
+    venues: Mapping[str, Venue]
+    venue_of: Mapping[AssetClass, str]
+    settlement: Mapping[AssetClass, str]
+    allocate: Mapping[AssetClass, Decimal | None]
+    strategies: Mapping[AssetClass, Sequence[Strategy]]
+    references: Mapping[AssetClass, str]
+    calendar: Calendar
+    halt_file: Path | None = None
+    blacklist: Sequence[str] = ()
+    whitelist: Sequence[str] = ()
+    observers: Sequence[Callable[[Fact], None]] = field(default_factory=tuple)
+    """Called with every new fact after every authority has seen it: log, console, recorder."""
+    after_batch: Sequence[Callable[[int], None]] = field(default_factory=tuple)
+    on_decision: Callable[[Decision], None] | None = None
+
+
+class Daemon:
+    """Every authority, wired. `await run()` is the whole life of the process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.live = plan.mode == "live"
+        journal, policies, clock = plan.journal, plan.policies, plan.clock
+        self.journal, self.policies, self.clock, self.decisions = journal, policies, clock, plan.decisions
+        self.portfolio = PortfolioManager(journal=journal, settlement=plan.settlement)
+        self.funds = FundsController(journal=journal, policy=policies.funds, allocate=plan.allocate)
+        self.kill_switch = KillSwitch(
+            journal=journal, policy=policies.kill_switch, equity=self.marked_equity, halt_file=plan.halt_file)
+        self.sizer = Sizer(policies.sizing, policies.costs, journal)
+        self.risk = RiskManagement(
+            journal, policies, self.kill_switch, self.funds, money=self._money, live=self.live)
+        self.market = MarketData(
+            journal=journal, risk=policies.risk, kill_switch=policies.kill_switch, costs=policies.costs, on_bar=self._on_bar,
+            after_batch=(self._mark, *plan.after_batch))
+        self.executor = TradeExecutor(
+            journal=journal, clock=clock, venues=plan.venues, risk=self.risk, kill_switch=self.kill_switch, market=self.market,
+            positions=self.portfolio.positions, policy=policies.execution, kill_policy=policies.kill_switch, costs=policies.costs)
+        self.wallets = WalletSync(
+            journal=journal, clock=clock, venues=plan.venues, venue_of=plan.venue_of, portfolio=self.portfolio, funds=self.funds,
+            kill_switch=self.kill_switch, market=self.market, policy=policies.execution)
+        self.wallets.attach(self.executor)
+        self.news = NewsAgent(journal=journal, clock=clock, calendar=plan.calendar)
+        self.validation = ValidationManager({}, policies.sizing)
+        self.look = ViewBuilder(
+            live=self.live, policies=policies, market=self.market, portfolio=self.portfolio, kill_switch=self.kill_switch, funds=self.funds,
+            risk=self.risk, wallets=self.wallets, executor=self.executor, news=self.news, validation=self.validation,
+            venue_of=plan.venue_of, blacklist=plan.blacklist, whitelist=plan.whitelist)
+        self.strategies = StrategyManager(
+            clock=clock, policies=policies, look=self.look, sizer=self.sizer, risk=self.risk, executor=self.executor,
+            decisions=plan.decisions, on_decision=plan.on_decision)
+        self._dirty: set[AssetClass] = set(AssetClass)
+        self._stop = asyncio.Event()
+        self.started_at = 0
+        # Projections in a fixed order: the books first, then what stands on them. Reactors likewise.
+        for projection in (self.portfolio.apply, self.funds.apply, self.kill_switch.apply, self.executor.apply, self.wallets.apply,
+                           self.strategies.apply, self.risk.apply, self.sizer.apply, self.news.apply):
+            journal.project(projection)
+        for reactor in (self.portfolio.on_fact, self._on_fact, self.kill_switch.on_fact, self.executor.on_fact, self.strategies.on_fact,
+                        *plan.observers):
+            journal.react(reactor)
+
+    # -- small plumbing ---------------------------------------------------------------------------------------------------
+
+    def _on_bar(self, symbol: str, bar: Bar, at: int) -> None:
+        self.strategies.on_bar(symbol, bar, at)
+
+    def _on_fact(self, fact: Fact) -> None:
+        """Money moved: the class is marked anew after this batch even if it now holds nothing."""
+        asset_class = getattr(fact, "asset_class", None)
+        if asset_class is not None:
+            self._dirty.add(asset_class)
+        elif (fill := getattr(fact, "fill", None)) is not None:
+            instrument = self.market.instrument(fill.symbol)
+            if instrument is not None:
+                self._dirty.add(instrument.asset_class)
+
+    def marked_equity(self, asset_class: AssetClass) -> Decimal | None:
+        """The class's books at present marks; None while a mark is missing."""
+        at = self.clock.now()
+        return self.portfolio.equity(asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate)
+
+    def _money(self, asset_class: AssetClass) -> ClassMoney | None:
+        """What the last veto asks of a class's money; None while any of it is unknown."""
+        at = self.clock.now()
+        equity = self.wallets.equity(asset_class)
+        value = self.portfolio.market_value(asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate)
+        return None if equity is None or value is None else ClassMoney(equity, self.portfolio.margin(asset_class), value)
+
+    def _mark(self, at: int) -> None:
+        """After every instant: mark the classes that hold something or whose money moved."""
+        classes = {position.asset_class for position in self.portfolio.positions.values()} | self._dirty
+        if classes:
+            self._dirty.clear()
+            for asset_class in AssetClass:
+                if asset_class in classes:
+                    self.kill_switch.mark(asset_class, self.marked_equity(asset_class), at)
+
+    # -- life -----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Replay, list, recover, reconcile, warm up: start and crash recovery are this one path."""
+        self.journal.replay()
+        at = self.clock.now()
+        self.journal.append(DaemonStarted(at, self.plan.mode, VERSION, self.policies.hash))
+        for venue in self.plan.venues.values():
+            self.market.list_instruments(await venue.instruments(), venue.interval_ms)
+        self.strategies.attach(self.market, self.plan.strategies, self.plan.references)
+        self.executor.recover(at)
+        for venue in self.plan.venues.values():
+            await self.wallets.reconcile(venue)
+            await self._warm(venue, at)
+        self.strategies.trade_from(at)
+        self.started_at = at
+
+    async def _warm(self, venue: Venue, at: int) -> None:
+        """Show the past to the market's books and, as much as they need of it, to the strategies."""
+        for symbol, series in list(self.market.series.items()):
+            bars = await venue.history(symbol, at, HISTORY_MS // series.interval_ms)
+            needed = max((runner.strategy.warmup for runner in self.strategies.runners.get(symbol, ())), default=0)
+            first = len(bars) - 2 * needed
+            for index, bar in enumerate(bars):
+                if self.market.take(symbol, bar) and index >= first:
+                    self.strategies.warm(symbol, bar)
+
+    def stop(self) -> None:
+        """Ask for a graceful end: no new opening, working entries canceled, then out."""
+        self.executor.stop_opening()
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Run until the feed ends (recorded data) or `stop`. Raises whatever a core task raised."""
+        if not self.started_at:
+            await self.start()
+        async with asyncio.TaskGroup() as group:
+            feed = group.create_task(self.strategies.run(self.market, tuple(self.plan.venues.values())), name="Strategy_Manager")
+            others = [
+                group.create_task(self.wallets.run(), name="Wallet_Sync"),
+                group.create_task(self.news.run(), name="News_Agent"),
+                group.create_task(self.sizer.run(self.clock, self.wallets.equity), name="Sizer"),
+                group.create_task(self.kill_switch.run(self.clock), name="Kill_Switch"),
+                group.create_task(self.executor.run(), name="Trade_Executor"),
+            ]
+            stopping = asyncio.create_task(self._stop.wait(), name="stop")
+            await asyncio.wait((feed, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                feed.cancel()
+                await self._wind_down()
+            stopping.cancel()
+            for task in others:
+                task.cancel()
+        self.journal.flush()
+        self.decisions.flush()
+
+    async def _wind_down(self) -> None:
+        """Cancel what would open; protective stops stay at the venue."""
+        self.executor.cancel_entries(lambda _: True, "shutting down")
+        for _ in range(int(SHUTDOWN_S / 0.05)):
+            if not any(r.state in WORKING and r.order.purpose is Purpose.ENTRY for r in self.executor.orders.values()):
+                return
+            await asyncio.sleep(0.05)
+
+    async def close(self) -> None:
+        for venue in self.plan.venues.values():
+            await venue.close()
+        self.decisions.close()
+        self.journal.close()
+
+
+def simulated_plan(
+    source: MarketSource, *, mode: str, policies: Policies, clock: Clock, journal: Journal, decisions: Decisions,
+    wallets: Mapping[AssetClass, Decimal], calendar: Calendar, strategies: Mapping[AssetClass, Sequence[Strategy]],
+    halt_file: Path | None = None, blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
+    observers: Sequence[Callable[[Fact], None]] = (), after_batch: Sequence[Callable[[int], None]] = (),
+    on_decision: Callable[[Decision], None] | None = None,
+) -> Plan:
+    """A daemon on the paper venue over simulated prices: the demo market or recorded data, virtual time or the wall's."""
+    currencies = settlement_currencies(source.instruments, wallets)
+    venue = PaperVenue(source, clock, policies.costs, wallets, currencies)
+    return Plan(
+        mode=mode, policies=policies, clock=clock, journal=journal, decisions=decisions, venues={venue.name: venue},
+        venue_of=dict.fromkeys(wallets, venue.name), settlement=currencies, allocate=dict.fromkeys(wallets), strategies=strategies,
+        references=reference_series(source.instruments), calendar=calendar, halt_file=halt_file, blacklist=blacklist, whitelist=whitelist,
+        observers=observers, after_batch=after_batch, on_decision=on_decision,
+    )
+
+
+def settlement_currencies(instruments: Sequence[Instrument], classes: Iterable[AssetClass]) -> dict[AssetClass, str]:
+    """The currency most of a class's instruments settle in."""
+    found: dict[AssetClass, str] = {}
+    for asset_class in classes:
+        settles = Counter(i.settle for i in instruments if i.asset_class is asset_class)
+        found[asset_class] = settles.most_common(1)[0][0] if settles else "USD"
+    return found
+
+
+def reference_series(instruments: Sequence[Instrument]) -> dict[AssetClass, str]:
+    """The leader each class's strategies may look at: bitcoin for crypto (options: its perpetual), EUR/USD for forex."""
+    found: dict[AssetClass, str] = {}
+    for asset_class, underlying in ((AssetClass.SPOT, "BTC"), (AssetClass.PERP, "BTC"), (AssetClass.FOREX, "EUR/USD")):
+        symbol = next((i.symbol for i in instruments if i.asset_class is asset_class and i.underlying == underlying), None)
+        if symbol is not None:
+            found[asset_class] = symbol
+    leader = found.get(AssetClass.PERP, found.get(AssetClass.SPOT))
+    if leader is not None:
+        found[AssetClass.OPTION] = leader
+    return found
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A finished run: the daemon as it stands at the end, and what was recorded on the way."""
+
+    daemon: Daemon
+    recorder: Recorder
+    venue: PaperVenue
+    bars: int
+    wall_s: float
+    differences: int
+
+
+def simulate(
+    source: MarketSource, *, policies: Policies, wallets: Mapping[AssetClass, Decimal], calendar: Calendar,
+    strategies: Mapping[AssetClass, Sequence[Strategy]], folder: Path, on_instant: Callable[[int], None] | None = None,
+) -> Simulation:
+    """Run the whole daemon over a finite source on virtual time. `folder` takes its journal and decisions; `on_instant` is for progress."""
+    began = time.perf_counter()
+    loop = VirtualLoop(source.start)
+    try:
+        asyncio.set_event_loop(loop)
+        clock = VirtualClock(loop)
+        journal = Journal(folder / "journal.db", durable=False)
+        decisions = Decisions(folder / "decisions.db")
+        recorder = Recorder(source.end - source.start)
+        plan = simulated_plan(
+            source, mode="replay", policies=policies, clock=clock, journal=journal, decisions=decisions, wallets=wallets,
+            calendar=calendar, strategies=strategies, observers=(recorder.on_fact,), on_decision=recorder.on_decision,
+            after_batch=(recorder.after_batch, *((on_instant,) if on_instant is not None else ())))
+        daemon = Daemon(plan)
+        recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown)
+        (venue,) = plan.venues.values()
+        assert isinstance(venue, PaperVenue)
+
+        async def life() -> int:
+            await daemon.run()
+            recorder.sample(clock.now())
+            return daemon.wallets.compare(venue.name, await venue.wallet())
+
+        differences = loop.run_until_complete(life())
+        bars = sum(daemon.market.bars_seen(asset_class) for asset_class in AssetClass)
+        return Simulation(daemon, recorder, venue, bars, time.perf_counter() - began, differences)
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def main() -> int:
+    from modules.cli.app import run  # the command line imports this module's Daemon
+
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

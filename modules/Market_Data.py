@@ -1,0 +1,406 @@
+"""Owns what the market is now: closed bars, latest quotes, marks, 24 h volume, funding, chains, staleness.
+
+Refuses bars and quotes that make no sense (zero, crossed, a tick 1000x away): a refused one changes nothing, so it can neither trade,
+move a baseline nor trip anything. Alone writes FeedLost and FeedRestored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from modules.domain import options
+from modules.domain.events import FeedLost, FeedRestored
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.market import NAN, Bar, Batch, Chain, Financing, FundingRate, OptionQuote, Quote
+from modules.domain.money import ONE
+from modules.domain.policies import CostPolicy, KillSwitchPolicy, RiskPolicy
+from modules.filters.correlation import ReturnsBook
+
+if TYPE_CHECKING:
+    from modules.store.journal import Journal
+
+HOUR: Final = 3_600_000
+DAY: Final = 24 * HOUR
+DOLLARS: Final = frozenset({"USD", "USDT", "USDC"})
+AGREEING_BARS: Final = 3
+"""A jump this many bars in a row agree on is a new price (a split, a re-denomination), not a bad tick."""
+
+
+class HigherBar(NamedTuple):
+    """The last closed bar of a higher timeframe."""
+
+    ts: float = NAN
+    open: float = NAN
+    high: float = NAN
+    low: float = NAN
+    close: float = NAN
+
+
+class Higher:
+    """Builds one higher timeframe out of closed bars; only bars that are complete are ever shown."""
+
+    __slots__ = ("_close", "_high", "_low", "_open", "_ts", "closed", "length")
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.closed = HigherBar()
+        self._ts = -1
+        self._open = self._high = self._low = self._close = NAN
+
+    def accept(self, bar: Bar, interval_ms: int) -> None:
+        ts = bar.ts - bar.ts % self.length
+        if ts != self._ts:
+            if self._ts >= 0:  # its last bar was missing: it closed with what it had
+                self.closed = HigherBar(float(self._ts), self._open, self._high, self._low, self._close)
+            self._ts, self._open, self._high, self._low = ts, bar.open, bar.high, bar.low
+        else:
+            if bar.high > self._high:
+                self._high = bar.high
+            if bar.low < self._low:
+                self._low = bar.low
+        self._close = bar.close
+        if bar.ts + interval_ms == ts + self.length:
+            self.closed = HigherBar(float(ts), self._open, self._high, self._low, self._close)
+            self._ts = -1
+
+
+class Series:
+    """Everything known about one instrument's market."""
+
+    __slots__ = (
+        "ask", "bar", "bid", "closed_at", "decimal_mark", "financing", "frozen", "funding", "funding_at", "funding_interval_h", "gaps",
+        "half_spread", "higher", "instrument", "interval_ms", "lost", "mark_at", "mark_price", "pending_hour", "predicted", "quoted_at",
+        "refused", "refused_close", "refused_run", "synthetic", "volumes",
+    )
+
+    def __init__(self, instrument: Instrument, interval_ms: int, half_spread: float) -> None:
+        self.instrument = instrument
+        self.interval_ms = interval_ms
+        self.half_spread = half_spread
+        self.bar: Bar | None = None
+        self.closed_at = 0
+        self.bid = self.ask = NAN
+        self.quoted_at = 0
+        self.synthetic = True
+        self.mark_price = NAN
+        self.mark_at = 0
+        self.decimal_mark: tuple[float, Decimal] = (NAN, ONE)
+        self.volumes: deque[tuple[int, float]] = deque()
+        self.frozen = 0
+        self.funding = self.predicted = NAN
+        self.funding_at = 0
+        self.funding_interval_h = 8.0
+        self.financing: Financing | None = None
+        self.higher: dict[int, Higher] = {}
+        self.pending_hour: tuple[int, float] | None = None
+        self.refused = 0
+        self.refused_close = NAN
+        self.refused_run = 0
+        self.gaps = 0
+        self.lost = False
+
+
+class MarketData:
+    """See the module's first line. `on_bar(symbol, bar, at)` is called for every accepted bar after all bars of an instant are in."""
+
+    def __init__(
+        self, *, journal: Journal, risk: RiskPolicy, kill_switch: KillSwitchPolicy, costs: CostPolicy,
+        on_bar: Callable[[str, Bar, int], None], after_batch: Sequence[Callable[[int], None]] = (),
+    ) -> None:
+        self._journal = journal
+        self._risk = risk
+        self._costs = costs
+        self._jump = float(kill_switch.mark_jump_max)
+        self._on_bar = on_bar
+        self._after = after_batch
+        self._series: dict[str, Series] = {}
+        self._chains: dict[str, Chain] = {}
+        self._contracts: dict[str, tuple[str, OptionQuote]] = {}
+        self._leaders: dict[str, str] = {}
+        self._bars_seen: dict[AssetClass, int] = dict.fromkeys(AssetClass, 0)
+        self._listed: dict[str, Instrument] = {}
+        self._repriced: dict[str, tuple[int, int, tuple[float, float, float]]] = {}
+        self.returns = ReturnsBook(risk.correlation_window)
+
+    # -- listing -------------------------------------------------------------------------------------------------------
+
+    def list_instruments(self, instruments: Sequence[Instrument], interval_ms: Callable[[str], int]) -> None:
+        for instrument in instruments:
+            self._listed[instrument.symbol] = instrument
+            if instrument.asset_class is not AssetClass.OPTION and instrument.symbol not in self._series:
+                half = self._costs.of(instrument.asset_class).half_spread_bp / 1e4
+                self._series[instrument.symbol] = Series(instrument, interval_ms(instrument.symbol), half)
+                leader = self._leaders.get(instrument.underlying)
+                if leader is None or _leads(instrument, self._listed[leader]):
+                    self._leaders[instrument.underlying] = instrument.symbol
+
+    def list_contract(self, instrument: Instrument) -> None:
+        self._listed[instrument.symbol] = instrument
+
+    def instrument(self, symbol: str) -> Instrument | None:
+        return self._listed.get(symbol)
+
+    @property
+    def instruments(self) -> Mapping[str, Instrument]:
+        return self._listed
+
+    @property
+    def series(self) -> Mapping[str, Series]:
+        return self._series
+
+    def leader(self, underlying: str) -> str | None:
+        """The series an underlying is watched on: its perpetual, else spot."""
+        return self._leaders.get(underlying)
+
+    def want_higher(self, symbol: str, length_ms: int) -> Higher:
+        series = self._series[symbol]
+        if length_ms not in series.higher:
+            series.higher[length_ms] = Higher(length_ms)
+        return series.higher[length_ms]
+
+    def bars_seen(self, asset_class: AssetClass) -> int:
+        return self._bars_seen[asset_class]
+
+    # -- taking it in -------------------------------------------------------------------------------------------------
+
+    def accept(self, batch: Batch) -> None:
+        """One instant: rates and chains first, then every bar, and only then the strategies, so that each sees the same market."""
+        at = batch.at
+        if batch.funding:
+            for rate in batch.funding:
+                self._fund(rate)
+        if batch.financing:
+            for financing in batch.financing:
+                if financing.symbol in self._series:
+                    self._series[financing.symbol].financing = financing
+        if batch.chains:
+            for chain in batch.chains:
+                self._list_chain(chain)
+        for symbol, price in batch.marks:
+            series = self._series.get(symbol)
+            if series is not None and math.isfinite(price) and price > 0.0:
+                series.mark_price, series.mark_at = price, at
+        if batch.quotes:
+            for symbol, quote in batch.quotes:
+                self._quote(symbol, quote)
+        good = [(symbol, bar) for symbol, bar in batch.bars if self.take(symbol, bar)]
+        for symbol, bar in good:
+            self._bars_seen[self._series[symbol].instrument.asset_class] += 1
+            self._on_bar(symbol, bar, at)
+        for hook in self._after:
+            hook(at)
+
+    def take(self, symbol: str, bar: Bar) -> bool:
+        """Accept one closed bar into the books of the market; False if it was refused. Also how history is warmed up."""
+        series = self._series.get(symbol)
+        if series is None:
+            return False
+        last = series.bar
+        close = bar.close
+        if not (0.0 < bar.low <= close <= bar.high < math.inf and bar.low <= bar.open <= bar.high):
+            return self._refuse(series, bar, "bar is not a bar: prices must be positive and low <= open, close <= high")
+        closed_at = bar.ts + series.interval_ms
+        if last is not None:
+            if bar.ts <= last.ts:
+                return False  # a repeat or an older one: known already
+            if not (last.close < close * self._jump and close < last.close * self._jump) and not self._agreed(series, close):
+                return self._refuse(series, bar, f"close {close!r} is more than {self._jump:g}x away from {last.close!r}")
+            if close == last.close and bar.volume == 0.0:
+                series.frozen += 1
+            else:
+                series.frozen = 0
+            if bar.ts != series.closed_at:
+                series.gaps += 1
+        series.refused_run = 0
+        series.bar = bar
+        series.closed_at = closed_at
+        bid, ask = bar.bid, bar.ask
+        if bid == bid and ask == ask:  # not NaN: recorded
+            if 0.0 < bid <= ask:  # a crossed or zero book is no quote: the last sane one ages
+                series.bid, series.ask, series.quoted_at, series.synthetic = bid, ask, closed_at, False
+        else:
+            half = close * series.half_spread
+            series.bid, series.ask, series.quoted_at, series.synthetic = close - half, close + half, closed_at, True
+        volumes = series.volumes
+        volumes.append((closed_at, bar.quote_volume))
+        while volumes[0][0] <= closed_at - DAY:
+            volumes.popleft()
+        for higher in series.higher.values():
+            higher.accept(bar, series.interval_ms)
+        self._hourly(series, symbol, closed_at, close)
+        if series.lost:
+            series.lost = False
+            self._journal.append(FeedRestored(closed_at, symbol))
+        return True
+
+    def _hourly(self, series: Series, symbol: str, closed_at: int, close: float) -> None:
+        hour, rest = divmod(closed_at, HOUR)
+        pending = series.pending_hour
+        if pending is not None and pending[0] < (hour if rest == 0 else hour + 1):
+            self.returns.accept(symbol, *pending)
+            series.pending_hour = None
+        if rest == 0:
+            self.returns.accept(symbol, hour, close)
+            series.pending_hour = None
+        else:
+            series.pending_hour = (hour + 1, close)
+
+    def _agreed(self, series: Series, close: float) -> bool:
+        if series.refused_run and series.refused_close / self._jump < close < series.refused_close * self._jump:
+            return series.refused_run + 1 >= AGREEING_BARS
+        return False
+
+    def _refuse(self, series: Series, bar: Bar, reason: str) -> bool:
+        consistent = series.refused_run and series.refused_close > 0.0 and 1 / self._jump < bar.close / series.refused_close < self._jump
+        series.refused_run = series.refused_run + 1 if consistent else 1
+        series.refused_close = bar.close
+        series.refused += 1
+        if not series.lost:
+            series.lost = True
+            self._journal.append(FeedLost(bar.ts + series.interval_ms, series.instrument.symbol, reason))
+        return False
+
+    def _quote(self, symbol: str, quote: Quote) -> None:
+        series = self._series.get(symbol)
+        if series is None or not quote.sane or quote.at < series.quoted_at:
+            return
+        if series.bar is not None and not 1 / self._jump < quote.mid / series.bar.close < self._jump:
+            return
+        series.bid, series.ask, series.quoted_at, series.synthetic = quote.bid, quote.ask, quote.at, quote.synthetic
+
+    def _fund(self, rate: FundingRate) -> None:
+        series = self._series.get(rate.symbol)
+        if series is not None and math.isfinite(rate.rate):
+            series.funding, series.funding_at, series.funding_interval_h = rate.rate, rate.at, rate.interval_h
+            series.predicted = rate.predicted
+
+    def _list_chain(self, chain: Chain) -> None:
+        self._chains[chain.underlying] = chain
+        for quote in chain.quotes:
+            self._contracts[quote.symbol] = (chain.underlying, quote)
+
+    # -- asking -------------------------------------------------------------------------------------------------------
+
+    def quote(self, symbol: str) -> Quote | None:
+        """The last sane quote; None before the first."""
+        series = self._series.get(symbol)
+        if series is None or series.quoted_at == 0:
+            return None
+        return Quote(series.quoted_at, series.bid, series.ask, series.synthetic)
+
+    def chain(self, underlying: str) -> Chain | None:
+        return self._chains.get(underlying)
+
+    def spot(self, underlying: str) -> float | None:
+        """Price of an option's underlying: the leading series' last mid, else the chain's index."""
+        leader = self._leaders.get(underlying)
+        if leader is not None:
+            series = self._series[leader]
+            if series.bar is not None:
+                return series.bar.close
+        chain = self._chains.get(underlying)
+        return chain.spot if chain is not None else None
+
+    def contract(self, symbol: str) -> OptionQuote | None:
+        """The last snapshot of one option contract."""
+        found = self._contracts.get(symbol)
+        return None if found is None else found[1]
+
+    def option_quote(self, symbol: str, at: int) -> tuple[float, float, float] | None:
+        """(bid, ask, mark) of a contract now: the last snapshot repriced at the present spot; None if unknown or too old."""
+        found = self._contracts.get(symbol)
+        if found is None:
+            return None
+        underlying, snapshot = found
+        chain = self._chains[underlying]
+        spot = self.spot(underlying)
+        if spot is None or at - chain.at > self._risk.chain_age_s_max * 1000.0:
+            return None
+        known = self._repriced.get(symbol)
+        if known is not None and known[0] == at and known[1] == chain.at:
+            return known[2]
+        prices = options.reprice(snapshot, chain, spot, at)
+        self._repriced[symbol] = (at, chain.at, prices)
+        return prices
+
+    def mark(self, symbol: str, at: int) -> Decimal | None:
+        """What one unit is worth for valuation, quote currency: mark price where the venue gives one, else the mid. None = unknown."""
+        series = self._series.get(symbol)
+        if series is None:
+            prices = self.option_quote(symbol, at)
+            return Decimal(repr(prices[2])) if prices is not None and math.isfinite(prices[2]) and prices[2] >= 0.0 else None
+        if series.quoted_at == 0:
+            return None
+        price = series.mark_price if series.mark_at == series.closed_at and series.mark_at else 0.5 * (series.bid + series.ask)
+        known = series.decimal_mark
+        if known[0] != price:
+            known = series.decimal_mark = (price, Decimal(repr(price)))
+        return known[1]
+
+    def settle_rate(self, symbol: str) -> Decimal | None:
+        """The instrument's quote currency in its settlement currency; None = unknown."""
+        instrument = self._listed.get(symbol)
+        if instrument is None:
+            return None
+        if instrument.quote == instrument.settle or (instrument.quote in DOLLARS and instrument.settle in DOLLARS):
+            return ONE
+        if instrument.asset_class is AssetClass.OPTION:
+            spot, chain = self.spot(instrument.underlying), self._chains.get(instrument.underlying)
+            return None if spot is None or chain is None else Decimal(repr(options.settle_rate_at(chain, spot)))
+        return self.rate(instrument.quote, instrument.settle)
+
+    def rate(self, currency: str, into: str) -> Decimal | None:
+        """One unit of `currency` in `into`, from the pairs we watch; dollars and dollar coins count as one."""
+        if currency == into or (currency in DOLLARS and into in DOLLARS):
+            return ONE
+        targets = DOLLARS if into in DOLLARS else (into,)
+        for target in sorted(targets):
+            direct = self._series.get(f"{currency}/{target}")
+            if direct is not None and direct.quoted_at:
+                return Decimal(repr(0.5 * (direct.bid + direct.ask)))
+            inverse = self._series.get(f"{target}/{currency}")
+            if inverse is not None and inverse.quoted_at:
+                return ONE / Decimal(repr(0.5 * (inverse.bid + inverse.ask)))
+        return None
+
+    def quote_volume_24h(self, symbol: str, at: int) -> float | None:
+        """Traded in the last 24 h, USD: what we have seen, so right after a start a lower bound. None where the market has no volume."""
+        series = self._series.get(symbol)
+        if series is None or not series.volumes:
+            return None
+        total = math.fsum(volume for seen, volume in series.volumes if seen > at - DAY)
+        if not math.isfinite(total):
+            return None
+        rate = self.rate(series.instrument.quote, "USD")
+        return total * float(rate) if rate is not None else None
+
+    def bar_notional(self, symbol: str) -> float | None:
+        """Average quote volume of one bar over the last 24 h, quote currency; None where unknown."""
+        series = self._series.get(symbol)
+        if series is None or not series.volumes:
+            return None
+        total = math.fsum(volume for _, volume in series.volumes)
+        return total / len(series.volumes) if math.isfinite(total) else None
+
+    def watch(self, at: int) -> None:
+        """Announce feeds that have gone silent: more than an interval and the policy's lateness since the last close."""
+        for symbol, series in self._series.items():
+            if series.bar is None or series.lost or series.instrument.asset_class is AssetClass.FOREX:
+                continue  # forex closes for weekends and holidays; its quotes' age speaks for it
+            late_s = (at - series.closed_at - series.interval_ms) / 1000.0
+            if late_s > max(self._risk.bar_late_s_max, self._risk.quote_age_s_max):
+                series.lost = True
+                self._journal.append(FeedLost(at, symbol, f"no closed bar for {late_s:.0f} s past its time"))
+
+
+def _leads(candidate: Instrument, present: Instrument) -> bool:
+    """PERP before SPOT before anything else: whose series speaks for an underlying. A plain symbol before a second recording of it."""
+    def rank(instrument: Instrument) -> tuple[int, bool]:
+        order = {AssetClass.PERP: 0, AssetClass.SPOT: 1}
+        return order.get(instrument.asset_class, 2), "#" in instrument.symbol
+
+    return rank(candidate) < rank(present)

@@ -1,0 +1,670 @@
+"""Owns an order's life: alone calls venue.submit and venue.cancel, resolves orders in doubt, keeps protective stops, works exits.
+
+May refuse: a full lane. Every order was approved and journaled before it gets here; every step it takes is journaled before the next.
+A submit ends in one of four fates, and the default is *in doubt*: then nothing is re-sent, the funds stay reserved, and only the
+venue's own answer (or the proof of `_resolve`) ends it. Alone writes OrderSent, OrderAccepted, OrderRejected, OrderInDoubt,
+OrderCanceled, OrderExpired, Filled, ForeignFill, ExitRequested and TradeAbandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from modules.domain.decision import Check
+from modules.domain.errors import VenueBusy, VenueDenied, VenueError
+from modules.domain.events import (
+    ExitRequested,
+    Fact,
+    Filled,
+    ForeignFill,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderInDoubt,
+    OrderIntended,
+    OrderRejected,
+    OrderSent,
+    PositionClosed,
+    TradeAbandoned,
+    TradeOpened,
+    TradingHalted,
+)
+from modules.domain.instrument import AssetClass, Instrument, Side
+from modules.domain.money import ZERO, from_float
+from modules.domain.order import (
+    TRANSITIONS,
+    WORKING,
+    Accepted,
+    ExitReason,
+    Fate,
+    InDoubt,
+    NotSent,
+    Order,
+    OrderKind,
+    OrderReport,
+    OrderState,
+    Purpose,
+    Refused,
+    derive_id,
+)
+from modules.domain.policies import CostPolicy, ExecutionPolicy, KillSwitchPolicy
+from modules.domain.position import Position
+from modules.domain.signal import Structure
+from modules.venues.protocol import FillSeen, OrderDone, Venue
+
+if TYPE_CHECKING:
+    from modules.Kill_Switch import KillSwitch
+    from modules.Market_Data import MarketData
+    from modules.Risk_Management import ApprovedOrder, RiskManagement
+    from modules.runtime.clock import Clock
+    from modules.store.journal import Journal
+
+MINUTE: Final = 60_000
+EXIT_RETRY_LONGEST_MS: Final = 60 * MINUTE
+
+
+class Record:
+    """One order and how far it has come."""
+
+    __slots__ = ("cancel_sent", "filled", "order", "state", "venue_order_id")
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self.state = OrderState.INTENT
+        self.filled = ZERO
+        self.venue_order_id = ""
+        self.cancel_sent = False
+
+    @property
+    def working(self) -> bool:
+        return self.state in WORKING
+
+
+class Trade:
+    """One round trip under way: its orders and what is wanted of it."""
+
+    __slots__ = ("exit_after", "exit_reason", "exit_tries", "filled", "opened", "records", "stop", "stop_reason", "venue")
+
+    def __init__(self, opened: TradeOpened) -> None:
+        self.opened = opened
+        self.records: list[Record] = []
+        self.exit_reason: ExitReason | None = None
+        self.exit_tries = 0
+        self.exit_after = 0
+        self.filled = False
+        self.venue = ""
+        self.stop: Decimal | None = None
+        """Where the protective stop is or should be; None until one was wanted."""
+        self.stop_reason = ExitReason.STOP_LOSS
+
+    def working(self, *purposes: Purpose, symbol: str | None = None) -> list[Record]:
+        return [r for r in self.records if r.working and r.order.purpose in purposes and (symbol is None or r.order.symbol == symbol)]
+
+    def attempts(self, purpose: Purpose, symbol: str) -> int:
+        return sum(1 for r in self.records if r.order.purpose is purpose and r.order.symbol == symbol)
+
+
+class Command(NamedTuple):
+    record: Record
+    cancel: bool
+    reason: str
+
+
+class TradeExecutor:
+    def __init__(
+        self, *, journal: Journal, clock: Clock, venues: Mapping[str, Venue], risk: RiskManagement, kill_switch: KillSwitch,
+        market: MarketData, positions: Mapping[str, Position], policy: ExecutionPolicy, kill_policy: KillSwitchPolicy, costs: CostPolicy,
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._venues = venues
+        self._risk = risk
+        self._kill_switch = kill_switch
+        self._market = market
+        self._positions = positions
+        self._policy = policy
+        self._kill_policy = kill_policy
+        self._costs = costs
+        self._lanes: dict[str, asyncio.Queue[Command]] = {name: asyncio.Queue(policy.lane_size) for name in venues}
+        self._orders: dict[str, Record] = {}
+        self._trades: dict[str, Trade] = {}
+        self._seen: set[tuple[str, str, str]] = set()
+        self._expiring: dict[str, Record] = {}
+        self._attention: set[str] = set()
+        """Trades that want something done at the next tick: an exit to place again, a stop to put back."""
+        self._doubts: dict[str, Record] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._stopping = False
+        self._apply: dict[type, Callable[..., None]] = {
+            TradeOpened: self._apply_trade, OrderIntended: self._apply_intended, OrderSent: self._apply_sent,
+            OrderAccepted: self._apply_accepted, OrderRejected: self._apply_ended, OrderCanceled: self._apply_ended,
+            OrderExpired: self._apply_ended, OrderInDoubt: self._apply_doubt, Filled: self._apply_fill,
+            ForeignFill: self._apply_foreign, ExitRequested: self._apply_exit, PositionClosed: self._apply_closed,
+            TradeAbandoned: self._apply_abandoned,
+        }
+        self._react: dict[type, Callable[..., None]] = {
+            Filled: self._on_filled, OrderRejected: self._on_ended, OrderCanceled: self._on_ended, OrderExpired: self._on_ended,
+            PositionClosed: self._on_closed, TradingHalted: self._on_halted,
+        }
+
+    # -- what others ask ---------------------------------------------------------------------------------------------
+
+    @property
+    def trades(self) -> Mapping[str, Trade]:
+        return self._trades
+
+    @property
+    def orders(self) -> Mapping[str, Record]:
+        """Every order that has not ended, and those of open trades."""
+        return self._orders
+
+    @property
+    def in_doubt(self) -> Sequence[Order]:
+        return [record.order for record in self._doubts.values()]
+
+    def doubtful(self, symbol: str) -> bool:
+        return any(record.order.symbol == symbol for record in self._doubts.values())
+
+    # -- commands (plain def: nothing suspends between the decision and the lane) ------------------------------------------
+
+    def place(self, approved: ApprovedOrder) -> bool:
+        """Hand an approved, journaled order to its venue's lane. False if the lane is full: the order is canceled unsent."""
+        return self._enqueue(Command(self._orders[approved.order.client_order_id], False, ""))
+
+    def request_exit(self, trade_id: str, reason: ExitReason, at: int) -> None:
+        """Close a trade; asking twice changes nothing. The wish is journaled, so a restart goes on closing."""
+        trade = self._trades.get(trade_id)
+        if trade is None or trade.exit_reason is not None:
+            return
+        self._journal.append(ExitRequested(at, trade_id, reason))
+        self._work_exit(trade, at)
+
+    def move_stop(self, trade_id: str, price: Decimal, at: int) -> None:
+        """Trail the protective stop to `price` (only ever toward less risk)."""
+        trade = self._trades.get(trade_id)
+        if trade is None or trade.exit_reason is not None or trade.stop is None:
+            return
+        gains = price > trade.stop if trade.opened.side == Side.BUY else price < trade.stop
+        if gains:
+            trade.stop, trade.stop_reason = price, ExitReason.TRAILING_STOP_LOSS
+            self._protect(trade, at)
+
+    def cancel_entries(self, covers: Callable[[AssetClass], bool], reason: str) -> int:
+        """Cancel working entries; exits and protective stops always stay."""
+        count = 0
+        for trade in list(self._trades.values()):
+            if covers(trade.opened.asset_class):
+                for record in trade.working(Purpose.ENTRY):
+                    self._cancel(record, reason)
+                    count += 1
+        return count
+
+    def stop_opening(self) -> None:
+        """Shutdown began: no entry leaves from here on."""
+        self._stopping = True
+
+    # -- what the venue says ------------------------------------------------------------------------------------------
+
+    def on_fill(self, seen: FillSeen) -> None:
+        fill = seen.fill
+        if (fill.venue, fill.symbol, fill.venue_trade_id) in self._seen:
+            return
+        record = self._orders.get(fill.client_order_id)
+        if record is None and not (fill.liquidation and fill.symbol in self._positions):
+            self._journal.append(ForeignFill(fill.at, fill))
+            return
+        done = seen.order_done or (record is not None and record.filled + fill.quantity >= record.order.quantity)
+        self._journal.append(Filled(fill.at, fill, done))
+
+    def on_done(self, done: OrderDone) -> None:
+        record = self._orders.get(done.client_order_id)
+        if record is None or not record.working:
+            return
+        match done.how:
+            case "canceled":
+                self._journal.append(OrderCanceled(done.at, done.client_order_id, done.reason))
+            case "expired":
+                self._journal.append(OrderExpired(done.at, done.client_order_id, done.reason))
+            case _:
+                self._journal.append(OrderRejected(done.at, done.client_order_id, done.how, done.reason))
+
+    # -- projection ----------------------------------------------------------------------------------------------------
+
+    def apply(self, fact: Fact) -> None:
+        method = self._apply.get(type(fact))
+        if method is not None:
+            method(fact)
+
+    def _apply_trade(self, fact: TradeOpened) -> None:
+        self._trades[fact.trade_id] = Trade(fact)
+
+    def _apply_intended(self, fact: OrderIntended) -> None:
+        order = fact.order
+        record = self._orders[order.client_order_id] = Record(order)
+        trade = self._trades.get(order.trade_id)
+        if trade is not None:
+            trade.records.append(record)
+            trade.venue = order.venue
+            if order.purpose is Purpose.STOP:
+                trade.stop = order.price
+        if order.expires_at is not None:
+            self._expiring[order.client_order_id] = record
+
+    def _move(self, client_order_id: str, state: OrderState) -> Record | None:
+        """Follow the state table; a move it does not allow is old news and changes nothing."""
+        record = self._orders.get(client_order_id)
+        if record is None or state not in TRANSITIONS[record.state]:
+            return None
+        record.state = state
+        if not record.working:
+            self._expiring.pop(client_order_id, None)
+            self._doubts.pop(client_order_id, None)
+        return record
+
+    def _apply_sent(self, fact: OrderSent) -> None:
+        self._move(fact.client_order_id, OrderState.SENT)
+
+    def _apply_accepted(self, fact: OrderAccepted) -> None:
+        record = self._move(fact.client_order_id, OrderState.ACCEPTED)
+        if record is not None:
+            record.venue_order_id = fact.venue_order_id
+            self._doubts.pop(fact.client_order_id, None)
+
+    def _apply_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
+        state = {OrderRejected: OrderState.REJECTED, OrderCanceled: OrderState.CANCELED, OrderExpired: OrderState.EXPIRED}[type(fact)]
+        self._move(fact.client_order_id, state)
+
+    def _apply_doubt(self, fact: OrderInDoubt) -> None:
+        record = self._move(fact.client_order_id, OrderState.IN_DOUBT)
+        if record is not None:
+            self._doubts[fact.client_order_id] = record
+
+    def _apply_fill(self, fact: Filled) -> None:
+        fill = fact.fill
+        self._seen.add((fill.venue, fill.symbol, fill.venue_trade_id))
+        record = self._orders.get(fill.client_order_id)
+        if record is None:
+            return
+        record.filled += fill.quantity
+        if fact.order_done:
+            self._move(fill.client_order_id, OrderState.FILLED)
+        elif record.state in (OrderState.SENT, OrderState.IN_DOUBT):
+            self._move(fill.client_order_id, OrderState.ACCEPTED)
+        trade = self._trades.get(record.order.trade_id)
+        if trade is not None:
+            trade.filled = True
+
+    def _apply_foreign(self, fact: ForeignFill) -> None:
+        self._seen.add((fact.fill.venue, fact.fill.symbol, fact.fill.venue_trade_id))
+
+    def _apply_exit(self, fact: ExitRequested) -> None:
+        trade = self._trades.get(fact.trade_id)
+        if trade is not None:
+            trade.exit_reason = fact.reason
+            self._attention.add(fact.trade_id)
+
+    def _apply_closed(self, fact: PositionClosed) -> None:
+        self._forget(fact.trade.trade_id)
+
+    def _apply_abandoned(self, fact: TradeAbandoned) -> None:
+        self._forget(fact.trade_id)
+
+    def _forget(self, trade_id: str) -> None:
+        trade = self._trades.pop(trade_id, None)
+        self._attention.discard(trade_id)
+        if trade is not None:
+            for record in trade.records:
+                if not record.working:
+                    self._orders.pop(record.order.client_order_id, None)
+
+    # -- reactor -------------------------------------------------------------------------------------------------------
+
+    def on_fact(self, fact: Fact) -> None:
+        method = self._react.get(type(fact))
+        if method is not None:
+            method(fact)
+
+    def _on_filled(self, fact: Filled) -> None:
+        record = self._orders.get(fact.fill.client_order_id)
+        trade = self._trades.get(record.order.trade_id) if record is not None else None
+        if record is None or trade is None:
+            return
+        if record.order.purpose is Purpose.ENTRY and trade.opened.structure != Structure.SINGLE:
+            if fact.order_done:
+                self._next_leg(trade, fact.at)
+        elif trade.exit_reason is not None:
+            self._work_exit(trade, fact.at)
+        else:
+            self._protect(trade, fact.at)
+
+    def _on_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
+        record = self._orders.get(fact.client_order_id)
+        trade = self._trades.get(record.order.trade_id) if record is not None else None
+        if record is None or record.working:
+            return
+        if trade is None:
+            self._orders.pop(fact.client_order_id, None)
+            return
+        purpose = record.order.purpose
+        if purpose is Purpose.ENTRY:
+            if not trade.filled and not trade.working(Purpose.ENTRY):
+                self._journal.append(TradeAbandoned(fact.at, trade.opened.trade_id, fact.reason))
+            elif trade.opened.structure != Structure.SINGLE and record.order.symbol != trade.opened.legs[0].symbol:
+                self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # half a spread is no spread
+            elif trade.exit_reason is not None:
+                self._work_exit(trade, fact.at)
+        elif purpose is Purpose.EXIT:
+            self._attention.add(trade.opened.trade_id)
+        elif isinstance(fact, OrderRejected) and purpose is Purpose.STOP:
+            self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # what cannot be protected is not held
+        elif trade.exit_reason is None:
+            self._protect(trade, fact.at)
+
+    def _on_closed(self, fact: PositionClosed) -> None:
+        for record in list(self._orders.values()):
+            if record.order.trade_id == fact.trade.trade_id and record.working:
+                self._cancel(record, "trade closed")
+
+    def _on_halted(self, fact: TradingHalted) -> None:
+        self.cancel_entries(fact.scope.covers, f"halted: {fact.trigger}")
+        if fact.trigger.value in self._kill_policy.flatten_on:
+            for trade_id, trade in list(self._trades.items()):
+                if fact.scope.covers(trade.opened.asset_class):
+                    self.request_exit(trade_id, ExitReason.KILL_SWITCH, fact.at)
+
+    # -- protective orders and exits -----------------------------------------------------------------------------------
+
+    def _held(self, trade: Trade, symbol: str) -> Decimal:
+        """Signed quantity of one leg, in whole lots."""
+        position = self._positions.get(symbol)
+        if position is None or position.trade_id != trade.opened.trade_id:
+            return ZERO
+        instrument = self._market.instrument(symbol)
+        return instrument.round_quantity_down(position.quantity) if instrument is not None else position.quantity
+
+    def _protect(self, trade: Trade, at: int) -> None:
+        """Make the resting stop and target cover exactly what is held: never more, and never two of them."""
+        opened = trade.opened
+        if trade.exit_reason is not None or opened.structure != Structure.SINGLE or opened.stop is None:
+            return
+        instrument = self._market.instrument(opened.symbol)
+        held = self._held(trade, opened.symbol)
+        if held == ZERO or instrument is None:
+            return
+        long = held > ZERO
+        if trade.stop is None:
+            trade.stop = from_float(opened.stop, instrument.tick, up=long)
+        wanted = [(Purpose.STOP, OrderKind.STOP, trade.stop, trade.stop_reason)]
+        if opened.target is not None and self._venues[trade.venue].capabilities.resting_target:
+            wanted.append((Purpose.TARGET, OrderKind.TARGET, from_float(opened.target, instrument.tick, up=long), ExitReason.ROI))
+        for purpose, kind, price, reason in wanted:
+            working = trade.working(purpose)
+            if not working:
+                self._send(trade, instrument, purpose, kind, -held, price, reason, at)
+            elif working[0].order.quantity != abs(held) or working[0].order.price != price:
+                for record in working:  # its end calls us again, and then the right one is placed
+                    self._cancel(record, "resize")
+
+    def _work_exit(self, trade: Trade, at: int) -> None:
+        """Send what is still missing to be flat: the risky legs (short) first, then the rest."""
+        for record in trade.working(Purpose.ENTRY):
+            self._cancel(record, "exit")
+        held = {leg: self._held(trade, leg) for leg in self._symbols(trade)}
+        shorts = {symbol: quantity for symbol, quantity in held.items() if quantity < ZERO}
+        multi = len(held) > 1
+        for symbol, quantity in (shorts if multi and shorts else held).items():
+            if quantity == ZERO or trade.working(Purpose.EXIT, symbol=symbol):
+                continue
+            if at < trade.exit_after:
+                self._attention.add(trade.opened.trade_id)
+                continue
+            instrument = self._market.instrument(symbol)
+            if instrument is None or trade.exit_reason is None:
+                continue
+            trade.exit_tries += 1
+            trade.exit_after = at + min(MINUTE << min(trade.exit_tries - 1, 8), EXIT_RETRY_LONGEST_MS)
+            self._send(trade, instrument, Purpose.EXIT, OrderKind.MARKET, -quantity, None, trade.exit_reason, at)
+
+    def _symbols(self, trade: Trade) -> tuple[str, ...]:
+        return tuple(leg.symbol for leg in trade.opened.legs) or (trade.opened.symbol,)
+
+    def _next_leg(self, trade: Trade, at: int) -> None:
+        sent = {record.order.symbol for record in trade.records if record.order.purpose is Purpose.ENTRY}
+        for leg in trade.opened.legs:
+            if leg.symbol in sent:
+                continue
+            instrument = self._market.instrument(leg.symbol)
+            done = next(r for r in trade.records if r.order.symbol == trade.opened.legs[0].symbol)
+            if instrument is None or trade.exit_reason is not None:
+                self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, at)
+                return
+            self._send(trade, instrument, Purpose.ENTRY, OrderKind.MARKET, leg.side.sign * min(leg.quantity, done.filled), None, None, at)
+            return
+
+    def _send(
+        self, trade: Trade, instrument: Instrument, purpose: Purpose, kind: OrderKind, quantity: Decimal, price: Decimal | None,
+        reason: ExitReason | None, at: int,
+    ) -> None:
+        side = Side.BUY if quantity > ZERO else Side.SELL
+        timeout = self._policy.unfilledtimeout_entry_s if purpose is Purpose.ENTRY else self._policy.unfilledtimeout_exit_s
+        order = Order(
+            client_order_id=derive_id(trade.opened.trade_id, instrument.symbol, trade.opened.at, side, purpose,
+                                      trade.attempts(purpose, instrument.symbol)),
+            trade_id=trade.opened.trade_id, decision_id=trade.opened.decision_id, strategy=trade.opened.strategy, venue=trade.venue,
+            symbol=instrument.symbol, asset_class=instrument.asset_class, side=side, quantity=abs(quantity), kind=kind, purpose=purpose,
+            price=price, reduce_only=purpose is not Purpose.ENTRY, leverage=trade.records[0].order.leverage,
+            arrival_price=price if price is not None else self._mid(instrument.symbol, at),
+            slippage_model_bp=self.modelled_slippage_bp(instrument, kind), reserves=ZERO, at=at,
+            expires_at=at + int(timeout * 1000) if kind is OrderKind.MARKET else None, exit_reason=reason,
+        )
+        if purpose is not Purpose.ENTRY:
+            self.place(self._risk.approve_exit(order))
+            return
+        approved = self._risk.approve_follow_up(order)
+        if isinstance(approved, Check):  # the rest of the structure may not be opened: what is there is closed
+            self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, at)
+        else:
+            self.place(approved)
+
+    def modelled_slippage_bp(self, instrument: Instrument, kind: OrderKind) -> Decimal:
+        """What the cost model expects of an order of negligible size, basis points against arrival."""
+        model = self._costs.of(instrument.asset_class)
+        if kind is OrderKind.TARGET:
+            return ZERO
+        beyond = model.stop_slippage_bp if kind is OrderKind.STOP else model.half_spread_bp
+        return Decimal(repr(round(model.slippage_bp + beyond, 6)))
+
+    def _mid(self, symbol: str, at: int) -> Decimal:
+        quote = self._market.quote(symbol)
+        if quote is not None:
+            return Decimal(repr(quote.mid))
+        mark = self._market.mark(symbol, at)
+        if mark is not None:
+            return mark
+        position = self._positions.get(symbol)
+        return position.entry if position is not None else ZERO
+
+    # -- time ---------------------------------------------------------------------------------------------------------
+
+    def tick(self, at: int) -> None:
+        """Unfilled timeouts, exits to try again, stops to put back."""
+        if self._expiring:
+            for record in [r for r in self._expiring.values() if r.order.expires_at is not None and r.order.expires_at <= at]:
+                if record.state is OrderState.ACCEPTED and not record.cancel_sent:
+                    self._cancel(record, "unfilledtimeout")
+        if self._attention:
+            for trade_id in list(self._attention):
+                trade = self._trades[trade_id]
+                self._attention.discard(trade_id)
+                if trade.exit_reason is not None:
+                    self._work_exit(trade, at)
+                else:
+                    self._protect(trade, at)
+
+    # -- lanes ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work every venue's lane for ever."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for record in list(self._doubts.values()):
+                group.create_task(self._resolve(record))
+            for name, venue in self._venues.items():
+                group.create_task(self._lane(venue, self._lanes[name]), name=f"lane {name}")
+            group.create_task(self._clock.drive(1.0, self.tick), name="executor tick")
+
+    def _enqueue(self, command: Command) -> bool:
+        try:
+            self._lanes[command.record.order.venue].put_nowait(command)
+        except asyncio.QueueFull:
+            if command.cancel:
+                command.record.cancel_sent = False
+            else:
+                self._journal.append(OrderCanceled(self._clock.now(), command.record.order.client_order_id, "lane full"))
+            return False
+        return True
+
+    def _cancel(self, record: Record, reason: str) -> None:
+        if record.state is OrderState.INTENT:  # still in the lane: it ends here and never leaves
+            self._journal.append(OrderCanceled(self._clock.now(), record.order.client_order_id, reason))
+        elif not record.cancel_sent:
+            record.cancel_sent = True
+            self._enqueue(Command(record, True, reason))
+
+    async def _lane(self, venue: Venue, lane: asyncio.Queue[Command]) -> None:
+        while True:
+            command = await lane.get()
+            if command.cancel:
+                await self._send_cancel(venue, command)
+            else:
+                await self._send_order(venue, command.record)
+
+    async def _send_order(self, venue: Venue, record: Record) -> None:
+        order = record.order
+        at = self._clock.now()
+        if record.state is not OrderState.INTENT:
+            return
+        if order.purpose is Purpose.ENTRY and self._stopping:
+            self._journal.append(OrderCanceled(at, order.client_order_id, "shutting down"))
+            return
+        if order.expires_at is not None and order.expires_at <= at:
+            self._journal.append(OrderExpired(at, order.client_order_id, "too old before it could be sent"))
+            return
+        self._journal.append(OrderSent(at, order.client_order_id))
+        try:
+            async with asyncio.timeout(self._policy.submit_timeout_s):
+                fate = await venue.submit(order)
+        except TimeoutError:
+            fate = InDoubt(f"no answer within {self._policy.submit_timeout_s:g} s")
+        self._book_fate(venue, record, fate)
+
+    def _book_fate(self, venue: Venue, record: Record, fate: Fate) -> None:
+        at, client_order_id = self._clock.now(), record.order.client_order_id
+        match fate:
+            case Accepted(venue_order_id):
+                self._kill_switch.on_call(venue.name, at, True, "", "")
+                self._journal.append(OrderAccepted(at, client_order_id, venue_order_id))
+            case Refused(code, message):
+                self._kill_switch.on_call(venue.name, at, True, "", "")  # it answered: the venue is healthy
+                self._journal.append(OrderRejected(at, client_order_id, code, message))
+            case NotSent(message):
+                self._kill_switch.on_call(venue.name, at, False, "error", message)
+                self._journal.append(OrderExpired(at, client_order_id, f"never left: {message}"))
+            case InDoubt(message):
+                self._kill_switch.on_call(venue.name, at, False, "error", message)
+                self._journal.append(OrderInDoubt(at, client_order_id, message))
+                if self._group is not None:
+                    self._group.create_task(self._resolve(record), name=f"doubt {client_order_id}")
+
+    async def _send_cancel(self, venue: Venue, command: Command) -> None:
+        record = command.record
+        if not record.working:
+            return
+        try:
+            async with asyncio.timeout(self._policy.submit_timeout_s):
+                fate = await venue.cancel(record.order)
+        except TimeoutError:
+            fate = InDoubt(f"no answer to a cancel within {self._policy.submit_timeout_s:g} s")
+        ok = isinstance(fate, Accepted | Refused)
+        self._kill_switch.on_call(venue.name, self._clock.now(), ok, "" if ok else "error", "" if ok else str(fate))
+        if not ok:
+            record.cancel_sent = False  # the next tick or the next wish tries again
+        elif isinstance(fate, Accepted) and command.reason and record.working:
+            record.venue_order_id = record.venue_order_id or fate.venue_order_id
+
+    # -- in doubt -------------------------------------------------------------------------------------------------------
+
+    async def _resolve(self, record: Record) -> None:
+        """Ask the venue until the order is found or its absence is proven (reliability.md section 3).
+
+        Proof: enough spaced misses over enough time, a full trade history since the sending without it, a cancel by client id as a
+        fence, and one more miss. Only then does it end as OrderExpired; the strategy may decide anew, nothing is re-sent here.
+        """
+        order, venue = record.order, self._venues[record.order.venue]
+        began, misses, tries = self._clock.now(), 0, 0
+        while record.state is OrderState.IN_DOUBT:
+            spacing = self._policy.doubt_query_spacing_s
+            await asyncio.sleep(spacing[min(tries, len(spacing) - 1)])
+            tries += 1
+            try:
+                report = await venue.order(order.client_order_id, order.symbol)
+                fills = await venue.fills_since(order.at)
+            except VenueBusy as busy:
+                self._kill_switch.on_call(venue.name, self._clock.now(), False, "rate_limit", str(busy), busy.until)
+                continue
+            except VenueDenied as denied:
+                self._kill_switch.on_call(venue.name, self._clock.now(), False, "authentication", str(denied))
+                continue
+            except VenueError as error:
+                self._kill_switch.on_call(venue.name, self._clock.now(), False, "error", str(error))
+                continue
+            self._kill_switch.on_call(venue.name, self._clock.now(), True, "", "")
+            for seen in fills:
+                if seen.fill.client_order_id == order.client_order_id:
+                    self.on_fill(seen)
+            if report is not None:
+                self._adopt(report)
+                return
+            misses += 1
+            waited = (self._clock.now() - began) / 1000.0
+            if misses >= self._policy.doubt_misses_min and waited >= self._policy.doubt_proof_s and record.filled == ZERO:
+                await venue.cancel(order)
+                try:
+                    report = await venue.order(order.client_order_id, order.symbol)
+                except VenueError:
+                    continue
+                if report is None:
+                    self._journal.append(OrderExpired(self._clock.now(), order.client_order_id, f"never placed: {misses} misses"))
+                else:
+                    self._adopt(report)
+
+    def _adopt(self, report: OrderReport) -> None:
+        """Take the venue's word for what became of an order."""
+        at, client_order_id = self._clock.now(), report.client_order_id
+        match report.state:
+            case OrderState.CANCELED:
+                self._journal.append(OrderCanceled(at, client_order_id, "found canceled"))
+            case OrderState.EXPIRED:
+                self._journal.append(OrderExpired(at, client_order_id, "found expired"))
+            case OrderState.REJECTED:
+                self._journal.append(OrderRejected(at, client_order_id, "found", "found rejected"))
+            case _:
+                self._journal.append(OrderAccepted(at, client_order_id, report.venue_order_id))
+
+    # -- start ----------------------------------------------------------------------------------------------------------
+
+    def recover(self, at: int) -> None:
+        """After replay: what was never sent ends, what may have been sent is in doubt, what should be closed gets attention."""
+        for record in list(self._orders.values()):
+            if record.state is OrderState.INTENT:
+                self._journal.append(OrderExpired(at, record.order.client_order_id, "not sent before the restart"))
+            elif record.state is OrderState.SENT:
+                self._journal.append(OrderInDoubt(at, record.order.client_order_id, "sent, and no answer before the restart"))
+        for trade_id, trade in list(self._trades.items()):
+            if not trade.filled and not trade.working(Purpose.ENTRY):
+                self._journal.append(TradeAbandoned(at, trade_id, "no fill before the restart"))
+            else:
+                self._attention.add(trade_id)

@@ -1,0 +1,190 @@
+"""Where and how to run, typed. What the owner decides is in policies.py; config.py reads both. Secrets are files or SecretStr."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import Enum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from modules.domain.instrument import AssetClass
+from modules.domain.policies import Money
+
+DRY_RUN_WALLET: Final = Decimal(1000)
+DEMO_WALLETS: Final = {
+    AssetClass.SPOT: Decimal(950), AssetClass.PERP: Decimal(4900), AssetClass.OPTION: Decimal(15000), AssetClass.FOREX: Decimal(25000),
+}
+"""What the demo starts with: one class in each phase."""
+
+
+def _not_true(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("is not a number")
+    return value
+
+
+def _split(value: object) -> object:
+    """Lists may be written "a, b" in the environment."""
+    return [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+
+
+def _classes(value: object) -> object:
+    names = _split(value)
+    return [name.upper() if isinstance(name, str) else name for name in names] if isinstance(names, list) else names
+
+
+def _expanded(path: Path) -> Path:
+    return path.expanduser()
+
+
+Whole = Annotated[int, BeforeValidator(_not_true)]
+Port = Annotated[Whole, Field(ge=1, le=65535)]
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+File = Annotated[Path, AfterValidator(_expanded)]
+Symbols = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class VenueSettings(Section):
+    """One exchange or broker account."""
+
+    classes: Annotated[tuple[AssetClass, ...], BeforeValidator(_classes), Field(min_length=1)]
+    key_file: File | None = None
+    allocate: dict[AssetClass, Annotated[Money, Field(gt=0)]] = {}
+    account_id: str = ""
+    practice: bool = False
+    endpoint: str = ""
+    """Another address than the venue's own; "" = its own."""
+    settlement: Annotated[str, Field(pattern=r"^[A-Z]{0,8}$")] = ""
+    """Currency of its sub-ledgers; "" = the venue's usual one."""
+
+    @model_validator(mode="after")
+    def _allocated(self) -> VenueSettings:
+        if stray := [asset_class.value for asset_class in self.allocate if asset_class not in self.classes]:
+            raise ValueError(f"allocate names {', '.join(stray)}, which is not in classes")
+        return self
+
+
+class TelegramSettings(Section):
+    token_file: File | None = None
+    token: SecretStr | None = None
+    """For the environment only; else `token_file`."""
+    chat_id: Whole
+    user_ids: Annotated[tuple[Whole, ...], BeforeValidator(_split)] = ()
+    """Who may command; nobody by default."""
+
+    @model_validator(mode="after")
+    def _one_token(self) -> TelegramSettings:
+        if (self.token is None) == (self.token_file is None):
+            raise ValueError("needs exactly one of token_file and token (BOT__TELEGRAM__TOKEN)")
+        return self
+
+
+class MqttSettings(Section):
+    host: Annotated[str, Field(min_length=1)]
+    port: Port = 1883
+    namespace: Word = "trading_bot"
+    instance_id: Word | None = None
+    """None = the daemon's."""
+    username: str = ""
+    password_file: File | None = None
+    password: SecretStr | None = None
+    tls: bool = False
+
+    @model_validator(mode="after")
+    def _one_password(self) -> MqttSettings:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("give password_file or password, not both")
+        return self
+
+
+class HttpSettings(Section):
+    enabled: bool = False
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Port = 8080
+
+
+class DemoSettings(Section):
+    seed: Annotated[Whole, Field(ge=0)] = 7
+    speed: Annotated[float, BeforeValidator(_not_true), Field(gt=0)] = 60.0
+    """Market seconds per second."""
+    days: Annotated[Whole, Field(ge=1, le=3650)] = 30
+
+
+class Settings(Section):
+    """Where and how to run. Holds no limit that an owner's policy sets, except to tighten it."""
+
+    mode: Literal["demo", "paper", "live"] = "demo"
+    instance_id: Word = "bot"
+    state_dir: File = Path("state")
+    log_dir: File = Path("logs")
+    policy_dir: File = Path("policies")
+    venues: dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,32}$")], VenueSettings] = {}
+    telegram: TelegramSettings | None = None
+    mqtt: MqttSettings | None = None
+    http: HttpSettings = HttpSettings()
+    demo: DemoSettings = DemoSettings()
+    dry_run_wallet: dict[AssetClass, Annotated[Money, Field(gt=0)]] = {}
+    """Paper and demo money; classes not named get 1,000 (in the demo: DEMO_WALLETS)."""
+    strategies: dict[AssetClass, Symbols] = {}
+    """Names per class; a class not named runs all shipped strategies that fit it."""
+    pair_whitelist: Symbols = ()
+    """Symbols or shell patterns (BTC/*); empty = all."""
+    pair_blacklist: Symbols = ()
+    max_open_trades: Annotated[Whole, Field(ge=0)] | None = None
+    """Tightens the policy's; it can never loosen it."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Settings:
+        owners: dict[AssetClass, str] = {}
+        for name, venue in self.venues.items():
+            for asset_class in venue.classes:
+                if asset_class in owners:
+                    raise ValueError(f"venues.{owners[asset_class]} and venues.{name} both name {asset_class.value}; a class has one venue")
+                owners[asset_class] = name
+        if self.mode != "demo" and not self.venues:
+            raise ValueError(f"mode {self.mode} needs at least one [venues.NAME] section with classes")
+        if self.mode == "live" and (without := [name for name, venue in self.venues.items() if venue.key_file is None]):
+            raise ValueError(f"mode live needs key_file in venues.{', venues.'.join(without)}")
+        wallets = DEMO_WALLETS if self.mode == "demo" else dict.fromkeys(AssetClass, DRY_RUN_WALLET)
+        object.__setattr__(self, "dry_run_wallet", wallets | self.dry_run_wallet)    # frozen, but not finished before this
+        return self
+
+    def tradable(self, symbol: str) -> bool:
+        """Whether white- and blacklist let `symbol` (ccxt unified) be traded; the blacklist wins."""
+        if any(fnmatchcase(symbol, pattern) for pattern in self.pair_blacklist):
+            return False
+        return not self.pair_whitelist or any(fnmatchcase(symbol, pattern) for pattern in self.pair_whitelist)
+
+    def public(self) -> dict[str, Any]:
+        """What show-config prints: JSON types only, secrets as ***."""
+        shown: dict[str, Any] = plain(self.model_dump())
+        return shown
+
+
+def plain(value: object) -> Any:
+    """JSON types only, secrets as ***; equal values give equal text: 0.10 is 0.1."""
+    match value:
+        case SecretStr():
+            return "***"
+        case Decimal():
+            return format(value.normalize(), "f") if -40 < value.adjusted() < 40 else str(value)
+        case Enum():
+            return value.value
+        case Mapping():
+            return {str(plain(key)): plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [plain(item) for item in value]
+        case Path():
+            return str(value)
+        case str() if "://" in value:
+            return re.sub(r"//[^/@]*@", "//***@", value)
+    return value

@@ -1,0 +1,392 @@
+"""The append-only journal: the truth about what we meant and did. Alone writes the journal file; refuses an append that is not on disk.
+
+One row per fact, chained: each row's hash covers the hash before it, so a changed, missing, added or moved row is found, and the last
+row's sequence number and hash are kept a second time on another page, so that lost rows at the end are found too. (SQLite's own
+integrity check sees none of that.) A truncated write-ahead log leaves a prefix of the facts: those commits are gone, as after a
+power cut on a lying disk, and reconciliation with the venue finds what they said.
+
+Books are projections, rebuilt by `replay`; reactors act on new facts only. An append is: row on disk, then every projection, then -
+from a queue drained by the outermost append - every reactor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from modules.domain.errors import JournalBusy, JournalCorrupt, JournalUnwritable, NotFound
+from modules.domain.events import Fact
+from modules.store import codec
+from modules.store.codec import REMEDY
+from modules.store.database import SQLITE_ERRORS, code_of, primary_code_of, sync_folder
+from modules.store.journal_file import GENESIS, OBJECTS, SCHEMA, SCHEMA_VERSION, Reserve, connect, create, intact_objects
+
+Receiver = Callable[[Fact], None]
+
+_BATCH: Final = 5_000
+"""Rows per commit when not durable."""
+_PAGE: Final = 2_000
+"""Rows per read: short queries never hold the log back from being checkpointed."""
+
+_SELECT: Final = "SELECT seq, at, kind, payload, hash FROM facts WHERE seq > ? ORDER BY seq LIMIT ?"
+_INSERT: Final = "INSERT INTO facts VALUES (?, ?, ?, ?, ?)"
+_FULL: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""What a full disk looks like; both fail before anything is written, so the same row may be tried again."""
+_LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+_READ_ONLY: Final = "this journal was opened read-only"
+
+_Row = tuple[int, int, str, str, bytes]
+
+
+def _link(previous: bytes, seq: int, at: int, kind: bytes, payload: bytes) -> bytes:
+    """A row's hash. No kind holds "|", so no two rows read the same."""
+    return hashlib.sha256(b"%b%d|%d|%b|%b" % (previous, seq, at, kind, payload)).digest()
+
+
+class Journal:
+    """See the module. `path` None keeps it in memory (tests).
+
+    `durable`: every append is on disk (WAL, synchronous=FULL) before it returns. Otherwise (replay, demo) rows are written every 5,000
+    and at `flush` and `close`. `busy_timeout_s`: how long an append waits for another connection's lock. `reserve_bytes`: disk space
+    kept back in a file `reserve` beside a durable journal; it is given up when the disk is full, so that exits can still be journaled.
+    `read_only`: for looking at a journal that may belong to a running daemon.
+
+    Raises JournalCorrupt if the file is no intact journal, JournalUnwritable if it cannot be opened for writing. Not for threads.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        durable: bool = True,
+        read_only: bool = False,
+        busy_timeout_s: float = 5.0,
+        reserve_bytes: int = 8 * 1024 * 1024,
+    ) -> None:
+        self._path = path
+        self._durable = durable and path is not None
+        self._read_only = read_only
+        self.low_space = False
+        """The disk is (nearly) full and the reserve is gone: no new exposure, only exits."""
+        self._projections: list[Receiver] = []
+        self._reactors: list[Receiver] = []
+        self._pending: deque[Fact] = deque()
+        self._unwritten: list[_Row] = []
+        self._projecting = False
+        self._draining = False
+        self._fed = False
+        self._closed = False
+        self._fault = _READ_ONLY if read_only else ""
+        if path is not None and not path.exists():
+            if read_only:
+                raise NotFound(f"no journal at {path}")
+            create(path)
+        self._connection = self._connect(busy_timeout_s)
+        self._count, self._hash = self._look_at_head()
+        self._reserve: Reserve | None = None
+        if self._durable and not read_only and path is not None:
+            self._reserve = Reserve(path.with_name("reserve"), reserve_bytes)
+            self.low_space = reserve_bytes > 0 and not self._reserve.kept
+
+    # -- receivers -------------------------------------------------------------------------------------------------------
+
+    def project(self, projection: Receiver) -> None:
+        """Feed every fact to `projection`, in registration order, at append and at replay. It must only change its own state."""
+        if self._fed and self._count:
+            raise RuntimeError(f"a projection registered now would have missed {self._count} facts: register before replay or append")
+        self._projections.append(projection)
+
+    def react(self, reactor: Receiver) -> None:
+        """Call `reactor` for facts appended from now on, never in replay. It may append."""
+        self._reactors.append(reactor)
+
+    # -- writing ---------------------------------------------------------------------------------------------------------
+
+    def append(self, fact: Fact) -> int:
+        """Write `fact` and tell everyone. Returns its sequence number (from 1).
+
+        Raises JournalBusy or JournalUnwritable: then the fact did not happen, no one was told, and what depends on it must not go out.
+        Raises TypeError or ValueError if the fact would not read back the same. RuntimeError from inside a projection, or if earlier
+        rows have not been replayed into the projections.
+        """
+        if self._fault:
+            raise JournalUnwritable(self._fault)
+        if self._projecting:
+            raise RuntimeError(f"{type(fact).__name__} appended from inside a projection: only reactors may append")
+        if self._projections and not self._fed:
+            if self._count:
+                raise RuntimeError(f"append before replay: the projections have not seen the {self._count} facts on disk")
+            self._fed = True
+        kind, payload = codec.encode(fact)
+        seq = self._count + 1
+        link = _link(self._hash, seq, fact.at, kind, payload)
+        self._write((seq, fact.at, kind.decode(), payload.decode(), link))
+        self._count, self._hash = seq, link
+        self._tell_projections(fact)
+        if self._reactors:
+            self._pending.append(fact)
+            if not self._draining:
+                self._drain()
+        return seq
+
+    def _tell_projections(self, fact: Fact) -> None:
+        self._projecting = True
+        try:
+            for projection in self._projections:
+                projection(fact)
+            self._projecting = False
+        finally:
+            if self._projecting:
+                self._projecting = False
+                self._fault = f"a projection failed on {type(fact).__name__} (row {self._count}): the books are half updated; restart"
+
+    def _drain(self) -> None:
+        # Facts appended by a reactor wait their turn here instead of recursing: everyone sees all facts in journal order.
+        self._draining = True
+        try:
+            while self._pending:
+                fact = self._pending.popleft()
+                for reactor in self._reactors:
+                    reactor(fact)
+            self._draining = False
+        finally:
+            if self._draining:
+                self._draining = False
+                self._fault = f"a reactor failed on {type(fact).__name__}: some have not acted on it; restart to reconcile"
+
+    def _write(self, row: _Row) -> None:
+        if self._durable:
+            self._insert([row])
+            return
+        self._unwritten.append(row)
+        if len(self._unwritten) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Put on disk what is not there yet; nothing to do for a durable journal. Raises JournalUnwritable; the rows are kept."""
+        if self._unwritten:
+            self._insert(self._unwritten)
+            self._unwritten = []
+
+    def _insert(self, rows: list[_Row]) -> None:
+        """All of `rows` or none. On a full disk the reserve is given up and the rows are tried once more."""
+        try:
+            self._execute(rows)
+        except SQLITE_ERRORS as error:
+            if code_of(error) not in _FULL or self._reserve is None or not self._reserve.release():
+                raise self._refusal(error) from error
+            self.low_space = True
+            try:
+                self._execute(rows)
+            except SQLITE_ERRORS as again:
+                raise self._refusal(again) from again
+
+    def _execute(self, rows: list[_Row]) -> None:
+        if len(rows) == 1:
+            self._connection.execute(_INSERT, rows[0])  # outside a transaction a statement is its own: begun, written, synced
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(_INSERT, rows)
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+    def _refusal(self, error: Exception) -> JournalUnwritable | JournalCorrupt:
+        primary = primary_code_of(error)
+        if primary in _LOCKED:
+            return JournalBusy(f"{self._path}: another program holds the journal locked ({error}). Close it; nothing was written.")
+        if code_of(error) in _FULL:
+            self.low_space = True
+            return JournalUnwritable(f"{self._path}: the disk is full ({error}). Free some space; nothing was written.")
+        if primary == sqlite3.SQLITE_CONSTRAINT:
+            self._fault = f"{self._path}: another program wrote to the journal ({error}); stop it and restart"
+            return JournalCorrupt(self._fault)
+        if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            self._fault = f"{self._path}: {error} at row {self._count + 1}. {REMEDY}"
+            return JournalCorrupt(self._fault)
+        # After a failed sync nobody knows what the disk holds: no row may follow until a restart has read it back.
+        self._fault = f"{self._path}: {error}. Check the disk and the rights of the state folder, then restart."
+        return JournalUnwritable(self._fault)
+
+    # -- reading ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def head(self) -> str:
+        """Hash of the last row, hexadecimal: two journals with one head hold the same facts."""
+        return self._hash.hex()
+
+    @property
+    def count(self) -> int:
+        """Number of facts, which is also the last sequence number."""
+        return self._count
+
+    def facts(self, since: int = 0) -> Iterator[tuple[int, Fact]]:
+        """(sequence number, fact) of every row after `since`, oldest first, the chain verified on the way. Raises JournalCorrupt."""
+        for seq, kind, payload in self._rows(since):
+            yield seq, codec.decode(kind, payload, seq)
+
+    def replay(self) -> int:
+        """Rebuild: feed every fact to every projection, verifying the chain, and return how many. Once, before the first append.
+
+        Raises JournalCorrupt on a break; the projections are then unusable.
+        """
+        if self._fed and self._count:
+            raise RuntimeError("the projections already hold these facts")
+        self._fed = True
+        self._fault = "replay failed: the books are incomplete; restore the journal, then restart"
+        rows = self.rebuild(self._projections)
+        self._fault = _READ_ONLY if self._read_only else ""
+        return rows
+
+    def rebuild(self, projections: Iterable[Receiver]) -> int:
+        """Feed every fact to fresh `projections` that are not registered here, to compare them with the live ones."""
+        receivers = list(projections)
+        self._projecting = True
+        try:
+            for seq, kind, payload in self._rows(0):
+                fact = codec.decode(kind, payload, seq)
+                for projection in receivers:
+                    projection(fact)
+        finally:
+            self._projecting = False
+        return self._count
+
+    def verify(self) -> int:
+        """Check every row, the chain and the last hash; return the number of rows. Raises JournalCorrupt naming the first bad row."""
+        for _ in self.facts():
+            pass
+        return self._count
+
+    def _rows(self, since: int) -> Iterator[tuple[int, bytes, bytes]]:
+        """(sequence number, kind, payload) of every row after `since`, each checked against the chain before it is handed out."""
+        self.flush()
+        seq, until = max(since, 0), self._count
+        if seq > until:
+            return
+        link = self._hash_at(seq)
+        while seq < until:
+            rows = self._read(_SELECT, (seq, min(_PAGE, until - seq)))
+            if not rows:
+                raise self._corrupt(seq + 1, "the row is missing")
+            for found, at, kind, payload, stored in rows:
+                seq += 1
+                if found != seq:
+                    raise self._corrupt(seq, "the row is missing")
+                if type(at) is not int or type(kind) is not bytes or type(payload) is not bytes:
+                    raise self._corrupt(seq, "the row is malformed")
+                link = _link(link, seq, at, kind, payload)
+                if link != stored:
+                    raise self._corrupt(seq, "the hash chain is broken: this row was changed, or one before it removed")
+                yield seq, kind, payload
+        if until == self._count and link != self._hash:
+            raise self._corrupt(seq, "the last row is not the one that was written last")
+
+    def _hash_at(self, seq: int) -> bytes:
+        if seq == 0:
+            return GENESIS
+        rows = self._read("SELECT hash FROM facts WHERE seq = ?", (seq,))
+        if not rows or type(rows[0][0]) is not bytes:
+            raise self._corrupt(seq, "the row is missing")
+        link: bytes = rows[0][0]
+        return link
+
+    def _read(self, statement: str, parameters: tuple[int, ...] = ()) -> list[tuple[object, ...]]:
+        try:
+            return self._connection.execute(statement, parameters).fetchall()
+        except SQLITE_ERRORS as error:
+            if primary_code_of(error) in _LOCKED:
+                raise JournalBusy(f"{self._path}: another program holds the journal locked ({error}). Close it.") from error
+            raise self._corrupt(parameters[0] + 1 if parameters else 0, str(error)) from error
+
+    def _corrupt(self, row: int, what: str) -> JournalCorrupt:
+        return JournalCorrupt(f"{self._path or 'journal'}: row {row}: {what}. {REMEDY}")
+
+    # -- the file ----------------------------------------------------------------------------------------------------------
+
+    def _connect(self, busy_timeout_s: float) -> sqlite3.Connection:
+        if self._path is None:
+            connection = connect(":memory:", busy_timeout_s)
+            connection.executescript(SCHEMA)
+            return connection
+        try:
+            connection = connect(f"{self._path.resolve().as_uri()}?mode={'ro' if self._read_only else 'rw'}", busy_timeout_s)
+        except SQLITE_ERRORS as error:
+            raise JournalUnwritable(f"{self._path}: {error}. Check the rights of the state folder.") from error
+        try:
+            connection.execute("PRAGMA trusted_schema=OFF")
+            connection.execute("PRAGMA cell_size_check=ON")
+            connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
+        except SQLITE_ERRORS as error:
+            connection.close()
+            if primary_code_of(error) in _LOCKED:
+                raise JournalBusy(f"{self._path}: another program holds the journal locked ({error}). Close it.") from error
+            raise self._corrupt(0, str(error)) from error
+        return connection
+
+    def _look_at_head(self) -> tuple[int, bytes]:
+        """(count, last hash) if schema and head are intact; the rows in between are `replay`'s business."""
+        try:
+            version = self._read("SELECT value FROM meta WHERE key = 'schema_version'")
+            if version != [(str(SCHEMA_VERSION).encode(),)]:
+                raise self._corrupt(0, f"schema version {version} instead of {SCHEMA_VERSION}: another version of this program wrote it")
+            if self._read(OBJECTS) != intact_objects():
+                raise self._corrupt(0, "its tables or triggers were changed")
+            heads = self._read("SELECT h.seq, h.hash, f.seq, f.hash FROM head h LEFT JOIN facts f ON f.seq = (SELECT max(seq) FROM facts)")
+            if len(heads) != 1:
+                raise self._corrupt(0, "its record of the last row is gone")
+            count, link, last, last_link = heads[0]
+            if type(count) is not int or type(link) is not bytes or (last or 0) != count or (last_link or GENESIS) != link:
+                raise self._corrupt(count if type(count) is int else 0, "the last row is not the one that was written last")
+        except (JournalBusy, JournalCorrupt):
+            self._connection.close()
+            raise
+        return count, link
+
+    def backup(self, target: Path) -> int:
+        """A consistent, verified copy in a new file `target`, while the journal stays in use. Returns its number of rows.
+
+        Raises FileExistsError rather than overwrite an older backup, JournalUnwritable if it cannot be written.
+        """
+        if target.exists():
+            raise FileExistsError(f"{target} exists already")
+        self.flush()
+        new = target.with_name(target.name + ".new")
+        new.unlink(missing_ok=True)
+        try:
+            copy = sqlite3.connect(new, isolation_level=None)
+            try:
+                self._connection.backup(copy)
+                copy.execute("PRAGMA journal_mode=DELETE")  # one self-contained file until it is opened again
+            finally:
+                copy.close()
+            new.chmod(0o600)
+            with Journal(new, read_only=True) as check:
+                rows = check.verify()
+            new.replace(target)
+            sync_folder(target.parent)
+        except (*SQLITE_ERRORS, OSError) as error:
+            raise JournalUnwritable(f"{target}: cannot write the backup ({error})") from error
+        return rows
+
+    def close(self) -> None:
+        """Flush and close. Safe to call twice."""
+        try:
+            if not self._closed:
+                self.flush()
+        finally:
+            self._closed = True
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,104 @@
+"""The journal's file: its schema, its creation in one step, and the disk space kept back for exits. Refuses a file it did not make."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from modules.domain.errors import JournalCorrupt, JournalUnwritable
+from modules.store.codec import REMEDY
+from modules.store.database import SQLITE_ERRORS, sync_folder
+
+SCHEMA_VERSION: Final = 1
+GENESIS: Final = bytes(32)
+"""What the first row is chained to."""
+SCHEMA: Final = f"""
+BEGIN;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');
+CREATE TABLE facts (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, kind TEXT NOT NULL, payload TEXT NOT NULL, hash BLOB NOT NULL);
+CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash BLOB NOT NULL);
+INSERT INTO head VALUES (1, 0, x'{GENESIS.hex()}');
+CREATE TRIGGER facts_in_order BEFORE INSERT ON facts WHEN NEW.seq <> (SELECT seq + 1 FROM head)
+BEGIN SELECT RAISE(ABORT, 'the journal takes rows in order only'); END;
+CREATE TRIGGER facts_head AFTER INSERT ON facts BEGIN UPDATE head SET seq = NEW.seq, hash = NEW.hash; END;
+CREATE TRIGGER facts_never_change BEFORE UPDATE ON facts BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+CREATE TRIGGER facts_never_go BEFORE DELETE ON facts BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
+COMMIT;
+"""
+OBJECTS: Final = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name"
+"""Every table and trigger as sqlite keeps it."""
+
+
+def create(path: Path) -> None:
+    """A new, empty journal. It gets its name only when it is complete, so that a file which is there and lacks a table is damaged."""
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size:
+        raise JournalCorrupt(f"{path} is gone but its write-ahead log {log.name} is still there. {REMEDY}")
+    new = path.with_name(path.name + ".new")
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            new.with_name(new.name + suffix).unlink(missing_ok=True)
+            if suffix:
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        connection = sqlite3.connect(new, isolation_level=None)
+        try:
+            if connection.execute("PRAGMA journal_mode=WAL").fetchone() != ("wal",):
+                raise JournalUnwritable(f"{path}: this file system cannot hold a write-ahead log; keep the state folder on a local disk")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.executescript(SCHEMA)
+        finally:
+            connection.close()
+        new.chmod(0o600)
+        new.replace(path)
+        sync_folder(path.parent)
+    except (*SQLITE_ERRORS, OSError) as error:
+        raise JournalUnwritable(f"{path}: cannot be created ({error}). Check the disk and the rights of the state folder.") from error
+
+
+@cache
+def intact_objects() -> list[tuple[object, ...]]:
+    """Every table and trigger a journal must have, exactly as written."""
+    connection = connect(":memory:", 0.0)
+    try:
+        connection.executescript(SCHEMA)
+        return connection.execute(OBJECTS).fetchall()
+    finally:
+        connection.close()
+
+
+def connect(database: str, busy_timeout_s: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(database, uri=database.startswith("file:"), isolation_level=None, timeout=busy_timeout_s)
+    connection.text_factory = bytes  # what is hashed is bytes, and a flipped bit need not be UTF-8
+    return connection
+
+
+class Reserve:
+    """A file of allocated but unused space beside the journal, deleted when the disk is full so that exits can still be journaled."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self.kept = False
+        """False once given up, or if there was no room for it in the first place."""
+        if size <= 0:
+            return
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
+            self.kept = True
+        except OSError:
+            path.unlink(missing_ok=True)
+
+    def release(self) -> bool:
+        """Give the space up. False if there was none left to give."""
+        if not self.kept:
+            return False
+        self.kept = False
+        self._path.unlink(missing_ok=True)
+        return True

@@ -1,0 +1,93 @@
+"""The state folder: exists, belongs to us, is closed to others, and has one daemon at a time. Refuses everything else."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from modules.domain.errors import ConfigurationError, StateLocked
+
+
+class StateFolder:
+    """Holds the folder `path` (created 0700) under an exclusive lock until `close` or the end of the process, however it ends.
+
+    Raises StateLocked naming the process that has it, ConfigurationError if the folder is not a writable folder of ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_owner()
+            path.chmod(0o700)
+            self._descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                [f"state folder {path}: {error.strerror}: it must be a folder that user {os.geteuid()} owns and can write to"]
+            ) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._descriptor)
+            raise StateLocked(
+                f"state folder {path} belongs to the running process {owner or '(unknown)'}: stop it first, or use another state folder"
+            ) from None
+        except OSError as error:
+            os.close(self._descriptor)
+            raise ConfigurationError([f"state folder {path}: cannot be locked ({error.strerror}): keep it on a local disk"]) from error
+        try:
+            # Written in place and padded, so that a reader never sees half a number.
+            os.pwrite(self._descriptor, f"{os.getpid():<10}\n".encode(), 0)
+        except OSError as error:
+            os.close(self._descriptor)
+            raise ConfigurationError([f"state folder {path}: {error.strerror}: free some space"]) from error
+
+    def _check_owner(self) -> None:
+        found = self.path.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotADirectoryError(0, "is not a folder")
+        if found.st_uid != os.geteuid():
+            raise ConfigurationError(
+                [
+                    f"state folder {self.path}: belongs to user {found.st_uid}, but the daemon runs as user {os.geteuid()}: "
+                    f"run it as that user, or change the owner of the folder and everything in it"
+                ]
+            )
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.sqlite"
+
+    @property
+    def decisions(self) -> Path:
+        return self.path / "decisions.sqlite"
+
+    @property
+    def candles(self) -> Path:
+        return self.path / "candles.sqlite"
+
+    @property
+    def halt_file(self) -> Path:
+        """While it exists every class is halted (Kill_Switch)."""
+        return self.path / "HALT"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.path / "control.sock"
+
+    def close(self) -> None:
+        """Give the lock up. The file stays: deleting it would let two daemons lock two files of one name."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,273 @@
+"""The demo market's listings and script: what trades there, how each instrument behaves, and which mishaps are planted when.
+
+Owns numbers only. They describe an invented venue, not an owner's choice: nothing here limits or permits a trade. Days count from the
+market's start (day 0); scripted days repeat every CYCLE_DAYS where the text says so, so an endless demo stays eventful.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from modules.domain.instrument import AssetClass, Instrument, Right
+from modules.domain.sessions import NEW_YORK
+from modules.venues.protocol import MacroEvent
+
+VENUE: Final = "demo"
+SOURCE: Final = "demo"
+BAR_MS: Final = 300_000
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+BARS_PER_DAY: Final = DAY_MS // BAR_MS
+BARS_PER_HOUR: Final = HOUR_MS // BAR_MS
+DEFAULT_START: Final = 1_767_571_200_000
+"""2026-01-05 00:00 UTC, a Monday: NFP, CPI and FOMC all fall into the thirty days after it."""
+HISTORY_DAYS: Final = 40
+"""Days of bars before the start: 720 hourly returns and the slowest indicators need about 31."""
+CYCLE_DAYS: Final = 30
+AVERAGE_WEIGHT: Final = 1.0 / 288.0
+"""Of the newest bar in the slow average that `revert` refers to: one day."""
+
+
+class CryptoModel(NamedTuple):
+    """One coin. Returns per bar = beta x common factor + its own noise; all magnitudes relative to the common factor's volatility."""
+
+    name: str
+    price: float
+    """At the beginning of history, USDT."""
+    beta: float
+    own: float
+    """Own noise: correlation with the factor is beta / sqrt(beta^2 + own^2)."""
+    trend: float
+    """Share of a trend regime's drift it takes part in: where momentum pays."""
+    revert: float
+    """Per bar, how fast the price is pulled back to its own slow average: where mean reversion pays. 0 = not at all."""
+    shock: float
+    """Multiple of a crash it suffers."""
+    daily_volume: float
+    """USDT on an average day; half of it in the perpetual where both exist."""
+
+
+CRYPTO: Final = (
+    CryptoModel("BTC", 92_000.0, 1.00, 0.43, 0.9, 0.0, 0.85, 1.2e9),
+    CryptoModel("ETH", 3_150.0, 1.20, 0.55, 1.1, 0.0, 1.00, 7.0e8),
+    CryptoModel("SOL", 135.0, 1.45, 0.85, 1.3, 0.0, 1.10, 3.0e8),
+    CryptoModel("XRP", 2.10, 1.15, 0.82, 0.3, 0.014, 1.00, 2.2e8),
+    CryptoModel("ADA", 0.62, 1.25, 0.88, 0.2, 0.014, 1.05, 6.0e7),
+    CryptoModel("DOGE", 0.16, 1.40, 1.00, 1.2, 0.0, 1.20, 1.4e8),
+    CryptoModel("DUST", 0.0420, 1.00, 0.78, 0.0, 0.0, 1.00, 3.4e6),
+)
+
+
+class ForexModel(NamedTuple):
+    """One pair. `dollar` is its loading on the dollar factor (negative: falls when the dollar rises)."""
+
+    symbol: str
+    price: float
+    digits: int
+    dollar: float
+    own: float
+    trend: float
+    revert: float
+    session: float
+    """Drift per bar from London's opening on, in a direction drawn anew each day: where session breakouts pay; fraction of price."""
+    half_spread: float
+    """In price units, in liquid hours."""
+    long_rate: float
+    short_rate: float
+    """Annualized financing earned (negative: paid) by a long and a short position."""
+
+
+FOREX: Final = (
+    ForexModel("EUR/USD", 1.1720, 5, -1.00, 0.70, 0.0, 0.0, 2.4e-5, 0.00003, -0.0250, 0.0060),
+    ForexModel("USD/JPY", 156.40, 3, 0.80, 0.90, 1.0, 0.0, 0.0, 0.005, 0.0240, -0.0580),
+    ForexModel("GBP/USD", 1.3450, 5, -1.00, 0.80, 0.0, 0.012, 0.0, 0.00005, -0.0080, -0.0110),
+    ForexModel("AUD/USD", 0.6680, 5, -1.10, 1.00, 0.0, 0.0, 0.0, 0.00004, -0.0105, -0.0095),
+)
+
+PERPS: Final = ("BTC", "ETH", "SOL", "DOGE")
+SPOTS: Final = ("BTC", "ETH", "SOL", "XRP", "ADA", "DUST")
+OPTION_UNDERLYINGS: Final = ("BTC", "ETH")
+QUOTED_SPOT: Final = "ADA/USDT"
+"""The one spot pair whose bid and ask are recorded, sometimes too wide to trade."""
+
+SPOT_DIGITS: Final = {"BTC": 2, "ETH": 2, "SOL": 2, "XRP": 4, "ADA": 5, "DUST": 6}
+PERP_DIGITS: Final = {"BTC": 1, "ETH": 2, "SOL": 3, "DOGE": 5}
+_SPOT_LOT: Final = {"BTC": "0.00001", "ETH": "0.0001", "SOL": "0.001", "XRP": "0.1", "ADA": "0.1", "DUST": "1"}
+_PERP_LOT: Final = {"BTC": "0.00001", "ETH": "0.0001", "SOL": "0.01", "DOGE": "1"}
+
+
+class OptionListing(NamedTuple):
+    """How an underlying's contracts are listed: strikes are multiples of `strike_step`, times 1, 2 or 5 by time to expiry."""
+
+    strike_step: int
+    tick: str
+    lot: str
+    open_interest: float
+    """Contracts, at the money."""
+
+
+OPTIONS: Final = {"BTC": OptionListing(1_000, "1", "0.01", 1_600.0), "ETH": OptionListing(50, "0.1", "0.1", 9_000.0)}
+
+
+def spot_symbol(name: str) -> str:
+    return f"{name}/USDT"
+
+
+def perp_symbol(name: str) -> str:
+    return f"{name}/USDT:USDT"
+
+
+def _step(digits: int) -> Decimal:
+    return Decimal(1).scaleb(-digits)
+
+
+def _spot(name: str) -> Instrument:
+    lot = Decimal(_SPOT_LOT[name])
+    return Instrument(spot_symbol(name), VENUE, AssetClass.SPOT, name, "USDT", "USDT", name, _step(SPOT_DIGITS[name]), lot, lot, Decimal(5),
+                      maker_fee=Decimal("0.001"), taker_fee=Decimal("0.001"))
+
+
+def _perp(name: str) -> Instrument:
+    lot = Decimal(_PERP_LOT[name])
+    return Instrument(perp_symbol(name), VENUE, AssetClass.PERP, name, "USDT", "USDT", name, _step(PERP_DIGITS[name]), lot, lot, Decimal(5),
+                      maker_fee=Decimal("0.0002"), taker_fee=Decimal("0.00055"), leverage_max=Decimal(20),
+                      maintenance_margin=Decimal("0.01"), funding_interval_h=8)
+
+
+def _pair(model: ForexModel) -> Instrument:
+    base, quote = model.symbol.split("/")
+    return Instrument(model.symbol, VENUE, AssetClass.FOREX, base, quote, "USD", model.symbol, _step(model.digits), Decimal(1), Decimal(1),
+                      leverage_max=Decimal(50), maintenance_margin=Decimal("0.01"), pip=_step(model.digits - 1))
+
+
+INSTRUMENTS: Final = (*map(_spot, SPOTS), *map(_perp, PERPS), *map(_pair, FOREX))
+
+
+def option_symbol(name: str, expiry: int, strike: int, *, is_call: bool) -> str:
+    """The ccxt unified form, e.g. "BTC/USDT:USDT-260130-95000-C"."""
+    day = datetime.fromtimestamp(expiry / 1000, UTC)
+    return f"{name}/USDT:USDT-{day:%y%m%d}-{strike}-{'C' if is_call else 'P'}"
+
+
+def option_contract(symbol: str) -> Instrument | None:
+    """The rules of a contract, derived from its symbol alone so that a restart needs no memory of the chain; None for anything else."""
+    market, _, rest = symbol.partition("-")
+    name = market.partition("/")[0]
+    parts = rest.split("-")
+    if name not in OPTIONS or market != perp_symbol(name) or len(parts) != 3:
+        return None
+    day, strike, right = parts
+    listing = OPTIONS[name]
+    if right not in ("C", "P") or not strike.isdecimal() or int(strike) % listing.strike_step or len(day) != 6 or not day.isdecimal():
+        return None
+    try:
+        expiry = datetime(2000 + int(day[:2]), int(day[2:4]), int(day[4:]), 8, tzinfo=UTC)
+    except ValueError:
+        return None
+    return Instrument(symbol, VENUE, AssetClass.OPTION, name, "USDT", "USDT", name, Decimal(listing.tick), Decimal(listing.lot),
+                      Decimal(listing.lot), maker_fee=Decimal("0.0003"), taker_fee=Decimal("0.0003"), expiry=int(expiry.timestamp()) * 1000,
+                      strike=Decimal(strike), right=Right(right))
+
+
+# -- the script -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Bars spoiled on one instrument, each cycle: `first` is the bar of the day."""
+
+    day: int
+    first: int
+    bars: int
+
+
+FROZEN_SYMBOL: Final = "SOL/USDT"
+FROZEN: Final = Fault(day=9, first=138, bars=8)
+"""Price unchanged and volume 0: a feed that hangs without saying so."""
+HOLE_SYMBOL: Final = "XRP/USDT"
+HOLE: Final = Fault(day=11, first=152, bars=16)
+"""Bars that never come; the price has moved on when they come again."""
+INSANE_SYMBOL: Final = "SOL/USDT:USDT"
+INSANE: Final = Fault(day=12, first=100, bars=1)
+"""Close and high 1000 x the price. The mark price stays sane."""
+INSANE_MULTIPLE: Final = 1_000.0
+
+WIDE_SPREAD_DAYS: Final = (3, 10, 15, 22, 27)
+WIDE_SPREAD_BARS: Final = (150, 210)
+"""On those days of each cycle, between those bars, QUOTED_SPOT's half spread is WIDE_HALF_SPREAD of its price."""
+WIDE_HALF_SPREAD: Final = 0.0022
+QUOTED_HALF_SPREAD: Final = 0.00012
+
+
+class FundingStretch(NamedTuple):
+    """Each cycle, between two days, a perpetual's funding settles around `rate` per 8 h instead of the usual 0.01 %."""
+
+    name: str
+    first_day: float
+    last_day: float
+    rate: float
+
+
+FUNDING_BASE: Final = 0.0001
+FUNDING_STRETCHES: Final = (
+    FundingStretch("DOGE", 3.0, 7.4, 0.0011),
+    FundingStretch("DOGE", 10.4, 13.4, -0.0007),
+    FundingStretch("BTC", 16.6, 19.0, -0.0004),
+    FundingStretch("ETH", 20.0, 22.4, 0.0008),
+    FundingStretch("SOL", 24.0, 27.4, -0.0006),
+)
+
+CRASH_DAY: Final = 16
+CRASH_BAR: Final = 168
+"""14:00 UTC, give or take by seed."""
+CRASH: Final = ((0.0, -0.020), (-0.040, -0.015), (-0.050, -0.010), (-0.010, -0.030), (-0.030, -0.005), (0.0, 0.020), (-0.035, -0.020),
+                (-0.010, -0.010), (0.0, 0.005), (-0.005, -0.005), (0.0, 0.0), (0.0, 0.0))
+"""(gap before the bar, move inside it) over one hour, to be scaled: a market order in it does not find the price it saw."""
+CRASH_REBOUND: Final = (36, 0.0032)
+"""Bars and move per bar afterwards: about half of it comes back in three hours."""
+SQUEEZE_DAY: Final = 26
+SQUEEZE_BAR: Final = 110
+SQUEEZE: Final = ((0.015, 0.008), (0.030, 0.008), (0.012, 0.006), (0.0, 0.0))
+SQUEEZE_REBOUND: Final = (24, -0.0013)
+"""The same the other way, for who is short by then."""
+
+
+class ScriptedTransfer(NamedTuple):
+    """Money the demo's owner moves; once, not each cycle."""
+
+    after_ms: int
+    asset_class: AssetClass
+    amount: Decimal
+
+
+TRANSFERS: Final = (
+    ScriptedTransfer(6 * DAY_MS + 10 * HOUR_MS, AssetClass.SPOT, Decimal(600)),
+    ScriptedTransfer(8 * DAY_MS + 9 * HOUR_MS, AssetClass.PERP, Decimal(400)),
+    ScriptedTransfer(14 * DAY_MS + 12 * HOUR_MS, AssetClass.FOREX, Decimal(-2500)),
+)
+"""SPOT crosses from phase 1 to 2, PERP from 2 to 3; the withdrawal is a tenth of FOREX and must not look like a loss."""
+
+# Release dates as published by the Bureau of Labor Statistics and the Federal Reserve; New York wall time.
+_RELEASES: Final = {
+    ("CPI", "US consumer price index", 8, 30): "2026-01-13 2026-02-13 2026-03-11 2026-04-10 2026-05-12 2026-06-10 2026-07-14 2026-08-12 "
+                                               "2026-09-11 2026-10-14 2026-11-10 2026-12-10",
+    ("NFP", "US employment report", 8, 30): "2026-01-09 2026-02-11 2026-03-06 2026-04-03 2026-05-08 2026-06-05 2026-07-02 2026-08-07 "
+                                            "2026-09-04 2026-10-02 2026-11-06 2026-12-04",
+    ("FOMC", "FOMC rate decision", 14, 0): "2026-01-28 2026-03-18 2026-04-29 2026-06-17 2026-07-29 2026-09-16 2026-10-28 2026-12-09 "
+                                           "2027-01-27 2027-03-17 2027-04-28 2027-06-09 2027-07-28 2027-09-15 2027-10-27 2027-12-08",
+}
+
+
+def _macro_events() -> tuple[MacroEvent, ...]:
+    events = []
+    for (kind, title, hour, minute), dates in _RELEASES.items():
+        for date in dates.split():
+            local = datetime.fromisoformat(date).replace(hour=hour, minute=minute, tzinfo=NEW_YORK)
+            events.append(MacroEvent(int(local.timestamp()) * 1000, kind, title, "USD", SOURCE))
+    return tuple(sorted(events))
+
+
+MACRO_EVENTS: Final = _macro_events()

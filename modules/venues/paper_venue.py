@@ -1,0 +1,159 @@
+"""A venue without a wire: fills orders over simulated or recorded prices, charges what a venue charges, and keeps its own exact wallet.
+
+Owns the truth a real venue would own: resting orders, fills, cash, coins, positions. May refuse or reject what the instrument's rules or
+the wallet forbid. It invents no price: market orders trade at the opening the source states and wait where there is none; resting orders
+are matched against the range of each closed bar, the worse order of events first. What is sent between two openings waits for the next
+one; only in real time, where people press buttons, an order that closes a position may still have the last.
+
+Order of events within one step: resting orders and liquidations of the bars that closed, funding, financing, expiry, transfers; the
+daemon books them; it sees the bars and decides; its orders trade at the openings after the latency; it protects what was filled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from decimal import Decimal
+
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.market import Bar, Batch
+from modules.domain.order import Fate, NotSent, Order, OrderReport
+from modules.domain.policies import CostPolicy
+from modules.runtime.clock import Clock, VirtualClock
+from modules.venues.paper_book import PaperBook
+from modules.venues.paper_desk import PaperDesk
+from modules.venues.paper_prices import Prices
+from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, MarketSource, Step, Wallet
+
+
+class PaperVenue:
+    """Implements `Venue` over a `MarketSource` on any clock. `wallets` is the opening cash per class, `currencies` what it is in.
+
+    `market_events` may be entered again after it was left: it goes on with the step after the last one.
+    """
+
+    capabilities = Capabilities(set_client_id=True, query_by_client_id=True, trade_history_by_order=True, venue_stop=True,
+                                resting_target=True, reduce_only=True, in_process=True)
+
+    def __init__(self, source: MarketSource, clock: Clock, costs: CostPolicy, wallets: Mapping[AssetClass, Decimal],
+                 currencies: Mapping[AssetClass, str]) -> None:
+        self.name = source.name
+        self._source = source
+        self._clock = clock
+        self._latency = costs.latency_ms
+        self._books = {asset_class: PaperBook(currencies[asset_class], cash) for asset_class, cash in wallets.items()}
+        self._prices = Prices(source, costs)
+        self._desk = PaperDesk(source.name, self._prices, costs, self._books, source.start, self._emit)
+        self._events: asyncio.Queue[AccountEvent | None] = asyncio.Queue()
+        self._emitted = False
+        self._steps: Iterator[Step] | None = None
+        self._closed = False
+        self._live = not isinstance(clock, VirtualClock)
+        """Real time: orders arrive when they like, between two steps too."""
+
+    # -- reading ----------------------------------------------------------------------------------------------------------
+
+    async def instruments(self) -> Sequence[Instrument]:
+        """Everything the source lists, and the option contracts of the chains seen so far."""
+        for chain in self._prices.chains.values():
+            for quote in chain.quotes:
+                self._prices.find(quote.symbol)
+        return [series.instrument for series in self._prices.series.values()]
+
+    async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
+        return self._source.history(symbol, until, bars)
+
+    def interval_ms(self, symbol: str) -> int:
+        return self._source.intervals_ms[symbol]
+
+    async def wallet(self) -> Wallet:
+        classes = {
+            asset_class: ClassWallet(
+                wallet.currency, wallet.cash, {coin: quantity for coin, quantity in wallet.coins.items() if quantity},
+                {symbol: holding.quantity for symbol, holding in wallet.holdings.items()},
+            )
+            for asset_class, wallet in self._books.items()
+        }
+        working = [order.report() for series in self._prices.series.values() for order in series.orders]
+        return Wallet(self._clock.now(), classes, working)
+
+    async def order(self, client_order_id: str, symbol: str) -> OrderReport | None:
+        working = self._desk.orders.get(client_order_id)
+        return working.report() if working is not None and working.order.symbol == symbol else None
+
+    async def fills_since(self, at: int) -> Sequence[FillSeen]:
+        """Every fill at or after `at`, oldest first."""
+        return [seen for seen in self._desk.fills if seen.fill.at >= at]
+
+    async def account_events(self) -> AsyncIterator[AccountEvent]:
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    # -- orders -----------------------------------------------------------------------------------------------------------
+
+    async def submit(self, order: Order) -> Fate:
+        if self._closed:
+            return NotSent("the paper venue is closed")
+        sent_at = self._clock.now()
+        between_steps = self._live and not self._prices.at_step and self._desk.tradable_now(order)
+        if between_steps:
+            # No step is due that would trade it, so the order travels here and trades on arrival, unless a step began meanwhile.
+            await self._clock.sleep_until(sent_at + self._latency)
+        fate = self._desk.accept(order, self._clock.now(), sent_at + self._latency)
+        if between_steps and not self._prices.at_step:
+            self._desk.trade_openings(self._clock.now())
+        return fate
+
+    async def cancel(self, order: Order) -> Fate:
+        if self._closed:
+            return NotSent("the paper venue is closed")
+        return self._desk.cancel(order, self._clock.now())
+
+    async def close(self) -> None:
+        self._closed = True
+        self._events.put_nowait(None)
+
+    def _emit(self, event: AccountEvent) -> None:
+        self._emitted = True
+        self._events.put_nowait(event)
+
+    # -- time -------------------------------------------------------------------------------------------------------------
+
+    async def market_events(self) -> AsyncIterator[Batch]:
+        clock, desk, prices = self._clock, self._desk, self._prices
+        if self._steps is None:
+            self._steps = self._source.steps()
+            prices.seed()
+        for step in self._steps:
+            at = step.at
+            await clock.sleep_until(at)
+            desk.take(step)
+            prices.at_step = True
+            if self._emitted:
+                await self._hand_over()
+            clock.pulse(at)
+            yield Batch(at, step.bars, (), step.marks, step.funding, step.financing, step.chains)
+            await clock.settle()
+            # On virtual time every order of this step is in by now; in real time the latency is what they have to come.
+            if desk.pending or self._live:
+                await self._trade_window(at)
+            prices.at_step = False
+            if self._live:
+                prices.keep_openings(desk.held)
+
+    async def _trade_window(self, at: int) -> None:
+        """Fill at the openings, let the daemon answer (a spread's second leg), and again until nothing new is eligible."""
+        await self._clock.sleep_until(at + self._latency)
+        while True:
+            self._desk.trade_openings(self._clock.now())
+            if self._emitted:
+                await self._hand_over()
+            waiting = [working.eligible_at for working in self._desk.pending if working.tried_at != at]
+            if not waiting:
+                return
+            await self._clock.sleep_until(min(waiting))
+
+    async def _hand_over(self) -> None:
+        """Let the daemon book what happened before anything else does."""
+        self._emitted = False
+        await self._clock.settle()
