@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from modules.venues.protocol import MarketSource, Venue
 
 VERSION: Final = "0.1.0"
-HISTORY_MS: Final = 31 * 86_400_000
+DAY_MS: Final = 86_400_000
+HISTORY_MS: Final = 31 * DAY_MS
 """How much past the correlation filter wants at start."""
 SHUTDOWN_S: Final = 8.0
 
@@ -180,9 +181,10 @@ class Daemon:
         for symbol, series in list(self.market.series.items()):
             bars = await venue.history(symbol, at, HISTORY_MS // series.interval_ms)
             needed = max((runner.strategy.warmup for runner in self.strategies.runners.get(symbol, ())), default=0)
-            first = len(bars) - 2 * needed
-            for index, bar in enumerate(bars):
-                if self.market.take(symbol, bar) and index >= first:
+            first = max(0, len(bars) - max(needed, DAY_MS // series.interval_ms))
+            self.market.remember(symbol, bars[:first])
+            for bar in bars[first:]:
+                if self.market.take(symbol, bar):
                     self.strategies.warm(symbol, bar)
 
     def stop(self) -> None:

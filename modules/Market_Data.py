@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modules.domain import options
 from modules.domain.events import FeedLost, FeedRestored
@@ -43,11 +43,13 @@ class HigherBar(NamedTuple):
 class Higher:
     """Builds one higher timeframe out of closed bars; only bars that are complete are ever shown."""
 
-    __slots__ = ("_close", "_high", "_low", "_open", "_ts", "closed", "length")
+    __slots__ = ("_close", "_high", "_low", "_open", "_ts", "closed", "length", "seen")
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.closed = HigherBar()
+        self.seen: tuple[int, Any] = (0, None)
+        """(bar's close, what the strategies of this series see of it): made once for all that share this timeframe."""
         self._ts = -1
         self._open = self._high = self._low = self._close = NAN
 
@@ -193,6 +195,16 @@ class MarketData:
             self._on_bar(symbol, bar, at)
         for hook in self._after:
             hook(at)
+
+    def remember(self, symbol: str, bars: Sequence[Bar]) -> None:
+        """Bars from long before the start: only their hourly closes matter, to the correlations. A close out of line is left out."""
+        series = self._series[symbol]
+        interval, jump, last = series.interval_ms, self._jump, 0.0
+        for bar in bars:
+            close = bar.close
+            if 0.0 < close < math.inf and (last == 0.0 or last < close * jump and close < last * jump):
+                last = close
+                self._hourly(series, symbol, bar.ts + interval, close)
 
     def take(self, symbol: str, bar: Bar) -> bool:
         """Accept one closed bar into the books of the market; False if it was refused. Also how history is warmed up."""

@@ -49,13 +49,15 @@ HOURS_8: Final = 8.0
 class Runner:
     """One strategy on one series: its state, its present view and the trade it has open."""
 
-    __slots__ = ("asset_class", "bars", "best", "entered_ts", "higher", "quarantined", "reversal", "sign", "state", "strategy", "symbol",
-                 "trade", "trade_id")
+    __slots__ = ("asset_class", "bars", "best", "entered_ts", "higher", "params", "quarantined", "reversal", "sign", "state", "step",
+                 "strategy", "symbol", "trade", "trade_id")
 
     def __init__(self, strategy: Strategy, symbol: str, asset_class: AssetClass, higher: Higher) -> None:
         self.strategy = strategy
         self.symbol = symbol
         self.asset_class = asset_class
+        self.step = strategy.step
+        self.params = strategy.params
         self.state: Any = strategy.init(strategy.params)
         self.higher = higher
         self.sign = 0
@@ -229,17 +231,8 @@ class StrategyManager:
         """Run the strategy's own function on this bar; None if it is quarantined. Leaves the new view's sign in the runner."""
         if runner.quarantined:
             return None
-        higher = runner.higher.closed
-        reference = self._references.get(runner.asset_class)
-        reference_series = self._market.series.get(reference) if reference is not None else None
-        market = Market(
-            float(at), bar.open, bar.high, bar.low, bar.close, bar.volume, series.bid, series.ask,
-            series.mark_price if series.mark_at == series.closed_at else bar.close,
-            series.funding * (HOURS_8 / series.funding_interval_h), higher.open, higher.high, higher.low, higher.close, higher.ts,
-            reference_series.bar.close if reference_series is not None and reference_series.bar is not None else NAN,
-            NO_CHAIN if runner.strategy.structure is Structure.SINGLE else self._look.chain_slice(runner.strategy, series.instrument, at),
-        )
-        result, error = attempt(runner.strategy.step, runner.state, market, runner.strategy.params)
+        market = self._seen(runner, series, bar, at)
+        result, error = attempt(runner.step, runner.state, market, runner.params)
         if error is not None:
             return self._quarantine(runner, f"raised {type(error).__name__}: {error}", at)
         if type(result) is not tuple or len(result) != 2 or not hasattr(result[1], "score"):
@@ -251,6 +244,26 @@ class StrategyManager:
         runner.bars += 1
         runner.sign = (score > 0.0) - (score < 0.0)
         return intent
+
+    def _seen(self, runner: Runner, series: Series, bar: Bar, at: int) -> Market:
+        """The market at this close as a strategy sees it; made once for all strategies of a series that share a higher timeframe."""
+        option = runner.strategy.structure is not Structure.SINGLE
+        higher = runner.higher
+        if not option and higher.seen[0] == at:
+            market: Market = higher.seen[1]
+            return market
+        reference = self._references.get(runner.asset_class)
+        leader = self._market.series[reference].bar if reference is not None else None
+        ts, high_open, high_high, high_low, high_close = higher.closed
+        market = Market(
+            at, bar.open, bar.high, bar.low, bar.close, bar.volume, series.bid, series.ask,
+            series.mark_price if series.mark_at == series.closed_at else bar.close, series.funding * (HOURS_8 / series.funding_interval_h),
+            high_open, high_high, high_low, high_close, ts, leader.close if leader is not None else NAN,
+            self._look.chain_slice(runner.strategy, series.instrument, at) if option else NO_CHAIN,
+        )
+        if not option:
+            higher.seen = (at, market)
+        return market
 
     def _quarantine(self, runner: Runner, reason: str, at: int) -> None:
         """This strategy is out, on every series, until a restart; what it holds is closed."""

@@ -60,6 +60,7 @@ class ViewBuilder:
         self._venue_of = venue_of
         self._blacklist = tuple(blacklist)
         self._whitelist = tuple(whitelist)
+        self._slices: dict[tuple[str, float], tuple[int, ChainSlice]] = {}
 
     def venue_of(self, asset_class: AssetClass) -> str:
         return self._venue_of[asset_class]
@@ -219,7 +220,11 @@ class ViewBuilder:
         chain = self._market.chain(watched.underlying)
         if chain is None or at - chain.at > self._policies.risk.chain_age_s_max * 1000.0:
             return ChainSlice()
-        return options.slice_of(chain, strategy.days, at)
+        key = (watched.underlying, strategy.days)
+        known = self._slices.get(key)
+        if known is None or known[0] != chain.at:  # a snapshot says the same until the next one comes
+            known = self._slices[key] = (chain.at, options.slice_of(chain, strategy.days, chain.at))
+        return known[1]
 
     def _resolve(self, strategy: Strategy, signal: Signal, watched: Instrument, at: int
                  ) -> tuple[Instrument, OptionView | None, tuple[Leg, ...], Signal]:

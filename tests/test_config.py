@@ -231,7 +231,8 @@ TREES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | s
                      lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4))
 
 
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=150, deadline=None,
+                     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.one_of(st.binary(max_size=200), TREES.map(lambda tree: json.dumps(tree).encode())))
 def test_no_file_content_whatsoever_does_anything_but_load_or_be_refused(folder: Path, content: bytes) -> None:
     (folder / "funds_policy.json").write_bytes(content)

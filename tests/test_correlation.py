@@ -79,6 +79,13 @@ def test_more_symbols_than_there_was_room_for_change_nothing() -> None:
     assert_same(filled(closes, 48), closes, 48)
 
 
+def test_symbols_that_join_late_do_not_disturb_those_that_are_there() -> None:
+    closes = random_closes(20, 90, seed=3)
+    closes[6:, :60] = NAN
+    closes[15:, :80] = NAN
+    assert_same(filled(closes, 48), closes, 48)
+
+
 def test_symbols_filled_one_after_the_other_as_at_start_give_the_same() -> None:
     closes = random_closes(6, 120, seed=5)
     book = ReturnsBook(64)
@@ -131,6 +138,15 @@ def test_running_sums_stay_exact_after_years_and_after_a_crash_has_left_the_wind
     closes[:, 1200:] *= 0.4
     closes[1, 1900:] *= 3.0
     assert_same(filled(closes, 256), closes, 256)
+
+
+def test_nothing_of_a_wild_past_is_left_in_the_sums_once_they_are_renewed() -> None:
+    """Swings of e^8 leave rounding in running sums that would show in a quiet series long after they have left the window."""
+    generator = np.random.default_rng(41)
+    wild, quiet = generator.normal(0.0, 0.1, (2, 301)), generator.normal(0.0, 4e-4, (2, 200))
+    wild += np.where(np.arange(301) % 2 == 0, 8.0, -8.0)
+    closes = np.exp(np.cumsum(np.concatenate([wild, quiet], axis=1), axis=1))
+    assert_same(filled(closes, 64), closes, 64)
 
 
 def test_a_constant_series_has_no_correlation_even_after_a_wild_past() -> None:

@@ -20,7 +20,7 @@ from modules.backtest.export import export_market
 from modules.backtest.recorded import RecordedSource
 from modules.domain.instrument import AssetClass, Right
 from modules.domain.market import Bar, Chain, OptionQuote, Quote
-from modules.domain.options import black_76
+from modules.domain.pricing import black_76
 from modules.domain.sessions import forex_open, minutes_to_rollover, next_rollover
 from modules.venues.demo import catalog
 from modules.venues.demo.catalog import BAR_MS, BARS_PER_DAY, DAY_MS, DEFAULT_START, HOUR_MS
@@ -347,7 +347,7 @@ def test_marks_leave_no_arbitrage(run: Run) -> None:
             assert calls == sorted(calls, reverse=True) and puts == sorted(puts)
             gaps = np.diff(sorted(strikes))
             slopes = np.diff(calls) / gaps
-            assert (slopes > -1.0 - 1e-6).all() and (np.diff(slopes) > -1e-6).all(), "butterflies cost something"
+            assert (slopes > -1.0 - 2e-5).all() and (np.diff(slopes) > -2e-5).all(), "butterflies cost something"
 
 
 def test_marks_are_black_76_at_their_own_volatility(run: Run) -> None:
@@ -357,7 +357,7 @@ def test_marks_are_black_76_at_their_own_volatility(run: Run) -> None:
             for strike, sides in strikes.items():
                 forward = strike + sides[True].mark - sides[False].mark
                 for is_call, quote in sides.items():
-                    assert quote.mark == pytest.approx(black_76(forward, strike, years, quote.iv, is_call=is_call), abs=2e-3)
+                    assert quote.mark == pytest.approx(black_76(forward, strike, years, quote.iv, is_call=is_call), abs=5e-4)
                     assert not quote.bid > quote.mark and quote.ask >= quote.mark
 
 

@@ -140,12 +140,12 @@ def test_a_drawdown_of_4_99_and_5_00_percent_does_not_trip_and_5_01_does(desk: D
     assert halt.until == MIDNIGHT + DAY_MS
 
 
-@given(start=st.integers(1, 10**9), peak=st.integers(1, 10**6))
-@settings(max_examples=200, deadline=None)
+@given(start=st.integers(100, 10**9), peak=st.integers(1, 300))
+@settings(max_examples=100, deadline=None)
 def test_exactly_five_percent_never_trips_however_the_division_comes_out(start: int, peak: int) -> None:
     desk = desk_on(Journal(None))
     desk.transfer(str(D(start) / 100), "0", AT)
-    high = D(start) / 100 * (1 + D(peak) / 10**6)
+    high = D(start + start * peak // 101) / 100
     desk.mark(str(high), AT + 1)
     desk.mark(str(high * D("0.95")), AT + 2)
     assert not desk.halted()
@@ -375,6 +375,14 @@ def test_a_clock_that_jumps_back_moves_no_baseline_but_the_limit_holds(desk: Des
     assert desk.halted(), "the day it tripped on is not over"
 
 
+def test_a_rearm_under_a_clock_that_jumped_back_does_not_bring_yesterday_back(desk: Desk) -> None:
+    desk.mark("10000", MIDNIGHT + DAY_MS)
+    desk.mark("9400", MIDNIGHT + DAY_MS + 1)
+    desk.switch.rearm(Scope.SPOT, at=AT, by="anna", reason="looked at it")
+    desk.mark("9300", MIDNIGHT + DAY_MS + 2)
+    assert desk.switch.day_peak(SPOT) == D(9_400), "the same day goes on from the value at the re-arm"
+
+
 def test_a_daylight_saving_change_is_no_new_day(desk: Desk) -> None:
     desk.mark("10500", utc(2026, 3, 29, 0, 30))
     rolled = len(desk.facts(BaselineRolled))
@@ -457,14 +465,15 @@ def test_partial_fills_of_one_order_are_one_event(desk: Desk) -> None:
     assert not desk.halted()
 
 
-def test_an_order_is_judged_by_its_quantity_weighted_price(desk: Desk) -> None:
-    """A tenth at 200 bp and the rest at 10 bp is 29 bp: bad luck, no catastrophe."""
+@pytest.mark.parametrize(("part", "halted"), [("0.1", False), ("0.3", True)])
+def test_an_order_is_judged_by_its_quantity_weighted_price(desk: Desk, part: str, halted: bool) -> None:
+    """A tenth at 200 bp and the rest at 10 bp is 29 bp: bad luck, no catastrophe. Three tenths make 67 bp."""
     for index in range(3):
         order = replace(make_order(quantity=D(1)), client_order_id=f"o{index}")
         desk.journal.append(OrderIntended(AT, order))
-        desk.journal.append(Filled(AT, make_fill(order, venue_trade_id=f"{index}a", quantity=D("0.1"), price=D(51_000)), False))
-        desk.journal.append(Filled(AT, make_fill(order, venue_trade_id=f"{index}b", quantity=D("0.9"), price=D(50_050)), True))
-    assert not desk.halted()
+        desk.journal.append(Filled(AT, make_fill(order, venue_trade_id=f"{index}a", quantity=D(part), price=D(51_000)), False))
+        desk.journal.append(Filled(AT, make_fill(order, venue_trade_id=f"{index}b", quantity=1 - D(part), price=D(50_050)), True))
+    assert desk.halted() is halted
 
 
 def test_the_slippage_halt_ends_when_the_window_has_emptied(desk: Desk) -> None:

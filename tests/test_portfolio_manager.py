@@ -497,6 +497,15 @@ def test_contracts_beyond_our_position_that_expire_are_the_owners(desk: Desk) ->
     assert (desk.closed[0].gross, desk.closed[0].fees) == (D(1_000), D(2))
 
 
+def test_a_position_that_settles_in_two_parts_closes_with_the_second(desk: Desk) -> None:
+    desk.open("t", BTC_CALL)
+    desk.trade(BTC_CALL, BUY, "3", "1000")
+    desk.journal.append(OptionSettled(AT + 9, "paper", BTC_CALL, D(1), D(2_000), D(1), D(0), "s1"))
+    assert desk.books.positions[BTC_CALL].quantity == D(2)
+    desk.journal.append(OptionSettled(AT + 9, "paper", BTC_CALL, D(2), D(2_000), D(1), D(0), "s2"))
+    assert desk.closed[0].gross == D(3_000)
+
+
 # -- what is not ours, and what nobody expected -------------------------------------------------------------------------
 
 

@@ -253,6 +253,16 @@ def test_a_quarter_of_equity_may_be_ordered_per_minute_and_not_more() -> None:
     desk.approved(minute=1.0, size=sized(notional="1500"))     # the first one is a minute old
 
 
+def test_one_full_size_leveraged_position_is_no_runaway_but_a_second_in_the_same_minute_is_denied() -> None:
+    """FX may hold half the equity in one pair, which is more than a quarter: the plan's own largest position always fits."""
+    desk = Desk()
+    desk.approved(FOREX, size=sized(notional="5000", tied_up="250"))
+    check = desk.denied(FOREX, minute=0.5, size=sized(notional="1", tied_up="1"))
+    assert check.rule is Rule.NOTIONAL_PER_MINUTE_ABOVE_MAXIMUM and (check.measured, check.limit) == (Decimal("0.5001"), Decimal("0.5"))
+    assert Desk().denied(FOREX, size=sized(notional="5000.01", tied_up="250")).limit == Decimal("0.5")
+    assert Desk().denied(PERP, size=sized(notional="3000.01", tied_up="1000")).limit == Decimal("0.30")
+
+
 def test_the_eleventh_order_of_a_minute_is_a_runaway_and_halts_its_class() -> None:
     desk = Desk()
     for second in range(10):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, event, given
+from hypothesis import HealthCheck, assume, event, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -30,7 +30,8 @@ from modules.store.journal import Journal
 
 D = Decimal
 POLICIES = load_policies(Path(__file__).resolve().parents[1] / "policies")
-EXAMPLES = hypothesis_settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "release" else 300, deadline=None)
+EXAMPLES = hypothesis_settings(max_examples=10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "release" else 300, deadline=None,
+                               suppress_health_check=[HealthCheck.too_slow])    # a busy machine is not a fault of the code
 
 SPOT = Instrument("BTC/USDT", "demo", AssetClass.SPOT, "BTC", "USDT", "USDT", "BTC", D("0.01"), D("0.000001"), taker_fee=D("0.001"))
 PERP = Instrument("BTC/USDT:USDT", "demo", AssetClass.PERP, "BTC", "USDT", "USDT", "BTC", D("0.1"), D("0.001"), taker_fee=D("0.00055"),

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from modules.domain.errors import JournalBusy, JournalCorrupt, JournalUnwritable, NotFound
 from modules.domain.events import Fact
@@ -42,6 +42,8 @@ _LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _READ_ONLY: Final = "this journal was opened read-only"
 
 _Row = tuple[int, int, str, str, bytes]
+_Stored = tuple[int, int, bytes, bytes, bytes]
+"""As it comes back; a damaged file may well hold other types."""
 
 
 def _link(previous: bytes, seq: int, at: int, kind: bytes, payload: bytes) -> bytes:
@@ -230,8 +232,9 @@ class Journal:
 
     def facts(self, since: int = 0) -> Iterator[tuple[int, Fact]]:
         """(sequence number, fact) of every row after `since`, oldest first, the chain verified on the way. Raises JournalCorrupt."""
-        for seq, kind, payload in self._rows(since):
-            yield seq, codec.decode(kind, payload, seq)
+        for page in self._pages(since):
+            for seq, _, kind, payload, _ in page:
+                yield seq, codec.decode(kind, payload, seq)
 
     def replay(self) -> int:
         """Rebuild: feed every fact to every projection, verifying the chain, and return how many. Once, before the first append.
@@ -251,10 +254,11 @@ class Journal:
         receivers = list(projections)
         self._projecting = True
         try:
-            for seq, kind, payload in self._rows(0):
-                fact = codec.decode(kind, payload, seq)
-                for projection in receivers:
-                    projection(fact)
+            for page in self._pages(0):
+                for seq, _, kind, payload, _ in page:
+                    fact = codec.decode(kind, payload, seq)
+                    for projection in receivers:
+                        projection(fact)
         finally:
             self._projecting = False
         return self._count
@@ -265,8 +269,8 @@ class Journal:
             pass
         return self._count
 
-    def _rows(self, since: int) -> Iterator[tuple[int, bytes, bytes]]:
-        """(sequence number, kind, payload) of every row after `since`, each checked against the chain before it is handed out."""
+    def _pages(self, since: int) -> Iterator[list[_Stored]]:
+        """Every row after `since`, a page at a time, each page checked against the chain before it is handed out."""
         self.flush()
         seq, until = max(since, 0), self._count
         if seq > until:
@@ -280,12 +284,13 @@ class Journal:
                 seq += 1
                 if found != seq:
                     raise self._corrupt(seq, "the row is missing")
-                if type(at) is not int or type(kind) is not bytes or type(payload) is not bytes:
-                    raise self._corrupt(seq, "the row is malformed")
-                link = _link(link, seq, at, kind, payload)
+                try:
+                    link = _link(link, seq, at, kind, payload)
+                except TypeError:
+                    raise self._corrupt(seq, "the row is malformed") from None
                 if link != stored:
                     raise self._corrupt(seq, "the hash chain is broken: this row was changed, or one before it removed")
-                yield seq, kind, payload
+            yield rows
         if until == self._count and link != self._hash:
             raise self._corrupt(seq, "the last row is not the one that was written last")
 
@@ -298,7 +303,7 @@ class Journal:
         link: bytes = rows[0][0]
         return link
 
-    def _read(self, statement: str, parameters: tuple[int, ...] = ()) -> list[tuple[object, ...]]:
+    def _read(self, statement: str, parameters: tuple[int, ...] = ()) -> list[Any]:
         try:
             return self._connection.execute(statement, parameters).fetchall()
         except SQLITE_ERRORS as error:

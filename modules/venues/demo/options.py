@@ -96,7 +96,7 @@ class OptionMarket:
         for strike in series.strikes:
             moneyness = math.log(strike / forward) * scale
             squared = moneyness * moneyness
-            volatility = round(level * (1.0 + _SKEW * moneyness + _SMILE * (math.sqrt(1.0 + squared) - 1.0)), 4)
+            volatility = round(level * (1.0 + _SKEW * moneyness + _SMILE * (math.sqrt(1.0 + squared) - 1.0)), 6)
             call, put, delta, vega = _black_76(forward, float(strike), volatility * root)
             half = (_HALF_SPREAD_SHARE + _HALF_SPREAD_FAR * squared) * min(call, put) + _HALF_SPREAD_INDEX * spot
             vega = round(vega * root * 0.01, 4)

@@ -1,0 +1,248 @@
+"""The command line's grammar: every verb with its options, the same everywhere. Refuses by Usage, with what was probably meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Final, NoReturn
+
+NOT_FOUND: Final = 2
+FAULTY: Final = 4
+CLASSES: Final = ("spot", "perp", "option", "forex")
+ALIASES: Final = {"backtesting": "replay", "why": "explain"}
+COLUMNS: Final = ("trades", "fills", "ledger")
+
+
+class Usage(Exception):  # noqa: N818 - it is not an error of the program
+    """What was typed cannot be run. `code` is the exit code: 2 for a verb or option that does not exist, 4 for a faulty value."""
+
+    def __init__(self, message: str, code: int) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that says what was probably meant, and leaves ending the process to its caller."""
+
+    def error(self, message: str) -> NoReturn:
+        code = FAULTY
+        if message.startswith("unrecognized arguments:"):
+            code = NOT_FOUND
+            unknown = message.partition(":")[2].split()
+            known = [option for action in self._actions for option in action.option_strings]
+            for word in unknown:
+                near = difflib.get_close_matches(word.partition("=")[0], known, 1)
+                if near:
+                    message += f"; did you mean {near[0]}?"
+                    break
+        raise Usage(f"{self.prog}: {message}\n{self.format_usage().rstrip()}", code)
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not value.is_finite():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def _number(text: str) -> float:
+    return float(_amount(text))
+
+
+def _positive(text: str) -> float:
+    if (value := _number(text)) <= 0.0:
+        raise argparse.ArgumentTypeError(f"{text!r} must be above 0")
+    return value
+
+
+def _speed(text: str) -> float:
+    """Market seconds per second; "max" is only for runs on virtual time."""
+    return 0.0 if text == "max" else _positive(text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _days(text: str) -> int:
+    if not 1 <= (value := _count(text)) <= 3650:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 1 to 3650 days")
+    return value
+
+
+def _class(text: str) -> str:
+    """One asset class, in capitals; "all" is ALL."""
+    name = text.lower()
+    if name not in (*CLASSES, "all"):
+        near = difflib.get_close_matches(name, CLASSES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(CLASSES)} or all"
+        raise argparse.ArgumentTypeError(f"{text!r} is no asset class; {hint}")
+    return name.upper()
+
+
+def _one_class(text: str) -> str:
+    if (name := _class(text)) == "ALL":
+        raise argparse.ArgumentTypeError(f"needs one asset class: {', '.join(CLASSES)}")
+    return name
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_one_class(part.strip()) for part in text.split(",") if part.strip()))
+
+
+class _Verbs:
+    """Adds verbs to one parser: `-c` and `-v` to each, `--json` to those that print a result."""
+
+    def __init__(self, root: Parser) -> None:
+        self._verbs = root.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+        self.parsers: dict[str, Parser] = {}
+
+    def add(self, name: str, help_: str, *, json: bool = True, aliases: Sequence[str] = ()) -> Parser:
+        verb: Parser = self._verbs.add_parser(name, help=help_, description=help_, aliases=list(aliases), allow_abbrev=False)
+        verb.add_argument("-c", "--config", action="append", type=Path, default=[], metavar="FILE",
+                          help="settings file; may be given several times, the last wins")
+        verb.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+        if json:
+            verb.add_argument("--json", action="store_true", help="one JSON document on stdout and nothing else")
+        for known in (name, *aliases):
+            self.parsers[known] = verb
+        return verb
+
+
+def parser() -> tuple[Parser, dict[str, Parser]]:
+    root = Parser(prog="main.py", description="A self-learning trading daemon. Without a verb it trades: on the demo market, unless told "
+                  "otherwise.", allow_abbrev=False)
+    verbs = _Verbs(root)
+
+    trade = verbs.add("trade", "run the daemon until SIGTERM (also what happens without a verb)", json=False)
+    trade.add_argument("--mode", choices=("demo", "paper", "live"))
+    trade.add_argument("--speed", type=_positive, metavar="N", help="demo only: market seconds per second")
+    trade.add_argument("--seed", type=_count, help="demo only: which market")
+    trade.add_argument("--sd-notify", action="store_true", help="tell systemd when ready and that it is alive ($NOTIFY_SOCKET)")
+
+    demo = verbs.add("demo", "the whole daemon on virtual time over the demo market")
+    demo.add_argument("--days", type=_days)
+    demo.add_argument("--seed", type=_count)
+    demo.add_argument("--export", type=Path, metavar="DIR", help="also write the market as files that replay reads")
+    demo.add_argument("--state", type=Path, metavar="DIR", help="keep journal and decisions there")
+
+    replay = verbs.add("replay", "the whole daemon on virtual time over recorded history", aliases=("backtesting",))
+    replay.add_argument("--data", type=Path, required=True, metavar="DIR")
+    replay.add_argument("--timerange", default="-", metavar="A-B", help="20260101-20260201, or with one side open: 20260101-")
+    replay.add_argument("--classes", type=_classes, metavar="spot,perp")
+    replay.add_argument("--timeframe", metavar="5m", help="only bars of this length")
+    replay.add_argument("--speed", type=_speed, metavar="max", help="max (as fast as it goes) is the only speed there is")
+    replay.add_argument("--export", type=Path, metavar="DIR")
+    replay.add_argument("--state", type=Path, metavar="DIR")
+
+    _size(verbs.add("size", "what Sizer would do with a trade, and which rule bound it"))
+    _questions(verbs)
+    _commands(verbs)
+    _tools(verbs)
+    return root, verbs.parsers
+
+
+def _size(size: Parser) -> None:
+    size.add_argument("--class", dest="asset_class", type=_one_class, required=True, metavar="CLASS")
+    size.add_argument("--equity", type=_amount, required=True)
+    size.add_argument("--confidence", type=_number, required=True)
+    size.add_argument("--entry", type=_number, required=True, help="price; options: premium per unit")
+    size.add_argument("--stop", type=_number, help="price")
+    size.add_argument("--target", type=_number)
+    size.add_argument("--side", choices=("buy", "sell"), help="default: told by the stop")
+    size.add_argument("--good-setup", action="store_true", help="as if every check had passed")
+    size.add_argument("--symbol", metavar="S", help="take lot, minimum and fees of this instrument of the demo market")
+    size.add_argument("--free", type=_amount, help="free funds; default: the equity")
+    size.add_argument("--leverage", type=_amount, help="the venue's highest")
+    size.add_argument("--lot", type=_amount)
+    size.add_argument("--minimum", type=_amount, help="smallest notional the venue takes")
+    size.add_argument("--volume-24h", type=_number, help="USD traded in 24 h")
+    size.add_argument("--liquidation", type=_number, help="liquidation price as the venue states it")
+    size.add_argument("--open-risk", type=_amount, default=Decimal(0))
+    size.add_argument("--drawdown-today", type=_amount, default=Decimal(0), help="money, not a fraction")
+
+
+def _questions(verbs: _Verbs) -> None:
+    status = verbs.add("status", "state, equity and drawdown per class, feeds, orders in doubt")
+    status.add_argument("--healthy", action="store_true", help="say nothing; exit 0 only if all is well (for health checks)")
+    verbs.add("balance", "what each class's sub-ledger holds")
+    trades = verbs.add("trades", "open and the last closed trades")
+    trades.add_argument("n", nargs="?", type=_count, default=20)
+    profit = verbs.add("profit", "result per class, net of fees and funding")
+    profit.add_argument("n", nargs="?", type=_count, default=0, help="only the last N days")
+    daily = verbs.add("daily", "result per UTC day")
+    daily.add_argument("n", nargs="?", type=_count, default=7)
+    verbs.add("performance", "result per strategy and instrument")
+    explain = verbs.add("explain", "why it trades or not: the last 24 h, or one decision with every check", aliases=("why",))
+    explain.add_argument("subject", nargs="?", default="", metavar="ID|SYMBOL")
+
+
+def _commands(verbs: _Verbs) -> None:
+    for name, help_ in (("pause", "no new entries; exits and stops run on"), ("resume", "entries again"),
+                        ("kill", "halt: entries canceled, latched until reset-kill"), ("flatten", "close everything now, reduce-only")):
+        verbs.add(name, help_).add_argument("asset_class", nargs="?", type=_class, default="ALL", metavar="CLASS")
+    reset = verbs.add("reset-kill", "re-arm what the kill switch latched")
+    reset.add_argument("asset_class", type=_class, metavar="CLASS")
+    reset.add_argument("--reason", required=True, help="goes into the journal")
+    force = verbs.add("forceexit", "close one trade, or all, reduce-only")
+    force.add_argument("subject", metavar="ID|all")
+    funds = verbs.add("funds", "the owner's switches and caps; without arguments: how they stand")
+    funds.add_argument("words", nargs="*", metavar="on|off CLASS")
+    funds.add_argument("--pair-cap", type=_amount, metavar="0.1", help="the most one instrument may tie up, fraction of equity")
+    funds.add_argument("--allocate", type=_amount, metavar="AMOUNT", help="what the class may use")
+    funds.add_argument("--confirm", action="store_true", help="needed for what gives the bot more room")
+    verbs.add("reconcile", "compare the books with the venue now")
+
+
+def _tools(verbs: _Verbs) -> None:
+    new = verbs.add("new-strategy", "write a strategy that runs, with its test")
+    new.add_argument("name")
+    show = verbs.add("show-config", "settings as they are in force; secrets as ***")
+    show.add_argument("--policies", action="store_true", help="the policies too")
+    verbs.add("list-strategies", "strategies that can be used, and what is wrong with the others")
+    verbs.add("list-instruments", "what can be traded here").add_argument("--class", dest="asset_class", type=_one_class, metavar="CLASS")
+    verbs.add("list-venues", "venues that are configured, and which modes work today")
+    journal = verbs.add("journal", "verify: the hash chain, and that the books rebuild the same twice")
+    journal.add_argument("action", choices=("verify",))
+    journal.add_argument("--file", type=Path, help="another journal than the configured one")
+    export = verbs.add("export", "trades, fills or the ledger as CSV (tax tools)", json=False)
+    export.add_argument("what", choices=COLUMNS)
+    export.add_argument("--format", choices=("csv",), default="csv")
+    logs = verbs.add("logs", "the last lines of the log", json=False)
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come, across rotations")
+    logs.add_argument("-n", type=_count, default=20, metavar="LINES")
+    verbs.add("version", "this program's version")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The options of one verb; without a verb that is `trade`. Raises Usage; SystemExit(0) after --help."""
+    root, known = parser()
+    leading: list[str] = []
+    rest = list(argv)
+    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help", "--version"):
+        leading.append(rest.pop(0))
+        if leading[-1] in ("-c", "--config", "--mode", "--speed", "--seed") and rest:
+            leading.append(rest.pop(0))
+    if rest and rest[0] == "--version":
+        rest[0] = "version"
+    if rest and not rest[0].startswith("-") and rest[0] not in known:
+        near = difflib.get_close_matches(rest[0].lower(), known, 1)
+        raise Usage(f"there is no verb {rest[0]!r}; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"),
+                    NOT_FOUND)
+    verb = rest.pop(0) if rest and rest[0] in known else "" if rest else "trade"
+    if not verb:
+        root.print_help()
+        raise SystemExit(0)
+    options, unknown = known[verb].parse_known_args([*leading, *rest])
+    if unknown:
+        known[verb].error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.verb = ALIASES.get(verb, verb)
+    return options
