@@ -187,6 +187,20 @@ class Daemon:
                 if self.market.take(symbol, bar):
                     self.strategies.warm(symbol, bar)
 
+    def reload(self, policies: Policies) -> None:
+        """Take over a new set of policies between two decisions: all of it at once, for nothing here can fail.
+
+        What costs are in simulation (`costs`), the switches (they live in the journal) and the correlation window wait for a restart.
+        """
+        self.policies = policies
+        self.sizer.adopt(policies.sizing)
+        self.risk.adopt(policies)
+        self.kill_switch.adopt(policies.kill_switch)
+        self.executor.adopt(policies)
+        self.strategies.adopt(policies)
+        self.look.adopt(policies)
+        self.market.adopt(policies.risk, policies.kill_switch)
+
     def stop(self) -> None:
         """Ask for a graceful end: no new opening, working entries canceled, then out."""
         self.executor.stop_opening()

@@ -116,6 +116,12 @@ class KillSwitch:
         if self._found_at_start:
             self._latch(self._by_file(0))
 
+    def adopt(self, policy: KillSwitchPolicy) -> None:
+        """Work by the owner's new limits from the next mark on; what is latched stays latched."""
+        self._policy = policy
+        self._limits = {DAY: policy.drawdown_daily_max, MONTH: policy.drawdown_monthly_max}
+        self._window_ms = int(policy.slippage_window_s * 1000)
+
     # -- facts in, facts out ----------------------------------------------------------------------------------------------
 
     def apply(self, fact: Fact) -> None:

@@ -128,6 +128,11 @@ class MarketData:
         self._repriced: dict[str, tuple[int, int, tuple[float, float, float]]] = {}
         self.returns = ReturnsBook(risk.correlation_window)
 
+    def adopt(self, risk: RiskPolicy, kill_switch: KillSwitchPolicy) -> None:
+        """Work by the owner's new numbers from the next bar on (the correlation window is set at start)."""
+        self._risk = risk
+        self._jump = float(kill_switch.mark_jump_max)
+
     # -- listing -------------------------------------------------------------------------------------------------------
 
     def list_instruments(self, instruments: Sequence[Instrument], interval_ms: Callable[[str], int]) -> None:

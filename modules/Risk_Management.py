@@ -134,6 +134,10 @@ class RiskManagement:
             EntriesResumed: self._on_resumed,
         }
 
+    def adopt(self, policies: Policies) -> None:
+        """Work by the owner's new numbers from the next decision on."""
+        self._policies = policies
+
     # -- the decision -----------------------------------------------------------------------------------------------------
 
     def decide(
@@ -233,6 +237,7 @@ class RiskManagement:
         return (
             *self._permission(asset_class),
             holds(Rule.PAUSED_BY_OPERATOR, self.paused(asset_class), False, "paused"),
+            holds(Rule.TRADING_REDUCING, self._journal.low_space, False, "disk full", "the journal's reserve is for exits only"),
             at_least(Rule.CONTRACT_NOT_FOUND, of_class, max(1, len(legs)), "legs with a known instrument of the class"),
             _defined_risk(legs, known),
             at_most(Rule.SIZE_ABOVE_CEILING, max((leg.quantity for leg in legs), default=None), size.quantity, "largest leg's quantity"),

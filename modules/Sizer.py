@@ -349,6 +349,10 @@ class Sizer:
         self._journal = journal
         self._phases: dict[AssetClass, int] = {}
 
+    def adopt(self, policy: SizingPolicy) -> None:
+        """Work by the owner's new numbers from the next signal on."""
+        self.policy = policy
+
     # -- phases --
 
     def phase(self, equity: Decimal, usd_rate: Decimal = ONE) -> int:

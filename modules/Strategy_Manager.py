@@ -102,6 +102,10 @@ class StrategyManager:
         self.quarantined: list[Quarantine] = []
         self.last_decisions: deque[Decision] = deque(maxlen=200)
 
+    def adopt(self, policies: Policies) -> None:
+        """Work by the owner's new numbers from the next bar on."""
+        self._policies = policies
+
     # -- wiring ---------------------------------------------------------------------------------------------------------
 
     def attach(self, market: MarketData, strategies: Mapping[AssetClass, Sequence[Strategy]], references: Mapping[AssetClass, str]) -> None:

@@ -50,7 +50,7 @@ from modules.domain.order import (
     Refused,
     derive_id,
 )
-from modules.domain.policies import CostPolicy, ExecutionPolicy, KillSwitchPolicy
+from modules.domain.policies import CostPolicy, ExecutionPolicy, KillSwitchPolicy, Policies
 from modules.domain.position import Position
 from modules.domain.signal import Structure
 from modules.venues.protocol import FillSeen, OrderDone, Venue
@@ -149,6 +149,10 @@ class TradeExecutor:
             Filled: self._on_filled, OrderRejected: self._on_ended, OrderCanceled: self._on_ended, OrderExpired: self._on_ended,
             PositionClosed: self._on_closed, TradingHalted: self._on_halted,
         }
+
+    def adopt(self, policies: Policies) -> None:
+        """Work by the owner's new numbers from the next order on."""
+        self._policy, self._kill_policy = policies.execution, policies.kill_switch
 
     # -- what others ask ---------------------------------------------------------------------------------------------
 

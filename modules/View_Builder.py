@@ -62,6 +62,10 @@ class ViewBuilder:
         self._whitelist = tuple(whitelist)
         self._slices: dict[tuple[str, float], tuple[int, ChainSlice]] = {}
 
+    def adopt(self, policies: Policies) -> None:
+        """Work by the owner's new numbers from the next view on."""
+        self._policies = policies
+
     def venue_of(self, asset_class: AssetClass) -> str:
         return self._venue_of[asset_class]
 

@@ -65,6 +65,12 @@ class RecordedSource:
                                                    timerange[1] if timerange[1] is not None else replay.end))
         self._at = self.start
 
+    @property
+    def asset_classes(self) -> frozenset[AssetClass]:
+        """Every class that has bars here, and OPTION if chains were recorded."""
+        classes = {instrument.asset_class for instrument in self.instruments}
+        return frozenset(classes | {AssetClass.OPTION}) if self._loaded.chains is not None else frozenset(classes)
+
     def steps(self) -> Iterator[Step]:
         """Bars that closed after `start` and everything else from `start` on, until `end`, grouped by instant."""
         for after, until in pairwise(self._windows()):
