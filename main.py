@@ -26,6 +26,7 @@ from modules.Funds_Controller import FundsController
 from modules.Kill_Switch import KillSwitch
 from modules.Market_Data import MarketData
 from modules.News_Agent import NewsAgent
+from modules.Operator_Desk import OperatorDesk
 from modules.Portfolio_Manager import PortfolioManager
 from modules.Risk_Management import ClassMoney, RiskManagement
 from modules.runtime.clock import VirtualClock, VirtualLoop
@@ -112,6 +113,9 @@ class Daemon:
         self.strategies = StrategyManager(
             clock=clock, policies=policies, look=self.look, sizer=self.sizer, risk=self.risk, executor=self.executor,
             decisions=plan.decisions, on_decision=plan.on_decision)
+        self.desk = OperatorDesk(
+            journal=journal, clock=clock, kill_switch=self.kill_switch, funds=self.funds, risk=self.risk, executor=self.executor,
+            wallets=self.wallets, venues=plan.venues)
         self._dirty: set[AssetClass] = set(AssetClass)
         self._stop = asyncio.Event()
         self.started_at = 0

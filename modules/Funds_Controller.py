@@ -101,6 +101,11 @@ class FundsController:
         """The most one instrument may tie up, fraction of the class's equity."""
         return self._caps[asset_class]
 
+    @property
+    def pair_cap_bounds(self) -> tuple[Decimal, Decimal]:
+        """What the owner's policy lets a pair cap be set to."""
+        return self._policy.pair_cap_min, self._policy.pair_cap_max
+
     def allocated(self, asset_class: AssetClass) -> Decimal | None:
         """The owner's allocation, None = all that the class's wallet shows."""
         return self._allocated[asset_class]

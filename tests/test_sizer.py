@@ -219,6 +219,34 @@ def test_the_position_cap_counts_what_the_position_already_ties_up() -> None:
     assert refusal(size(a_signal(), a_view(position_tied_up=D(315)))).rule is Rule.SIZE_BELOW_MINIMUM
 
 
+def test_the_pair_cap_and_a_pairs_notional_count_what_is_already_there() -> None:
+    assert size(a_signal(), a_view(pair_cap=D("0.04"), position_tied_up=D(200))).notional == D(100)    # 4 % of 7500 = 300
+    euro = size(a_signal(FOREX, 1.0, 1.25, 1.2375), a_view(FOREX, "10000", position_notional=D(4000)))
+    assert (euro.notional, euro.bound_by) == (D(1000), BoundBy.GROSS_NOTIONAL)    # half of 10,000 less 4,000
+
+
+def test_an_owners_cap_below_phase_2s_formula_still_lets_phase_2s_formula_through() -> None:
+    # so that growing from 5,000.00 to 5,000.01 shrinks nothing
+    assert size(a_signal(confidence=0.0), a_view(equity="10000"), position_cap_min=D("0.001")).notional == D(50)
+
+
+def test_the_dearer_of_the_venues_and_the_cost_models_fee_is_counted() -> None:
+    # as in the worked example of phase 1: 3.04 + 0.1 % x 196.96 without the venue's fee, 3.04 + 0.2 % x 196.96 with a dearer one
+    assert size(a_signal(), a_view(with_instrument(SPOT, taker_fee=D(0)), "500")).risk == D("0.323696")
+    assert size(a_signal(), a_view(with_instrument(SPOT, taker_fee=D("0.002")), "500")).risk == D("0.343392")
+
+
+def test_the_venues_own_leverage_limit_is_kept() -> None:
+    slow = with_instrument(PERP, leverage_max=D(2))
+    result = size(a_signal(slow), a_view(slow))
+    assert (result.leverage, result.notional, result.tied_up) == (D(2), D(630), D(315))
+
+
+def test_the_markets_volume_is_in_dollars_whatever_the_account_counts_in() -> None:
+    result = size(a_signal(), a_view(quote_volume_24h=10_000.0, usd_rate=D("1.25")))    # 1 % = 100 dollars = 80 EUR
+    assert (result.notional, result.bound_by) == (D(80), BoundBy.VOLUME_SHARE)
+
+
 def test_the_certificates_lower_confidence_wins_and_its_higher_one_does_not() -> None:
     assert size(a_signal(confidence=0.8), a_view(certificate_confidence=0.5)).notional == D(225)    # 3 %
     assert size(a_signal(confidence=0.5), a_view(certificate_confidence=0.8)).notional == D(225)
@@ -346,6 +374,8 @@ def test_learning_and_mood_multiply_and_the_smaller_is_named() -> None:
     assert size(a_signal(), a_view(learning_weight=0.8), mood_factor=0.5).bound_by is BoundBy.MOOD
     assert size(a_signal(confidence=0.0), a_view(equity="3000", learning_weight=0.2)).notional == D(3)    # under phase 2's floor
     assert size(a_signal(), a_view(learning_weight=7.0), mood_factor=3.0).notional == D(315)    # nothing raises
+    assert size(a_signal(), a_view(learning_weight=7.0), mood_factor=0.5).notional == D("157.5")    # nor makes up for the other
+    assert size(a_signal(confidence=9.0), a_view()).notional == D(375)    # 5 %, as at 1
     assert refusal(size(a_signal(), a_view(learning_weight=0.0))).rule is Rule.SIZE_BELOW_MINIMUM
 
 
@@ -358,6 +388,13 @@ def test_the_live_ramp_trades_ten_dollars_or_one_lot_while_that_is_one_percent_o
     assert refusal(size(a_signal(coarse), a_view(coarse, "7499", ramp=True))).limit == D(75)
     less = size(a_signal(confidence=0.0), a_view(equity="2500", ramp=True, learning_weight=0.2))
     assert (less.notional, less.bound_by) == (D("2.5"), BoundBy.LEARNING)
+
+
+def test_not_even_the_34th_digit_is_rounded_up_to_another_lot() -> None:
+    # The pair cap leaves 1 - 1e-34; in lots of 0.5 that is 2 - 2e-34, which 34 digits round to 2.
+    halves = with_instrument(PERP, lot=D("0.5"), leverage_max=D(1))
+    result = size(a_signal(halves, entry=1.0, stop=0.97), a_view(halves, "10000", pair_cap=D("0.00009999999999999999999999999999999999")))
+    assert (result.quantity, result.bound_by) == (D("0.5"), BoundBy.PAIR_CAP)
 
 
 def test_below_the_venues_minimum_is_denied_with_both_numbers() -> None:

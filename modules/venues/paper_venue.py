@@ -53,6 +53,16 @@ class PaperVenue:
 
     # -- reading ----------------------------------------------------------------------------------------------------------
 
+    @property
+    def source(self) -> MarketSource:
+        """Where its prices come from."""
+        return self._source
+
+    @property
+    def books(self) -> Mapping[AssetClass, PaperBook]:
+        """Its own truth about money, class by class. Live: read, never write."""
+        return self._books
+
     async def instruments(self) -> Sequence[Instrument]:
         """Everything the source lists, and the option contracts of the chains seen so far."""
         for chain in self._prices.chains.values():
