@@ -82,7 +82,8 @@ class OperatorDesk:
 
     def _record(self, command: str, arguments: Arguments, by: str, at: int) -> None:
         given = {name: value for name, value in arguments.items() if value not in (None, "")}
-        self._journal.append(OperatorCommand(at, command, json.dumps(given, sort_keys=True, default=str)[:_LENGTH_MAX] if given else "", by))
+        words = json.dumps(given, sort_keys=True, default=str)[:_LENGTH_MAX] if given else ""
+        self._journal.append(OperatorCommand(at, command, words, by))
 
     # -- entries and halts --------------------------------------------------------------------------------------------------
 
@@ -165,7 +166,7 @@ class OperatorDesk:
         if arguments.get("confirm") is not True and any(self._funds.loosens(change) for change in changes):
             raise OperatorRefused("this gives the bot more room than it has now; say it again with --confirm")
         if cap is not None:
-            self._check_cap(scope, cap, at, by)
+            self._check_cap(cap)
         self._record("funds", arguments, by, at)
         if on is not None:
             self._funds.set_switch(scope, on, at, by)
@@ -176,7 +177,7 @@ class OperatorDesk:
         return {"master_on": self._funds.master_on, "classes": {
             c.value: {"on": self._funds.class_on(c), "pair_cap": text(self._funds.pair_cap(c))} for c in AssetClass}}
 
-    def _check_cap(self, scope: Scope, cap: Decimal, at: int, by: str) -> None:
+    def _check_cap(self, cap: Decimal) -> None:
         low, high = self._funds.pair_cap_bounds
         if not low <= cap <= high:
             raise OperatorRefused(f"a pair cap of {cap:f} is outside {low:f} to {high:f} of equity")

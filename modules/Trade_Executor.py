@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 MINUTE: Final = 60_000
 EXIT_RETRY_LONGEST_MS: Final = 60 * MINUTE
+ENDED_KEPT: Final = 1_000
+"""Ended orders remembered for late fills: bounds memory, decides nothing."""
 
 
 class Record:
@@ -130,6 +132,7 @@ class TradeExecutor:
         self._costs = costs
         self._lanes: dict[str, asyncio.Queue[Command]] = {name: asyncio.Queue(policy.lane_size) for name in venues}
         self._orders: dict[str, Record] = {}
+        self._ended: dict[str, Record] = {}
         self._trades: dict[str, Trade] = {}
         self._seen: set[tuple[str, str, str]] = set()
         self._expiring: dict[str, Record] = {}
@@ -216,7 +219,7 @@ class TradeExecutor:
         fill = seen.fill
         if (fill.venue, fill.symbol, fill.venue_trade_id) in self._seen:
             return
-        record = self._orders.get(fill.client_order_id)
+        record = self._record(fill.client_order_id)
         if record is None and not (fill.liquidation and fill.symbol in self._positions):
             self._journal.append(ForeignFill(fill.at, fill))
             return
@@ -259,7 +262,7 @@ class TradeExecutor:
 
     def _move(self, client_order_id: str, state: OrderState) -> Record | None:
         """Follow the state table; a move it does not allow is old news and changes nothing."""
-        record = self._orders.get(client_order_id)
+        record = self._record(client_order_id)
         if record is None or state not in TRANSITIONS[record.state]:
             return None
         record.state = state
@@ -289,7 +292,7 @@ class TradeExecutor:
     def _apply_fill(self, fact: Filled) -> None:
         fill = fact.fill
         self._seen.add((fill.venue, fill.symbol, fill.venue_trade_id))
-        record = self._orders.get(fill.client_order_id)
+        record = self._record(fill.client_order_id)
         if record is None:
             return
         record.filled += fill.quantity
@@ -322,7 +325,17 @@ class TradeExecutor:
         if trade is not None:
             for record in trade.records:
                 if not record.working:
-                    self._orders.pop(record.order.client_order_id, None)
+                    self._retire(record)
+
+    def _retire(self, record: Record) -> None:
+        """An ended order of an ended trade: kept for a while, because a venue may still report a fill of it."""
+        if self._orders.pop(record.order.client_order_id, None) is not None:
+            self._ended[record.order.client_order_id] = record
+            if len(self._ended) > ENDED_KEPT:
+                del self._ended[next(iter(self._ended))]
+
+    def _record(self, client_order_id: str) -> Record | None:
+        return self._orders.get(client_order_id) or self._ended.get(client_order_id)
 
     # -- reactor -------------------------------------------------------------------------------------------------------
 
@@ -332,9 +345,12 @@ class TradeExecutor:
             method(fact)
 
     def _on_filled(self, fact: Filled) -> None:
-        record = self._orders.get(fact.fill.client_order_id)
+        record = self._record(fact.fill.client_order_id)
         trade = self._trades.get(record.order.trade_id) if record is not None else None
-        if record is None or trade is None:
+        if record is None:
+            return
+        if trade is None:
+            self._close_orphan(record.order, fact.at)
             return
         if record.order.purpose is Purpose.ENTRY and trade.opened.structure != Structure.SINGLE:
             if fact.order_done:
@@ -344,13 +360,31 @@ class TradeExecutor:
         else:
             self._protect(trade, fact.at)
 
+    def _close_orphan(self, order: Order, at: int) -> None:
+        """A fill that came after its trade had ended (a cancel crossed it): nobody watches what it left, so it is closed at once."""
+        position = self._positions.get(order.symbol)
+        instrument = self._market.instrument(order.symbol)
+        if position is None or instrument is None or position.trade_id in self._trades:
+            return
+        quantity = instrument.round_quantity_down(position.quantity)
+        if quantity == ZERO:
+            return
+        side = Side.SELL if quantity > ZERO else Side.BUY
+        self.place(self._risk.approve_exit(Order(
+            client_order_id=derive_id(position.trade_id, order.symbol, at, side, Purpose.EXIT, 0), trade_id=position.trade_id,
+            decision_id=order.decision_id, strategy=order.strategy, venue=order.venue, symbol=order.symbol, asset_class=order.asset_class,
+            side=side, quantity=abs(quantity), kind=OrderKind.MARKET, purpose=Purpose.EXIT, price=None, reduce_only=True,
+            leverage=order.leverage, arrival_price=self._mid(order.symbol, at),
+            slippage_model_bp=self.modelled_slippage_bp(instrument, OrderKind.MARKET), reserves=ZERO, at=at,
+            exit_reason=ExitReason.EMERGENCY_EXIT)))
+
     def _on_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
         record = self._orders.get(fact.client_order_id)
         trade = self._trades.get(record.order.trade_id) if record is not None else None
         if record is None or record.working:
             return
         if trade is None:
-            self._orders.pop(fact.client_order_id, None)
+            self._retire(record)
             return
         purpose = record.order.purpose
         if purpose is Purpose.ENTRY:

@@ -19,7 +19,7 @@ from modules.domain.market import NAN, Chain, OptionQuote
 from modules.domain.money import ONE, ZERO
 from modules.domain.policies import Policies
 from modules.domain.signal import Signal, Structure
-from modules.domain.view import Correlated, OptionView, View
+from modules.domain.view import Correlated, OptionView, TradingState, View
 from modules.filters.correlation import correlated
 from modules.strategies.protocol import ChainSlice, Strategy
 
@@ -98,7 +98,7 @@ class ViewBuilder:
         financing = series.financing
         return View(
             at=at, live=self._live, instrument=instrument,
-            trading_state=self._kill_switch.state(asset_class), halted_by=self._kill_switch.halted_by(asset_class),
+            trading_state=self._trading_state(asset_class), halted_by=self._kill_switch.halted_by(asset_class),
             paused=self._risk.paused(asset_class), switch_on=not self._live or self._funds.switch_on(asset_class),
             blacklisted=self._listed_out(instrument.symbol),
             certificate_expires=certificate.expires if certificate is not None else None,
@@ -137,6 +137,11 @@ class ViewBuilder:
             learning_weight=1.0, ramp=self._live and self._validation.ramping(asset_class, self._portfolio.closed, at),
             option=option,
         ), legs, signal
+
+    def _trading_state(self, asset_class: AssetClass) -> TradingState:
+        """As the kill switch says; while it refuses to believe the marks, nobody may open on them either."""
+        state = self._kill_switch.state(asset_class)
+        return TradingState.REDUCING if state is TradingState.ACTIVE and self._kill_switch.disbelieved(asset_class) else state
 
     def _listed_out(self, symbol: str) -> bool:
         if any(fnmatchcase(symbol, pattern) for pattern in self._blacklist):

@@ -16,7 +16,7 @@ ALIASES: Final = {"backtesting": "replay", "why": "explain"}
 COLUMNS: Final = ("trades", "fills", "ledger")
 
 
-class Usage(Exception):  # noqa: N818 - it is not an error of the program
+class Usage(Exception):
     """What was typed cannot be run. `code` is the exit code: 2 for a verb or option that does not exist, 4 for a faulty value."""
 
     def __init__(self, message: str, code: int) -> None:

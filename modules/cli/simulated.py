@@ -184,9 +184,8 @@ def show(out: Console, document: Mapping[str, Any]) -> None:
         values = [float(equity) for _, equity in c["equity_curve"]]
         if values:
             out.print(f"  {name:<7}{picture(values)}  {min(values):,.2f} to {max(values):,.2f}", markup=False)
-    out.print(f"\n{document['blackouts']} blackouts around macro releases. Trace {document['trace_hash'][:16]}. "
-              + ("Books and wallet agree to the last digit." if document["reconciled"] else "BOOKS AND WALLET DIFFER: do not trust this run."),
-              markup=False)
+    verdict = "Books and wallet agree to the last digit." if document["reconciled"] else "BOOKS AND WALLET DIFFER: do not trust this run."
+    out.print(f"\n{document['blackouts']} blackouts around macro releases. Trace {document['trace_hash'][:16]}. {verdict}", markup=False)
     out.print(f"Log: {document['trade_log']}", markup=False)
 
 

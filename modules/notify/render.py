@@ -58,7 +58,7 @@ Line = tuple[str, str, dict[str, Any]]
 """(level, message, fields)"""
 
 _ORDERS_KEPT: Final = 5_000
-_ASIA, _LONDON, _NEW_YORK = range(0, 7), range(7, 13), range(13, 21)
+_ASIA, _LONDON, _NEW_YORK = range(7), range(7, 13), range(13, 21)
 _DAY_HOURS: Final = 24
 _HOUR_MS: Final = 3_600_000
 
@@ -150,7 +150,8 @@ _SENTENCES: Final[Mapping[type, Callable[[Any], str | None]]] = {
     OperatorCommand: lambda f: f"Command from {f.by}: {f.command} {f.arguments}".rstrip() + ".",
     EntriesPaused: lambda f: f"Entries PAUSED for {_scope(f.scope)} by {f.by}; exits and stops run on.",
     EntriesResumed: lambda f: f"Entries resumed for {_scope(f.scope)} by {f.by}.",
-    BlackoutOpened: lambda f: f"Blackout for {f.event} (at {_when(f.scheduled)}) until {_when(f.until)} UTC: no entries in {', '.join(f.classes)}.",
+    BlackoutOpened: lambda f: (f"Blackout for {f.event} (at {_when(f.scheduled)}) until {_when(f.until)} UTC: "
+                               f"no entries in {', '.join(f.classes)}."),
     BlackoutClosed: lambda f: f"Blackout for {f.event} is over.",
     ExitRequested: lambda f: f"Closing trade {f.trade_id}: {f.reason}.",
     TradeAbandoned: lambda f: f"Trade {f.trade_id} never began: {f.reason}.",
@@ -178,11 +179,11 @@ _LEVELS: Final[Mapping[type, str]] = {
     ForeignFill: "WARNING", BalanceAdjusted: "ERROR", TradingRearmed: "WARNING", EntriesPaused: "WARNING",
     BaselineRolled: "DEBUG", PeakRaised: "DEBUG", InstrumentListed: "DEBUG",
 }
-_ATTRIBUTES: Final = ("client_order_id", "trade_id", "decision_id", "strategy", "symbol", "asset_class", "phase", "equity", "confidence",
-                      "reason", "venue", "mode", "policy_hash", "pair_cap", "allocate", "amount", "currency", "measured", "limit", "trigger",
-                      "by", "command", "arguments", "period", "nav", "differences", "kind", "side", "scope", "until", "on", "code",
-                      "rate", "quantity", "value")
-_NAMES: Final = {"strategy": "strategy_id", "venue": "exchange", "pair_cap": "pair_cap_pct", "allocate": "allowed_funds", "kind": "error_kind"}
+_NAMES: Final[Mapping[str, str]] = {name: name for name in (
+    "client_order_id trade_id decision_id symbol asset_class phase equity confidence reason mode policy_hash amount currency measured limit"
+    " trigger by command arguments period nav differences side scope until on code rate quantity value").split()} | {
+    "strategy": "strategy_id", "venue": "exchange", "pair_cap": "pair_cap_pct", "allocate": "allowed_funds", "kind": "error_kind"}
+"""Attribute of a fact -> its name in the log."""
 
 
 def _plain(value: Any) -> Any:
@@ -193,19 +194,19 @@ def log_fields(fact: Fact) -> Line:
     """(level, message, fields) of one fact. Money is text; `event` is the fact's name, `action` one of the owner's words."""
     kind = type(fact)
     fields: dict[str, Any] = {"event": kind.__name__, "action": _ACTIONS.get(kind)}
-    for attribute in _ATTRIBUTES:
+    for attribute, name in _NAMES.items():
         value = getattr(fact, attribute, None)
         if value is not None:
-            fields[_NAMES.get(attribute, attribute)] = _plain(value)
+            fields[name] = _plain(value)
     if isinstance(fact, (Filled, ForeignFill)):
         fields |= _fill_fields(fact.fill)
     elif isinstance(fact, OrderIntended):
         fields |= order_fields(fact.order)
     elif isinstance(fact, PositionClosed):
         trade = fact.trade
-        fields |= {"trade_id": trade.trade_id, "strategy_id": trade.strategy, "symbol": trade.symbol, "asset_class": trade.asset_class.value,
-                   "side": trade.side.value, "fees_usd": text(trade.fees), "pnl_net_usd": text(trade.net), "pnl_gross_usd": text(trade.gross),
-                   "funding_usd": text(trade.funding), "exit_reason": trade.exit_reason.value, "confidence": trade.confidence,
+        fields |= {"trade_id": trade.trade_id, "strategy_id": trade.strategy, "symbol": trade.symbol,
+                   "asset_class": trade.asset_class.value, "side": trade.side.value, "fees_usd": text(trade.fees),
+                   "pnl_net_usd": text(trade.net), "pnl_gross_usd": text(trade.gross), "funding_usd": text(trade.funding), "exit_reason": trade.exit_reason.value, "confidence": trade.confidence,
                    "signal_score": trade.score}
     elif isinstance(fact, TradeOpened):
         fields |= {"signal_score": fact.score, "risk_usd": text(fact.risk)}

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 SAMPLE_S: Final = 0.05
@@ -47,10 +46,8 @@ def notify(message: str) -> bool:
     return True
 
 
-async def watchdog(ready: Callable[[], bool]) -> None:
-    """READY=1 once `ready`, then WATCHDOG=1 at half of $WATCHDOG_USEC (30 s without one) for as long as the loop runs."""
-    while not ready():
-        await asyncio.sleep(0.05)
+async def watchdog() -> None:
+    """READY=1 now, then WATCHDOG=1 at half of $WATCHDOG_USEC (30 s without one) for as long as the loop runs."""
     notify("READY=1")
     given = os.environ.get("WATCHDOG_USEC", "")
     period = int(given) / 2e6 if given.isdigit() and int(given) > 0 else 30.0
