@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from modules.backtest.replay import Recorder
 from modules.domain.events import DaemonStarted, Fact
-from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.instrument import ASSET_CLASSES, AssetClass, Instrument
 from modules.domain.market import Bar
 from modules.domain.order import WORKING, Purpose
 from modules.domain.policies import Policies
@@ -29,6 +29,7 @@ from modules.News_Agent import NewsAgent
 from modules.Operator_Desk import OperatorDesk
 from modules.Portfolio_Manager import PortfolioManager
 from modules.Risk_Management import ClassMoney, RiskManagement
+from modules.runtime import failpoint
 from modules.runtime.clock import VirtualClock, VirtualLoop
 from modules.Sizer import Sizer
 from modules.store.decisions import Decisions
@@ -36,6 +37,7 @@ from modules.store.journal import Journal
 from modules.Strategy_Manager import StrategyManager
 from modules.Trade_Executor import TradeExecutor
 from modules.Validation_Manager import ValidationManager
+from modules.venues.paper_restore import restore
 from modules.venues.paper_venue import PaperVenue
 from modules.View_Builder import ViewBuilder
 from modules.Wallet_Sync import WalletSync
@@ -96,13 +98,13 @@ class Daemon:
             journal, policies, self.kill_switch, self.funds, money=self._money, live=self.live)
         self.market = MarketData(
             journal=journal, risk=policies.risk, kill_switch=policies.kill_switch, costs=policies.costs, on_bar=self._on_bar,
-            after_batch=(self._mark, *plan.after_batch))
+            after_batch=(self._mark, *plan.after_batch), patience=clock.speed)
         self.executor = TradeExecutor(
             journal=journal, clock=clock, venues=plan.venues, risk=self.risk, kill_switch=self.kill_switch, market=self.market,
             positions=self.portfolio.positions, policy=policies.execution, kill_policy=policies.kill_switch, costs=policies.costs)
         self.wallets = WalletSync(
             journal=journal, clock=clock, venues=plan.venues, venue_of=plan.venue_of, portfolio=self.portfolio, funds=self.funds,
-            kill_switch=self.kill_switch, market=self.market, policy=policies.execution)
+            kill_switch=self.kill_switch, market=self.market, policy=policies.execution, worth=self.marked_equity)
         self.wallets.attach(self.executor)
         self.news = NewsAgent(journal=journal, clock=clock, calendar=plan.calendar)
         self.validation = ValidationManager({}, policies.sizing)
@@ -117,6 +119,7 @@ class Daemon:
             journal=journal, clock=clock, kill_switch=self.kill_switch, funds=self.funds, risk=self.risk, executor=self.executor,
             wallets=self.wallets, venues=plan.venues)
         self._dirty: set[AssetClass] = set(AssetClass)
+        self._equities: dict[AssetClass, tuple[tuple[int, int, int], Decimal | None]] = {}
         self._stop = asyncio.Event()
         self.started_at = 0
         # Projections in a fixed order: the books first, then what stands on them. Reactors likewise.
@@ -143,9 +146,16 @@ class Daemon:
                 self._dirty.add(instrument.asset_class)
 
     def marked_equity(self, asset_class: AssetClass) -> Decimal | None:
-        """The class's books at present marks; None while a mark is missing."""
+        """The class's books at present marks; None while a mark is missing. Asked several times an instant, reckoned once."""
+        # Options are repriced as time passes; what everything else is worth only changes with the market or the books.
+        known_for = (self.market.version, self.journal.count, self.clock.now() if asset_class is AssetClass.OPTION else 0)
+        known = self._equities.get(asset_class)
+        if known is not None and known[0] == known_for:
+            return known[1]
         at = self.clock.now()
-        return self.portfolio.equity(asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate)
+        equity = self.portfolio.equity(asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate)
+        self._equities[asset_class] = (known_for, equity)
+        return equity
 
     def _money(self, asset_class: AssetClass) -> ClassMoney | None:
         """What the last veto asks of a class's money; None while any of it is unknown."""
@@ -156,27 +166,38 @@ class Daemon:
 
     def _mark(self, at: int) -> None:
         """After every instant: mark the classes that hold something or whose money moved."""
-        classes = {position.asset_class for position in self.portfolio.positions.values()} | self._dirty
-        if classes:
-            self._dirty.clear()
-            for asset_class in AssetClass:
-                if asset_class in classes:
-                    self.kill_switch.mark(asset_class, self.marked_equity(asset_class), at)
+        positions, dirty = self.portfolio.positions, self._dirty
+        if not positions and not dirty:
+            return
+        classes = {position.asset_class for position in positions.values()} | dirty
+        dirty.clear()
+        for asset_class in ASSET_CLASSES:
+            if asset_class in classes:
+                self.kill_switch.mark(asset_class, self.marked_equity(asset_class), at)
 
     # -- life -----------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Replay, list, recover, reconcile, warm up: start and crash recovery are this one path."""
-        self.journal.replay()
+        known = self.journal.replay()
+        failpoint.hit("start.replayed")
+        if known:
+            for venue in self.plan.venues.values():
+                restore(venue, (fact for _, fact in self.journal.facts()))
+        failpoint.hit("start.restored")
         at = self.clock.now()
         self.journal.append(DaemonStarted(at, self.plan.mode, VERSION, self.policies.hash))
+        failpoint.hit("start.announced")
         for venue in self.plan.venues.values():
             self.market.list_instruments(await venue.instruments(), venue.interval_ms)
         self.strategies.attach(self.market, self.plan.strategies, self.plan.references)
         self.executor.recover(at)
+        failpoint.hit("start.recovered")
         for venue in self.plan.venues.values():
             await self.wallets.reconcile(venue)
+            failpoint.hit("start.reconciled")
             await self._warm(venue, at)
+        failpoint.hit("start.warmed")
         self.strategies.trade_from(at)
         self.started_at = at
 
@@ -219,6 +240,7 @@ class Daemon:
             others = [
                 group.create_task(self.wallets.run(), name="Wallet_Sync"),
                 group.create_task(self.news.run(), name="News_Agent"),
+                group.create_task(self.clock.drive(1.0, self.market.watch), name="Market_Data"),
                 group.create_task(self.sizer.run(self.clock, self.wallets.equity), name="Sizer"),
                 group.create_task(self.kill_switch.run(self.clock), name="Kill_Switch"),
                 group.create_task(self.executor.run(), name="Trade_Executor"),
@@ -236,6 +258,7 @@ class Daemon:
 
     async def _wind_down(self) -> None:
         """Cancel what would open; protective stops stay at the venue."""
+        failpoint.hit("stop.before")
         self.executor.cancel_entries(lambda _: True, "shutting down")
         for _ in range(int(SHUTDOWN_S / 0.05)):
             if not any(r.state in WORKING and r.order.purpose is Purpose.ENTRY for r in self.executor.orders.values()):
@@ -265,6 +288,11 @@ def simulated_plan(
         references=reference_series(source.instruments), calendar=calendar, halt_file=halt_file, blacklist=blacklist, whitelist=whitelist,
         observers=observers, after_batch=after_batch, on_decision=on_decision,
     )
+
+
+def resume_at(journal: Journal) -> int | None:
+    """Where a simulated market's time goes on after a restart: UTC ms of the latest fact, None for a new journal."""
+    return journal.latest_at
 
 
 def settlement_currencies(instruments: Sequence[Instrument], classes: Iterable[AssetClass]) -> dict[AssetClass, str]:
@@ -319,7 +347,7 @@ def simulate(
             calendar=calendar, strategies=strategies, observers=(recorder.on_fact,), on_decision=recorder.on_decision,
             after_batch=(recorder.after_batch, *((on_instant,) if on_instant is not None else ())))
         daemon = Daemon(plan)
-        recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown)
+        recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown, daemon.kill_switch.nav)
         (venue,) = plan.venues.values()
         assert isinstance(venue, PaperVenue)
 

@@ -48,6 +48,7 @@ from modules.domain.policies import KillSwitchPolicy
 from modules.domain.unit_value import DAY, DAY_MS, MONTH, UnitValue, day_start, month_start
 from modules.domain.venue_health import VenueHealth
 from modules.domain.view import TradingState
+from modules.runtime import failpoint
 
 if TYPE_CHECKING:
     from modules.runtime.clock import Clock
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("Kill_Switch")
 
 _MESSAGE: Final = 300
+_SHORTEST_MONTH: Final = 28 * DAY_MS
 _BY_OPERATOR_ONLY: Final = frozenset({Trigger.MONTHLY_DRAWDOWN, Trigger.API_AUTHENTICATION, Trigger.MANUAL})
 _BASELINE_OF: Final = {Trigger.DAILY_DRAWDOWN: DAY, Trigger.MONTHLY_DRAWDOWN: MONTH}
 _API: Final = frozenset({Trigger.API_ERRORS, Trigger.API_AUTHENTICATION})
@@ -234,9 +236,11 @@ class KillSwitch:
         self._check_drawdown(asset_class, value, nav, at)
 
     def _roll(self, asset_class: AssetClass, value: UnitValue, nav: Decimal, at: int) -> None:
-        if month_start(at) > value.month_start:
+        if at >= value.month_start + _SHORTEST_MONTH and month_start(at) > value.month_start:
+            failpoint.hit("baseline.before")
             self._write(BaselineRolled(at, asset_class, MONTH, nav, "new UTC month"))
         if at >= value.day_start + DAY_MS:
+            failpoint.hit("baseline.before")
             self._write(BaselineRolled(at, asset_class, DAY, nav, "new UTC day"))
 
     def _check_drawdown(self, asset_class: AssetClass, value: UnitValue, nav: Decimal, at: int) -> None:
@@ -267,6 +271,7 @@ class KillSwitch:
             if not longer:
                 return False
         self._latch(fact)
+        failpoint.hit("halt.before")
         return self._write(fact) or latched is None
 
     def _latch(self, fact: TradingHalted) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modules.domain import options
 from modules.domain.events import FeedLost, FeedRestored
-from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.instrument import DOLLARS, AssetClass, Instrument
 from modules.domain.market import NAN, Bar, Batch, Chain, Financing, FundingRate, OptionQuote, Quote
 from modules.domain.money import ONE
 from modules.domain.policies import CostPolicy, KillSwitchPolicy, RiskPolicy
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
-DOLLARS: Final = frozenset({"USD", "USDT", "USDC"})
 AGREEING_BARS: Final = 3
 """A jump this many bars in a row agree on is a new price (a split, a re-denomination), not a bad tick."""
 
@@ -107,12 +106,14 @@ class Series:
 
 
 class MarketData:
-    """See the module's first line. `on_bar(symbol, bar, at)` is called for every accepted bar after all bars of an instant are in."""
+    """See the module's first line. `patience` stretches how late a bar may be, for a demo market faster than real
+    time. `on_bar(symbol, bar, at)` is called for every accepted bar after all of an instant are in."""
 
     def __init__(
         self, *, journal: Journal, risk: RiskPolicy, kill_switch: KillSwitchPolicy, costs: CostPolicy,
-        on_bar: Callable[[str, Bar, int], None], after_batch: Sequence[Callable[[int], None]] = (),
+        on_bar: Callable[[str, Bar, int], None], after_batch: Sequence[Callable[[int], None]] = (), patience: float = 1.0,
     ) -> None:
+        self._patience = patience
         self._journal = journal
         self._risk = risk
         self._costs = costs
@@ -127,6 +128,8 @@ class MarketData:
         self._listed: dict[str, Instrument] = {}
         self._repriced: dict[str, tuple[int, int, tuple[float, float, float]]] = {}
         self.returns = ReturnsBook(risk.correlation_window)
+        self.version = 0
+        """Grows with whatever can change a mark or a rate."""
 
     def adopt(self, risk: RiskPolicy, kill_switch: KillSwitchPolicy) -> None:
         """Work by the owner's new numbers from the next bar on (the correlation window is set at start)."""
@@ -194,10 +197,12 @@ class MarketData:
         if batch.quotes:
             for symbol, quote in batch.quotes:
                 self._quote(symbol, quote)
-        good = [(symbol, bar) for symbol, bar in batch.bars if self.take(symbol, bar)]
+        self.version += 1
+        take, on_bar = self.take, self._on_bar
+        good = [entry for entry in batch.bars if take(*entry)]
         for symbol, bar in good:
             self._bars_seen[self._series[symbol].instrument.asset_class] += 1
-            self._on_bar(symbol, bar, at)
+            on_bar(symbol, bar, at)
         for hook in self._after:
             hook(at)
 
@@ -232,6 +237,7 @@ class MarketData:
                 series.frozen = 0
             if bar.ts != series.closed_at:
                 series.gaps += 1
+        self.version += 1
         series.refused_run = 0
         series.bar = bar
         series.closed_at = closed_at
@@ -249,7 +255,11 @@ class MarketData:
         for higher in series.higher.values():
             higher.accept(bar, series.interval_ms)
         self._hourly(series, symbol, closed_at, close)
-        if series.lost:
+        if series.frozen >= self._risk.frozen_bars_max:
+            if not series.lost:
+                series.lost = True
+                self._journal.append(FeedLost(closed_at, symbol, f"frozen: {series.frozen} bars with an unchanged price and no volume"))
+        elif series.lost:
             series.lost = False
             self._journal.append(FeedRestored(closed_at, symbol))
         return True
@@ -409,7 +419,7 @@ class MarketData:
             if series.bar is None or series.lost or series.instrument.asset_class is AssetClass.FOREX:
                 continue  # forex closes for weekends and holidays; its quotes' age speaks for it
             late_s = (at - series.closed_at - series.interval_ms) / 1000.0
-            if late_s > max(self._risk.bar_late_s_max, self._risk.quote_age_s_max):
+            if late_s > max(self._risk.bar_late_s_max, self._risk.quote_age_s_max) * self._patience:
                 series.lost = True
                 self._journal.append(FeedLost(at, symbol, f"no closed bar for {late_s:.0f} s past its time"))
 

@@ -38,7 +38,10 @@ class NewsAgent:
 
     def tick(self, at: int) -> None:
         """Announce windows that opened or closed since the last look."""
-        open_now = {_name(window): window for window in self.calendar.open_windows(at)}
+        windows = self.calendar.open_windows(at)
+        if not windows and not self._open:
+            return
+        open_now = {_name(window): window for window in windows}
         if open_now.keys() == self._open.keys():
             return
         for name, window in open_now.items():

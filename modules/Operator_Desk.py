@@ -70,7 +70,8 @@ class OperatorDesk:
         if action is None:
             known = [*self._commands, *self._reports, "reconcile"]
             near = difflib.get_close_matches(command, known, 1)
-            raise NotFound(f"there is no command {command!r}" + (f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(known)}"))
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            raise NotFound(f"there is no command {command!r}; {hint}")
         return action(arguments, by, self._clock.now())
 
     async def answer(self, command: str, arguments: Arguments, by: str) -> Document:

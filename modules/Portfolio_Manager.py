@@ -40,6 +40,7 @@ from modules.domain.money import ONE, ZERO, book
 from modules.domain.order import ExitReason, Fill, Order, Purpose
 from modules.domain.position import ClosedTrade, Position
 from modules.domain.trades import OpenTrade, OrderRecord, TradeBook, TradeRegister
+from modules.runtime import failpoint
 
 if TYPE_CHECKING:
     from modules.store.journal import Journal
@@ -123,7 +124,9 @@ class PortfolioManager:
     def on_fact(self, fact: Fact) -> None:
         """Reactor: whatever went flat becomes a PositionClosed. After a crash in between, the first fact of the new start does it."""
         for trade_id in tuple(self._flat):
+            failpoint.hit("close.before")
             self._journal.append(PositionClosed(fact.at, self._books[trade_id].result()))
+            failpoint.hit("close.written")
 
     # -- what others ask -------------------------------------------------------------------------------------------------
 
@@ -154,8 +157,11 @@ class PortfolioManager:
 
     def _value(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
         total = ZERO
+        held = self._of_class[asset_class]
+        if not held:
+            return total
         currency = self._ledgers[asset_class].currency
-        for symbol, holding in self._of_class[asset_class].items():
+        for symbol, holding in held.items():
             price = mark(symbol)
             if price is None:
                 return None

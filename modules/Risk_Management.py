@@ -39,6 +39,7 @@ from modules.domain.signal import Signal, Structure
 from modules.domain.view import TradingState, View
 from modules.filters.compare import at_least, at_most, holds
 from modules.filters.option_book import option_book
+from modules.runtime import failpoint
 
 if TYPE_CHECKING:
     from modules.Funds_Controller import FundsController
@@ -208,7 +209,9 @@ class RiskManagement:
         """Protective and closing orders always pass, halted or not. Raises ValueError for one that could open exposure: that is a bug."""
         if not order.reduce_only or order.purpose is Purpose.ENTRY:
             raise ValueError(f"{order.purpose} {order.client_order_id} on {order.symbol} is not reduce-only: it needs a decision")
+        failpoint.hit("exit.before_intent")
         self._journal.append(OrderIntended(order.at, order))
+        failpoint.hit("exit.intended")
         return ApprovedOrder(order, _TOKEN)
 
     def _permission(self, asset_class: AssetClass) -> tuple[Check, ...]:
@@ -307,12 +310,15 @@ class RiskManagement:
         for leg in decision.legs:
             if self._listed.get(leg.symbol) != instruments[leg.symbol]:
                 self._journal.append(InstrumentListed(at, instruments[leg.symbol]))
+        failpoint.hit("entry.before_trade")
         self._journal.append(TradeOpened(
             at=at, trade_id=order.trade_id, decision_id=decision.decision_id, strategy=signal.strategy, symbol=signal.symbol,
             asset_class=decision.asset_class, side=signal.side.value, structure=signal.structure.value, score=signal.score,
             confidence=signal.confidence, entry=signal.entry, stop=signal.stop, target=signal.target, hold=signal.hold,
             interval_ms=signal.interval_ms, risk=size.risk, legs=decision.legs))
+        failpoint.hit("entry.trade_opened")
         self._journal.append(OrderIntended(at, order))
+        failpoint.hit("entry.intended")
 
     # -- the operator's pause ---------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from modules.domain.decision import BoundBy, Check, Number, Rule, Size
 from modules.domain.errors import BotError
 from modules.domain.events import Fact, PhaseChanged
-from modules.domain.instrument import AssetClass, Instrument, Side
+from modules.domain.instrument import ASSET_CLASSES, AssetClass, Instrument, Side
 from modules.domain.liquidation import leverage_safe, liquidation_distance
 from modules.domain.money import ONE, ZERO, round_down, round_up
 from modules.domain.policies import CostPolicy, SizingPolicy
@@ -376,7 +376,7 @@ class Sizer:
     async def run(self, clock: Clock, equity: Callable[[AssetClass], Decimal | None]) -> None:
         """Watch every sub-ledger's phase for ever."""
         def tick(at: int) -> None:
-            for asset_class in AssetClass:
+            for asset_class in ASSET_CLASSES:
                 self.watch(asset_class, equity(asset_class), at)
 
         await clock.drive(WATCH_S, tick)

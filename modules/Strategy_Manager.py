@@ -290,9 +290,10 @@ class StrategyManager:
             self._executor.request_exit(trade.trade_id, ExitReason.EXIT_SIGNAL, at)
             return
         if trade.asset_class is AssetClass.FOREX and self._policies.risk.forex_weekend_flat and (
-            at + trade.interval_ms >= sessions.next_weekend(at)
+            at + trade.interval_ms >= sessions.next_close(runner.entered_ts)
         ):
-            self._executor.request_exit(trade.trade_id, ExitReason.TIME_EXIT, at)  # the last open before the weekend
+            # The last open before the weekend or holiday. Where it was not to be had (the feed ended early), the first one after.
+            self._executor.request_exit(trade.trade_id, ExitReason.TIME_EXIT, at)
             return
         if trade.hold > 0 and at - runner.entered_ts >= trade.hold * trade.interval_ms:
             self._executor.request_exit(trade.trade_id, ExitReason.TIME_EXIT, at)

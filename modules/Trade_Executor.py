@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -53,7 +54,8 @@ from modules.domain.order import (
 from modules.domain.policies import CostPolicy, ExecutionPolicy, KillSwitchPolicy, Policies
 from modules.domain.position import Position
 from modules.domain.signal import Structure
-from modules.venues.protocol import FillSeen, OrderDone, Venue
+from modules.runtime import failpoint
+from modules.venues.protocol import FillSeen, OrderDone, Venue, Wallet
 
 if TYPE_CHECKING:
     from modules.Kill_Switch import KillSwitch
@@ -65,7 +67,9 @@ if TYPE_CHECKING:
 MINUTE: Final = 60_000
 EXIT_RETRY_LONGEST_MS: Final = 60 * MINUTE
 ENDED_KEPT: Final = 1_000
-"""Ended orders remembered for late fills: bounds memory, decides nothing."""
+"""Ended orders and trades remembered for late fills: bounds memory, decides nothing."""
+SKEW_MS: Final = MINUTE
+"""How much earlier than by our clock a venue may have stamped a fill of an order of ours."""
 
 
 class Record:
@@ -88,7 +92,7 @@ class Record:
 class Trade:
     """One round trip under way: its orders and what is wanted of it."""
 
-    __slots__ = ("exit_after", "exit_reason", "exit_tries", "filled", "opened", "records", "stop", "stop_reason", "venue")
+    __slots__ = ("exit_after", "exit_reason", "exit_tries", "filled", "late", "opened", "records", "stop", "stop_reason", "venue")
 
     def __init__(self, opened: TradeOpened) -> None:
         self.opened = opened
@@ -101,6 +105,8 @@ class Trade:
         self.stop: Decimal | None = None
         """Where the protective stop is or should be; None until one was wanted."""
         self.stop_reason = ExitReason.STOP_LOSS
+        self.late = False
+        """It had ended when a late fill brought it back: nobody watches it, so it is only ever closed."""
 
     def working(self, *purposes: Purpose, symbol: str | None = None) -> list[Record]:
         return [r for r in self.records if r.working and r.order.purpose in purposes and (symbol is None or r.order.symbol == symbol)]
@@ -134,11 +140,15 @@ class TradeExecutor:
         self._orders: dict[str, Record] = {}
         self._ended: dict[str, Record] = {}
         self._trades: dict[str, Trade] = {}
+        self._ended_trades: dict[str, TradeOpened] = {}
         self._seen: set[tuple[str, str, str]] = set()
         self._expiring: dict[str, Record] = {}
         self._attention: set[str] = set()
         """Trades that want something done at the next tick: an exit to place again, a stop to put back."""
         self._doubts: dict[str, Record] = {}
+        self._resolving: set[str] = set()
+        self._recancel: dict[str, str] = {}
+        """Cancels that got no answer, or no room in the lane: client order id -> reason."""
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
         self._apply: dict[type, Callable[..., None]] = {
@@ -187,7 +197,9 @@ class TradeExecutor:
         if trade is None or trade.exit_reason is not None:
             return
         self._journal.append(ExitRequested(at, trade_id, reason))
-        self._work_exit(trade, at)
+        failpoint.hit("exit.requested")
+        if self._trades.get(trade_id) is trade:  # closed meanwhile, if all that was left of it was dust
+            self._work_exit(trade, at)
 
     def move_stop(self, trade_id: str, price: Decimal, at: int) -> None:
         """Trail the protective stop to `price` (only ever toward less risk)."""
@@ -224,12 +236,14 @@ class TradeExecutor:
             self._journal.append(ForeignFill(fill.at, fill))
             return
         done = seen.order_done or (record is not None and record.filled + fill.quantity >= record.order.quantity)
+        failpoint.hit("fill.before")
         self._journal.append(Filled(fill.at, fill, done))
 
     def on_done(self, done: OrderDone) -> None:
         record = self._orders.get(done.client_order_id)
         if record is None or not record.working:
             return
+        failpoint.hit("done.before")
         match done.how:
             case "canceled":
                 self._journal.append(OrderCanceled(done.at, done.client_order_id, done.reason))
@@ -256,7 +270,7 @@ class TradeExecutor:
             trade.records.append(record)
             trade.venue = order.venue
             if order.purpose is Purpose.STOP:
-                trade.stop = order.price
+                trade.stop, trade.stop_reason = order.price, order.exit_reason or ExitReason.STOP_LOSS
         if order.expires_at is not None:
             self._expiring[order.client_order_id] = record
 
@@ -266,9 +280,15 @@ class TradeExecutor:
         if record is None or state not in TRANSITIONS[record.state]:
             return None
         record.state = state
+        if state is not OrderState.IN_DOUBT:
+            self._doubts.pop(client_order_id, None)
         if not record.working:
             self._expiring.pop(client_order_id, None)
-            self._doubts.pop(client_order_id, None)
+            self._recancel.pop(client_order_id, None)
+            if record.order.trade_id not in self._trades:
+                self._retire(record)
+        elif client_order_id in self._ended:  # late evidence: it works after all
+            self._orders[client_order_id] = self._ended.pop(client_order_id)
         return record
 
     def _apply_sent(self, fact: OrderSent) -> None:
@@ -278,7 +298,6 @@ class TradeExecutor:
         record = self._move(fact.client_order_id, OrderState.ACCEPTED)
         if record is not None:
             record.venue_order_id = fact.venue_order_id
-            self._doubts.pop(fact.client_order_id, None)
 
     def _apply_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
         state = {OrderRejected: OrderState.REJECTED, OrderCanceled: OrderState.CANCELED, OrderExpired: OrderState.EXPIRED}[type(fact)]
@@ -300,9 +319,29 @@ class TradeExecutor:
             self._move(fill.client_order_id, OrderState.FILLED)
         elif record.state in (OrderState.SENT, OrderState.IN_DOUBT):
             self._move(fill.client_order_id, OrderState.ACCEPTED)
-        trade = self._trades.get(record.order.trade_id)
+        trade = self._trade_of(record, fill.symbol) or self._revive(record, fill.symbol)
         if trade is not None:
             trade.filled = True
+
+    def _trade_of(self, record: Record, symbol: str) -> Trade | None:
+        """The open trade an order belongs to. A late fill may have begun another one under the books' own name for it."""
+        trade = self._trades.get(record.order.trade_id)
+        if trade is None and (position := self._positions.get(symbol)) is not None:
+            trade = self._trades.get(position.trade_id)
+        return trade
+
+    def _revive(self, record: Record, symbol: str) -> Trade | None:
+        """A fill came after its trade had ended (a cancel crossed it): what it left in the books is a trade again, to be closed at once."""
+        position, opened = self._positions.get(symbol), self._ended_trades.get(record.order.trade_id)
+        if position is None or opened is None or position.trade_id in self._trades:
+            return None
+        trade = self._trades[position.trade_id] = Trade(replace(opened, trade_id=position.trade_id))
+        trade.venue, trade.late = record.order.venue, True
+        trade.records.append(record)
+        if not record.working:
+            self._orders[record.order.client_order_id] = record  # an open trade's orders are all there
+            self._ended.pop(record.order.client_order_id, None)
+        return trade
 
     def _apply_foreign(self, fact: ForeignFill) -> None:
         self._seen.add((fact.fill.venue, fact.fill.symbol, fact.fill.venue_trade_id))
@@ -323,6 +362,9 @@ class TradeExecutor:
         trade = self._trades.pop(trade_id, None)
         self._attention.discard(trade_id)
         if trade is not None:
+            self._ended_trades[trade_id] = trade.opened
+            if len(self._ended_trades) > ENDED_KEPT:
+                del self._ended_trades[next(iter(self._ended_trades))]
             for record in trade.records:
                 if not record.working:
                     self._retire(record)
@@ -345,61 +387,47 @@ class TradeExecutor:
             method(fact)
 
     def _on_filled(self, fact: Filled) -> None:
+        failpoint.hit("fill.booked")
         record = self._record(fact.fill.client_order_id)
-        trade = self._trades.get(record.order.trade_id) if record is not None else None
-        if record is None:
+        trade = self._trade_of(record, fact.fill.symbol) if record is not None else None
+        if record is None or trade is None:
             return
-        if trade is None:
-            self._close_orphan(record.order, fact.at)
-            return
-        if record.order.purpose is Purpose.ENTRY and trade.opened.structure != Structure.SINGLE:
+        if trade.exit_reason is not None:
+            self._work_exit(trade, fact.at)
+        elif trade.late:
+            self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)
+        elif record.order.purpose is Purpose.ENTRY and trade.opened.structure != Structure.SINGLE:
             if fact.order_done:
                 self._next_leg(trade, fact.at)
-        elif trade.exit_reason is not None:
-            self._work_exit(trade, fact.at)
         else:
             self._protect(trade, fact.at)
-
-    def _close_orphan(self, order: Order, at: int) -> None:
-        """A fill that came after its trade had ended (a cancel crossed it): nobody watches what it left, so it is closed at once."""
-        position = self._positions.get(order.symbol)
-        instrument = self._market.instrument(order.symbol)
-        if position is None or instrument is None or position.trade_id in self._trades:
-            return
-        quantity = instrument.round_quantity_down(position.quantity)
-        if quantity == ZERO:
-            return
-        side = Side.SELL if quantity > ZERO else Side.BUY
-        self.place(self._risk.approve_exit(Order(
-            client_order_id=derive_id(position.trade_id, order.symbol, at, side, Purpose.EXIT, 0), trade_id=position.trade_id,
-            decision_id=order.decision_id, strategy=order.strategy, venue=order.venue, symbol=order.symbol, asset_class=order.asset_class,
-            side=side, quantity=abs(quantity), kind=OrderKind.MARKET, purpose=Purpose.EXIT, price=None, reduce_only=True,
-            leverage=order.leverage, arrival_price=self._mid(order.symbol, at),
-            slippage_model_bp=self.modelled_slippage_bp(instrument, OrderKind.MARKET), reserves=ZERO, at=at,
-            exit_reason=ExitReason.EMERGENCY_EXIT)))
 
     def _on_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
         record = self._orders.get(fact.client_order_id)
         trade = self._trades.get(record.order.trade_id) if record is not None else None
-        if record is None or record.working:
-            return
-        if trade is None:
-            self._retire(record)
+        if record is None or trade is None or record.working:
             return
         purpose = record.order.purpose
         if purpose is Purpose.ENTRY:
             if not trade.filled and not trade.working(Purpose.ENTRY):
                 self._journal.append(TradeAbandoned(fact.at, trade.opened.trade_id, fact.reason))
-            elif trade.opened.structure != Structure.SINGLE and record.order.symbol != trade.opened.legs[0].symbol:
-                self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # half a spread is no spread
             elif trade.exit_reason is not None:
                 self._work_exit(trade, fact.at)
+            elif trade.opened.structure != Structure.SINGLE:
+                if record.order.symbol == trade.opened.legs[0].symbol:
+                    self._next_leg(trade, fact.at)  # it ended with a part of it filled: the other legs follow for that part
+                else:
+                    self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # half a spread is no spread
         elif purpose is Purpose.EXIT:
             self._attention.add(trade.opened.trade_id)
+        elif trade.exit_reason is not None:
+            self._work_exit(trade, fact.at)
         elif isinstance(fact, OrderRejected) and purpose is Purpose.STOP:
             self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # what cannot be protected is not held
-        elif trade.exit_reason is None:
+        elif record.cancel_sent:
             self._protect(trade, fact.at)
+        else:  # not our wish: put back at the next tick, not at once, or a full lane (or a stubborn venue) would keep us here for ever
+            self._attention.add(trade.opened.trade_id)
 
     def _on_closed(self, fact: PositionClosed) -> None:
         for record in list(self._orders.values()):
@@ -407,6 +435,7 @@ class TradeExecutor:
                 self._cancel(record, "trade closed")
 
     def _on_halted(self, fact: TradingHalted) -> None:
+        failpoint.hit("halt.written")
         self.cancel_entries(fact.scope.covers, f"halted: {fact.trigger}")
         if fact.trigger.value in self._kill_policy.flatten_on:
             for trade_id, trade in list(self._trades.items()):
@@ -435,6 +464,7 @@ class TradeExecutor:
         long = held > ZERO
         if trade.stop is None:
             trade.stop = from_float(opened.stop, instrument.tick, up=long)
+        failpoint.hit("protect.before")
         wanted = [(Purpose.STOP, OrderKind.STOP, trade.stop, trade.stop_reason)]
         if opened.target is not None and self._venues[trade.venue].capabilities.resting_target:
             wanted.append((Purpose.TARGET, OrderKind.TARGET, from_float(opened.target, instrument.tick, up=long), ExitReason.ROI))
@@ -442,7 +472,9 @@ class TradeExecutor:
             working = trade.working(purpose)
             if not working:
                 self._send(trade, instrument, purpose, kind, -held, price, reason, at)
-            elif working[0].order.quantity != abs(held) or working[0].order.price != price:
+                failpoint.hit("protect.placed")
+            elif len(working) > 1 or working[0].order.quantity - working[0].filled != abs(held) or working[0].order.price != price:
+                failpoint.hit("protect.resize")
                 for record in working:  # its end calls us again, and then the right one is placed
                     self._cancel(record, "resize")
 
@@ -461,10 +493,22 @@ class TradeExecutor:
                 continue
             instrument = self._market.instrument(symbol)
             if instrument is None or trade.exit_reason is None:
+                self._attention.add(trade.opened.trade_id)
+                continue
+            if self._locked(trade, instrument):
                 continue
             trade.exit_tries += 1
             trade.exit_after = at + min(MINUTE << min(trade.exit_tries - 1, 8), EXIT_RETRY_LONGEST_MS)
             self._send(trade, instrument, Purpose.EXIT, OrderKind.MARKET, -quantity, None, trade.exit_reason, at)
+
+    def _locked(self, trade: Trade, instrument: Instrument) -> bool:
+        """Where resting orders lock the coins they would sell, the stop has to go before the exit can; its end calls us again."""
+        if instrument.asset_class is not AssetClass.SPOT or self._venues[trade.venue].capabilities.resting_target:
+            return False
+        resting = [r for r in trade.working(Purpose.STOP, Purpose.TARGET) if r.state is not OrderState.IN_DOUBT]
+        for record in resting:
+            self._cancel(record, "exit")
+        return bool(resting)
 
     def _symbols(self, trade: Trade) -> tuple[str, ...]:
         return tuple(leg.symbol for leg in trade.opened.legs) or (trade.opened.symbol,)
@@ -505,6 +549,7 @@ class TradeExecutor:
         if isinstance(approved, Check):  # the rest of the structure may not be opened: what is there is closed
             self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, at)
         else:
+            failpoint.hit("follow_up.intended")
             self.place(approved)
 
     def modelled_slippage_bp(self, instrument: Instrument, kind: OrderKind) -> Decimal:
@@ -533,6 +578,11 @@ class TradeExecutor:
             for record in [r for r in self._expiring.values() if r.order.expires_at is not None and r.order.expires_at <= at]:
                 if record.state is OrderState.ACCEPTED and not record.cancel_sent:
                     self._cancel(record, "unfilledtimeout")
+        if self._recancel:
+            again, self._recancel = self._recancel, {}
+            for client_order_id, reason in again.items():
+                if (known := self._orders.get(client_order_id)) is not None and known.working:
+                    self._cancel(known, reason)
         if self._attention:
             for trade_id in list(self._attention):
                 trade = self._trades[trade_id]
@@ -549,7 +599,7 @@ class TradeExecutor:
         async with asyncio.TaskGroup() as group:
             self._group = group
             for record in list(self._doubts.values()):
-                group.create_task(self._resolve(record))
+                self._ask(record)
             for name, venue in self._venues.items():
                 group.create_task(self._lane(venue, self._lanes[name]), name=f"lane {name}")
             group.create_task(self._clock.drive(1.0, self.tick), name="executor tick")
@@ -560,6 +610,7 @@ class TradeExecutor:
         except asyncio.QueueFull:
             if command.cancel:
                 command.record.cancel_sent = False
+                self._recancel[command.record.order.client_order_id] = command.reason
             else:
                 self._journal.append(OrderCanceled(self._clock.now(), command.record.order.client_order_id, "lane full"))
             return False
@@ -591,13 +642,17 @@ class TradeExecutor:
         if order.expires_at is not None and order.expires_at <= at:
             self._journal.append(OrderExpired(at, order.client_order_id, "too old before it could be sent"))
             return
+        failpoint.hit("order.before_sent")
         self._journal.append(OrderSent(at, order.client_order_id))
+        failpoint.hit("order.sent")
         try:
             async with asyncio.timeout(self._policy.submit_timeout_s):
                 fate = await venue.submit(order)
         except TimeoutError:
             fate = InDoubt(f"no answer within {self._policy.submit_timeout_s:g} s")
+        failpoint.hit("order.answered")
         self._book_fate(venue, record, fate)
+        failpoint.hit("order.fate_booked")
 
     def _book_fate(self, venue: Venue, record: Record, fate: Fate) -> None:
         at, client_order_id = self._clock.now(), record.order.client_order_id
@@ -614,28 +669,55 @@ class TradeExecutor:
             case InDoubt(message):
                 self._kill_switch.on_call(venue.name, at, False, "error", message)
                 self._journal.append(OrderInDoubt(at, client_order_id, message))
-                if self._group is not None:
-                    self._group.create_task(self._resolve(record), name=f"doubt {client_order_id}")
+                self._ask(record)
 
     async def _send_cancel(self, venue: Venue, command: Command) -> None:
         record = command.record
         if not record.working:
             return
+        failpoint.hit("cancel.before")
+        fate = await self._cancel_at(venue, record.order)
+        failpoint.hit("cancel.answered")
+        self._note_cancel(venue, command, fate)
+
+    def _note_cancel(self, venue: Venue, command: Command, fate: Fate) -> None:
+        """Accepted: the end comes as an account event. Unanswered: again at the next tick. Refused: nobody knows what became of it."""
+        record, at = command.record, self._clock.now()
+        answered = isinstance(fate, Accepted | Refused)
+        message = "" if isinstance(fate, Accepted) else fate.message
+        self._kill_switch.on_call(venue.name, at, answered, "" if answered else "error", "" if answered else message)
+        if isinstance(fate, Accepted) or not record.working:
+            return
+        record.cancel_sent = False
+        if not answered:
+            self._recancel[record.order.client_order_id] = command.reason
+        elif record.state is not OrderState.IN_DOUBT:
+            self._journal.append(OrderInDoubt(at, record.order.client_order_id, f"cancel refused: {message}"))
+            self._ask(record)
+
+    async def _cancel_at(self, venue: Venue, order: Order) -> Fate:
         try:
             async with asyncio.timeout(self._policy.submit_timeout_s):
-                fate = await venue.cancel(record.order)
+                return await venue.cancel(order)
         except TimeoutError:
-            fate = InDoubt(f"no answer to a cancel within {self._policy.submit_timeout_s:g} s")
-        ok = isinstance(fate, Accepted | Refused)
-        self._kill_switch.on_call(venue.name, self._clock.now(), ok, "" if ok else "error", "" if ok else str(fate))
-        if not ok:
-            record.cancel_sent = False  # the next tick or the next wish tries again
-        elif isinstance(fate, Accepted) and command.reason and record.working:
-            record.venue_order_id = record.venue_order_id or fate.venue_order_id
+            return InDoubt(f"no answer to a cancel within {self._policy.submit_timeout_s:g} s")
 
     # -- in doubt -------------------------------------------------------------------------------------------------------
 
+    def _ask(self, record: Record) -> None:
+        """Begin to resolve an order in doubt; once per order, and not before the lanes run (`run` begins with those found at start)."""
+        client_order_id = record.order.client_order_id
+        if self._group is not None and client_order_id not in self._resolving:
+            self._resolving.add(client_order_id)
+            self._group.create_task(self._resolve(record), name=f"doubt {client_order_id}")
+
     async def _resolve(self, record: Record) -> None:
+        try:
+            await self._find_out(record)
+        finally:
+            self._resolving.discard(record.order.client_order_id)
+
+    async def _find_out(self, record: Record) -> None:
         """Ask the venue until the order is found or its absence is proven (reliability.md section 3).
 
         Proof: enough spaced misses over enough time, a full trade history since the sending without it, a cancel by client id as a
@@ -645,11 +727,12 @@ class TradeExecutor:
         began, misses, tries = self._clock.now(), 0, 0
         while record.state is OrderState.IN_DOUBT:
             spacing = self._policy.doubt_query_spacing_s
-            await asyncio.sleep(spacing[min(tries, len(spacing) - 1)])
+            await self._clock.sleep_until(self._clock.now() + int(spacing[min(tries, len(spacing) - 1)] * 1000.0))
             tries += 1
+            failpoint.hit("doubt.asking")
             try:
                 report = await venue.order(order.client_order_id, order.symbol)
-                fills = await venue.fills_since(order.at)
+                fills = await venue.fills_since(order.at - SKEW_MS)
             except VenueBusy as busy:
                 self._kill_switch.on_call(venue.name, self._clock.now(), False, "rate_limit", str(busy), busy.until)
                 continue
@@ -664,24 +747,28 @@ class TradeExecutor:
                 if seen.fill.client_order_id == order.client_order_id:
                     self.on_fill(seen)
             if report is not None:
-                self._adopt(report)
-                return
+                self._adopt(record, report)
+                continue
             misses += 1
             waited = (self._clock.now() - began) / 1000.0
-            if misses >= self._policy.doubt_misses_min and waited >= self._policy.doubt_proof_s and record.filled == ZERO:
-                await venue.cancel(order)
+            if misses >= self._policy.doubt_misses_min and waited >= self._policy.doubt_proof_s:
+                await self._cancel_at(venue, order)
                 try:
                     report = await venue.order(order.client_order_id, order.symbol)
                 except VenueError:
                     continue
-                if report is None:
-                    self._journal.append(OrderExpired(self._clock.now(), order.client_order_id, f"never placed: {misses} misses"))
-                else:
-                    self._adopt(report)
+                failpoint.hit("doubt.fenced")
+                if report is not None:
+                    self._adopt(record, report)
+                elif record.state is OrderState.IN_DOUBT:
+                    what = "never placed" if record.filled == ZERO else "the venue has no more of it"
+                    self._journal.append(OrderExpired(self._clock.now(), order.client_order_id, f"{what}: {misses} misses"))
 
-    def _adopt(self, report: OrderReport) -> None:
-        """Take the venue's word for what became of an order."""
+    def _adopt(self, record: Record, report: OrderReport) -> None:
+        """Take the venue's word for what became of an order, once all the fills it speaks of are booked; until then it stays in doubt."""
         at, client_order_id = self._clock.now(), report.client_order_id
+        if not record.working or report.filled > record.filled:
+            return
         match report.state:
             case OrderState.CANCELED:
                 self._journal.append(OrderCanceled(at, client_order_id, "found canceled"))
@@ -694,6 +781,28 @@ class TradeExecutor:
 
     # -- start ----------------------------------------------------------------------------------------------------------
 
+    async def catch_up(self, venue: Venue, wallet: Wallet) -> None:
+        """After a start: book the fills that happened while nobody listened, ask about orders the venue no longer lists as working,
+        and cancel those of ours that rest there though we have done with them. Raises VenueError if the venue cannot be asked."""
+        working = [r for r in self._orders.values() if r.order.venue == venue.name and r.state is OrderState.ACCEPTED]
+        if working:
+            # Every order that could have filled unseen was working at our last word, so the oldest of them says how far back to ask.
+            for seen in await venue.fills_since(min(record.order.at for record in working) - SKEW_MS):
+                self.on_fill(seen)
+        listed = {report.client_order_id for report in wallet.open_orders}
+        for record in working:
+            if record.state is OrderState.ACCEPTED and record.order.client_order_id not in listed:
+                report = await venue.order(record.order.client_order_id, record.order.symbol)
+                if report is not None and report.state not in WORKING:
+                    self._adopt(record, report)
+                elif report is None:
+                    self._journal.append(OrderInDoubt(self._clock.now(), record.order.client_order_id, "the venue does not list it"))
+                    self._ask(record)
+        for client_order_id in listed:
+            ended = self._record(client_order_id)
+            if ended is not None and not ended.working:
+                await self._cancel_at(venue, ended.order)
+
     def recover(self, at: int) -> None:
         """After replay: what was never sent ends, what may have been sent is in doubt, what should be closed gets attention."""
         for record in list(self._orders.values()):
@@ -704,5 +813,15 @@ class TradeExecutor:
         for trade_id, trade in list(self._trades.items()):
             if not trade.filled and not trade.working(Purpose.ENTRY):
                 self._journal.append(TradeAbandoned(at, trade_id, "no fill before the restart"))
+            elif trade.late or (trade.filled and not trade.working(Purpose.ENTRY) and self._incomplete(trade)):
+                self.request_exit(trade_id, ExitReason.EMERGENCY_EXIT, at)
             else:
                 self._attention.add(trade_id)
+        for record in list(self._orders.values()):
+            if record.order.trade_id not in self._trades:  # its trade has ended: nothing of it may stay at the venue
+                self._cancel(record, "trade closed")
+
+    def _incomplete(self, trade: Trade) -> bool:
+        """A structure of which a leg was never sent: what it was decided on is history now, so what there is of it is closed."""
+        sent = {record.order.symbol for record in trade.records if record.order.purpose is Purpose.ENTRY}
+        return trade.exit_reason is None and any(leg.symbol not in sent for leg in trade.opened.legs)

@@ -121,7 +121,7 @@ class ViewBuilder:
             mood=self._news.mood(instrument, at),
             open_positions=self._portfolio.open_trades(asset_class), losses_in_a_row=self._portfolio.losses_in_a_row(signal.symbol),
             last_loss_at=self._portfolio.last_loss_at(signal.symbol),
-            stop_outs_4h=self._portfolio.stop_outs(asset_class, at - int(policy.cooldown_window_s * 1000)),
+            stop_outs_4h=self._stop_outs(asset_class),
             last_stop_out_at=self._portfolio.last_stop_out_at(asset_class),
             owned_by=self._owner(signal), in_doubt=self._executor.doubtful(instrument.symbol),
             orders_last_minute=self._risk.orders_last_minute(asset_class, at),
@@ -194,6 +194,11 @@ class ViewBuilder:
             return expected_r * abs(signal.entry - signal.stop) / signal.entry
         return None
 
+    def _stop_outs(self, asset_class: AssetClass) -> int:
+        """Within the window that ends with the last one, not now: the rest it starts must outlast the window it was counted in."""
+        last = self._portfolio.last_stop_out_at(asset_class)
+        return 0 if last is None else self._portfolio.stop_outs(asset_class, last - int(self._policies.risk.cooldown_window_s * 1000))
+
     def _stop_slippage(self, asset_class: AssetClass) -> float:
         model = self._policies.costs.of(asset_class)
         return (model.slippage_bp + model.stop_slippage_bp) / 1e4
@@ -238,13 +243,12 @@ class ViewBuilder:
     def _resolve(self, strategy: Strategy, signal: Signal, watched: Instrument, at: int
                  ) -> tuple[Instrument, OptionView | None, tuple[Leg, ...], Signal]:
         """Contracts for an option structure at the present prices; without them the view has no option and the checks fail."""
-        policy = self._policies.risk
         chain = self._market.chain(watched.underlying)
         spot = self._market.spot(watched.underlying)
         if chain is None or spot is None:
             return watched, None, (), signal
-        chosen = options.choose(signal.structure, chain, signal.side, strategy.days, strategy.delta, strategy.width, at,
-                                policy.expiry_days_min, spot=spot)
+        # What the strategy asked for is judged, by `option_book.expiry` too; nobody quietly hands it another contract instead.
+        chosen = options.choose(signal.structure, chain, signal.side, strategy.days, strategy.delta, strategy.width, at, 0.0, spot=spot)
         if not chosen:
             return watched, None, (), signal
         legs: list[Leg] = []

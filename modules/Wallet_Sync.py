@@ -8,9 +8,9 @@ Reconciled; FundingBooked and OptionSettled are written here on Portfolio_Manage
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -19,6 +19,7 @@ from modules.domain.events import BalanceAdjusted, Fact, FundingBooked, OptionSe
 from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO
 from modules.domain.policies import ExecutionPolicy
+from modules.runtime import failpoint
 from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Venue, Wallet
 
 if TYPE_CHECKING:
@@ -32,12 +33,20 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("Wallet_Sync")
 
+PASSES_MAX: Final = 3
+"""How often a start compares before it goes on with what is booked by then: the second pass books what the first saw."""
+
+Difference = tuple[AssetClass, str, Decimal]
+"""(class, currency or symbol, how much more the venue holds than the books say)."""
+
 
 class WalletSync:
     def __init__(
         self, *, journal: Journal, clock: Clock, venues: Mapping[str, Venue], venue_of: Mapping[AssetClass, str],
         portfolio: PortfolioManager, funds: FundsController, kill_switch: KillSwitch, market: MarketData, policy: ExecutionPolicy,
+        worth: Callable[[AssetClass], Decimal | None],
     ) -> None:
+        """`worth`: a class's books at present marks, None while a mark is missing."""
         self._journal = journal
         self._clock = clock
         self._venues = venues
@@ -47,12 +56,14 @@ class WalletSync:
         self._kill_switch = kill_switch
         self._market = market
         self._policy = policy
+        self._worth = worth
         self._executor: TradeExecutor
         self._seen_at: dict[str, int] = {}
         self._wallets: dict[AssetClass, ClassWallet] = {}
         self._booked: set[tuple[str, str]] = set()
         self._poke: dict[str, asyncio.Event] = {name: asyncio.Event() for name in venues}
-        self._differences: dict[str, int] = {}
+        self._differences: dict[str, frozenset[Difference]] = {}
+        """What each venue's last comparison found."""
         self.reconciled: dict[str, bool] = dict.fromkeys(venues, False)
 
     def attach(self, executor: TradeExecutor) -> None:
@@ -79,8 +90,7 @@ class WalletSync:
         """E of domain.md section 1: never more than the synced wallet shows, nor than the owner's allocation plus its own result."""
         if asset_class not in self._wallets:
             return None
-        at = self._clock.now()
-        worth = self._portfolio.equity(asset_class, lambda symbol: self._market.mark(symbol, at), self._market.settle_rate)
+        worth = self._worth(asset_class)
         return None if worth is None else self._funds.sizing_equity(asset_class, worth, self._portfolio.ledger(asset_class).transfers)
 
     # -- listening and polling --------------------------------------------------------------------------------------------
@@ -127,13 +137,16 @@ class WalletSync:
             self._executor.on_done(event)
         elif isinstance(event, FundingPaid):
             if (event.venue, event.venue_ref) not in self._booked:
+                failpoint.hit("funding.before")
                 self._journal.append(FundingBooked(event.at, event.venue, event.symbol, event.asset_class, event.amount, event.rate,
                                                    event.venue_ref))
         elif isinstance(event, Settled):
             if (event.venue, event.venue_ref) not in self._booked:
+                failpoint.hit("settlement.before")
                 self._journal.append(OptionSettled(event.at, event.venue, event.symbol, event.quantity, event.value, event.settle_rate,
                                                    event.fee, event.venue_ref))
         elif ("", event.venue_ref) not in self._booked:
+            failpoint.hit("transfer.before")
             before = self._portfolio.equity(event.asset_class, lambda symbol: self._market.mark(symbol, event.at), self._market.settle_rate)
             self._journal.append(TransferSeen(event.at, event.asset_class, event.amount,
                                               before if before is not None else self._portfolio.ledger(event.asset_class).cash,
@@ -151,31 +164,42 @@ class WalletSync:
     # -- reconciliation ---------------------------------------------------------------------------------------------------
 
     async def reconcile(self, venue: Venue) -> int:
-        """At start: the opening balances of a new journal, then everything compared and every difference booked."""
+        """At start: the opening balances of a new journal, then what happened while we were away, then everything compared and every
+        difference booked. Returns how many differences it found. Raises VenueError if the venue cannot be asked: then nothing starts."""
         wallet = await venue.wallet()
         for asset_class, found in wallet.classes.items():
             reference = f"opening {asset_class}"
             if ("", reference) not in self._booked:
                 self._journal.append(TransferSeen(wallet.at, asset_class, found.cash, ZERO, reference))
-        differences = self.compare(venue.name, wallet)
+                failpoint.hit("start.opening")
+        await self._executor.catch_up(venue, wallet)
+        differences = 0
+        for _ in range(PASSES_MAX):
+            wallet = await venue.wallet()
+            await self._clock.settle()  # what is on its way from the venue is booked before it counts as a difference
+            found_now = self.compare(venue.name, wallet)
+            if not found_now:
+                break
+            differences = max(differences, found_now)
         self._journal.append(Reconciled(self._clock.now(), venue.name, differences))
         self.reconciled[venue.name] = True
         return differences
 
     def compare(self, venue: str, wallet: Wallet) -> int:
-        """Hold the venue's wallet against the books; a difference seen twice in a row is booked. Returns how many differ."""
+        """Hold the venue's wallet against the books; the same difference seen twice in a row is booked. Returns how many differ."""
         self._seen_at[venue] = wallet.at
-        count = 0
+        before, now = self._differences.get(venue, frozenset()), set[Difference]()
         for asset_class, found in wallet.classes.items():
             self._wallets[asset_class] = found
             for currency, amount in self._differences_of(asset_class, found):
-                count += 1
-                if self._differences.get(venue, 0):
+                difference = (asset_class, currency, amount)
+                now.add(difference)
+                if difference in before:
                     log.error("wallet differs from the books", action="reconcile", asset_class=asset_class.value,
                               reason=f"{currency} {amount}")
                     self._journal.append(BalanceAdjusted(wallet.at, asset_class, currency, amount, "unexplained difference"))
-        self._differences[venue] = count
-        return count
+        self._differences[venue] = frozenset(now - before)  # what was booked is none any more
+        return len(now)
 
     def _differences_of(self, asset_class: AssetClass, found: ClassWallet) -> list[tuple[str, Decimal]]:
         differences = [(found.currency, found.cash - self._portfolio.wallet_cash(asset_class))]

@@ -30,6 +30,9 @@ from modules.venues.protocol import MacroEvent, Step
 CHUNK_ROWS: Final = 16_384
 """Bars turned into objects at a time: enough to spread numpy's cost, few enough to stay in cache."""
 _SAMPLE: Final = 64
+ENDED_AFTER_MS: Final = 7 * 86_400_000
+"""No bar for this long is no outage or holiday (the longest on record: 5 days): the recording ended there, even if another one of the
+same market begins years later."""
 
 
 class RecordedSource:
@@ -119,6 +122,17 @@ class RecordedSource:
         chains = self._loaded.chains
         return {contract.symbol: contract for contract in chains.contracts} if chains is not None else {}
 
+    @cached_property
+    def _ended(self) -> Mapping[int, Sequence[str]]:
+        """Closes after which a symbol has no bar for ENDED_AFTER_MS of this replay."""
+        found: dict[int, list[str]] = defaultdict(list)
+        for series in self._series:
+            closes = series.bars.ts + series.interval_ms
+            following = np.append(series.bars.ts[1:], max(self.end, int(closes[-1])))
+            for at in closes[following - closes >= ENDED_AFTER_MS].tolist():
+                found[at].append(series.instrument.symbol)
+        return found
+
     def _span(self, folder: Path, asked: tuple[int | None, int | None]) -> tuple[int, int]:
         """Where trading begins and ends: what is asked, inside what is recorded."""
         first = [int(series.bars.ts[0]) for series in self._series]
@@ -150,11 +164,12 @@ class RecordedSource:
         for at, asset_class, amount in self.transfers or ():
             if after < at <= until:
                 transfers[at].append((asset_class, amount))
+        ended = self._ended
         for at in sorted({*counts, *marks, *funding, *financing, *chains, *transfers}):
             self._at = at
             yield Step(at, list(islice(bars, counts.get(at, 0))), marks.get(at, ()), funding.get(at, ()), financing.get(at, ()),
                        [recorded.chain(group) for group in chains[at]] if recorded is not None and at in chains else (),
-                       transfers.get(at, ()))
+                       transfers.get(at, ()), ended.get(at, ()))
 
     def _bars(self, after: int, until: int) -> tuple[Iterator[tuple[str, Bar]], dict[int, int]]:
         """Bars closed at after < at <= until in order of (time, instrument), and how many closed at each instant.

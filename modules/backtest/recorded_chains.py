@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from modules.backtest.recorded_files import F64, I64, fault, iso, read_table, time_faults
-from modules.backtest.recorded_names import DOLLARS
 from modules.domain.errors import DataError
-from modules.domain.instrument import Right
+from modules.domain.instrument import DOLLARS, Right
 from modules.domain.market import Chain, OptionQuote
 
 NUMBERS: Final = ("bid", "ask", "mark", "mark_iv", "delta", "vega", "open_interest")

@@ -12,11 +12,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from modules.domain.instrument import AssetClass
+from modules.domain.instrument import DOLLARS, AssetClass
 
 SUFFIXES: Final = (".parquet", ".csv", ".csv.gz")
-DOLLARS: Final = frozenset({"USD", "USDT", "USDC"})
-"""Currencies a crypto sub-ledger can settle in."""
 FIAT: Final = frozenset(("USD", "EUR", "GBP", "JPY", "CHF", "AUD", "NZD", "CAD", "SEK", "NOK", "DKK", "SGD", "HKD", "CNH", "CNY", "MXN",
                          "ZAR", "TRY", "PLN", "CZK", "HUF", "THB", "INR", "ILS"))
 METALS: Final = frozenset(("XAU", "XAG", "XPT", "XPD"))

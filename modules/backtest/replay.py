@@ -20,7 +20,7 @@ from modules.domain.events import (
     TradingRearmed,
     TransferSeen,
 )
-from modules.domain.instrument import AssetClass
+from modules.domain.instrument import ASSET_CLASSES, AssetClass
 from modules.domain.money import ZERO, text
 from modules.domain.sessions import iso
 
@@ -36,6 +36,8 @@ class Recorder:
     def __init__(self, length_ms: int) -> None:
         self._equity: Callable[[AssetClass], Decimal | None] = lambda _: None
         self._drawdown: Callable[[AssetClass, str], Decimal] = lambda _, __: ZERO
+        self._nav: Callable[[AssetClass], Decimal | None] = lambda _: None
+        self._noted: dict[AssetClass, Decimal | None] = dict.fromkeys(AssetClass)
         self._step = HOUR if length_ms <= HOURLY_DAYS_MAX * DAY else DAY
         self._next = 0
         self.curve: dict[AssetClass, list[tuple[int, Decimal]]] = {c: [] for c in AssetClass}
@@ -51,12 +53,13 @@ class Recorder:
         self.transfers: list[TransferSeen] = []
         self.decisions: list[Decision] = []
         self.blackouts = 0
-        self._held = tuple(AssetClass)
 
-    def attach(self, equity: Callable[[AssetClass], Decimal | None], drawdown: Callable[[AssetClass, str], Decimal]) -> None:
-        """Where to ask for a class's marked equity and its drawdown of "day" or "month"."""
+    def attach(self, equity: Callable[[AssetClass], Decimal | None], drawdown: Callable[[AssetClass, str], Decimal],
+               nav: Callable[[AssetClass], Decimal | None]) -> None:
+        """Where to ask for a class's marked equity, its drawdown of "day" or "month", and the value of a unit that comes from."""
         self._equity = equity
         self._drawdown = drawdown
+        self._nav = nav
 
     def on_decision(self, decision: Decision) -> None:
         self.signals[decision.asset_class] += 1
@@ -92,8 +95,11 @@ class Recorder:
 
     def after_batch(self, at: int) -> None:
         """After every instant's marks: the worst drawdowns, and the equity curve on its grid."""
-        for asset_class in self._held:
-            self._note_drawdown(asset_class)
+        for asset_class in ASSET_CLASSES:
+            nav = self._nav(asset_class)
+            if nav is not self._noted[asset_class]:  # the same value again cannot be further down
+                self._noted[asset_class] = nav
+                self._note_drawdown(asset_class)
         if at >= self._next:
             self._next = at - at % self._step + self._step
             self.sample(at)

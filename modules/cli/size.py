@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     _, policies = inputs.settings_and_policies(arguments)
     faults = [f"--{name}: must be between 0 and 1" for name in ("confidence",) if not 0.0 <= arguments.confidence <= 1.0]
-    faults += [f"--{name.replace('_', '-')}: must not be negative" for name in ("open_risk", "drawdown_today") if getattr(arguments, name) < 0]
+    faults += [f"--{name.replace('_', '-')}: must not be negative" for name in ("open_risk", "drawdown_today")
+               if getattr(arguments, name) < 0]
     faults += [f"--{name}: must be above 0" for name in ("lot", "leverage") if getattr(arguments, name) is not None
                and getattr(arguments, name) <= 0]
     if faults:

@@ -29,7 +29,7 @@ class Purpose(StrEnum):
 
 
 class ExitReason(StrEnum):
-    """Why a trade ended; freqtrade's names plus ours (time_exit, expiry, kill_switch)."""
+    """Why a trade ended; freqtrade's names plus ours (time_exit, expiry, delisted, kill_switch)."""
 
     ROI = "roi"
     STOP_LOSS = "stop_loss"
@@ -42,6 +42,7 @@ class ExitReason(StrEnum):
     PARTIAL_EXIT = "partial_exit"
     TIME_EXIT = "time_exit"
     EXPIRY = "expiry"
+    DELISTED = "delisted"
     KILL_SWITCH = "kill_switch"
 
 
@@ -167,6 +168,9 @@ class Fill:
     maker: bool
     at: int
     liquidation: bool = False
+    """The venue closed the position on its own."""
+    delisted: bool = False
+    """It did so because trading in the instrument ended, not for want of margin."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """When forex trades and when it rolls over: New York wall time, so daylight saving is the zone's business and not ours.
 
-The week closes on Friday and opens on Sunday, both 17:00 New York; positions roll at 17:00 on every weekday. Value dates: T+2 pairs pay
-three nights on Wednesday (the weekend of the value date), T+1 pairs (USD/CAD, USD/TRY) on Thursday.
+The week closes on Friday and opens on Sunday, both 17:00 New York. Christmas and New Year's Day are closed the world over, and on their
+eves banks leave at noon New York (the recordings of four brokers end between 17:00 and 20:00 UTC). Positions roll at 17:00 on every
+weekday. Value dates: T+2 pairs pay three nights on Wednesday (the weekend of the value date), T+1 pairs (USD/CAD, USD/TRY) on Thursday.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from zoneinfo import ZoneInfo
 
 NEW_YORK: Final = ZoneInfo("America/New_York")
 ROLLOVER_HOUR: Final = 17
+EVE_HOUR: Final = 12
+EVES: Final = frozenset({(12, 24), (12, 31)})
+HOLIDAYS: Final = frozenset({(12, 25), (1, 1)})
 NEXT_DAY_PAIRS: Final = frozenset({"USD/CAD", "USD/TRY"})
 DAY: Final = 86_400_000
 
@@ -24,14 +28,33 @@ def _rollover_of_day(day: int) -> int:
     return int(datetime(date.year, date.month, date.day, ROLLOVER_HOUR, tzinfo=NEW_YORK).timestamp() * 1000)
 
 
+@lru_cache(maxsize=4096)
+def _noon_of_eve(day: int) -> int | None:
+    """UTC ms of noon New York if the UTC date `day` is a holiday's eve."""
+    date = datetime.fromtimestamp(day * 86400, UTC).date()
+    if (date.month, date.day) not in EVES:
+        return None
+    return int(datetime(date.year, date.month, date.day, EVE_HOUR, tzinfo=NEW_YORK).timestamp() * 1000)
+
+
+@lru_cache(maxsize=4096)
+def _holiday(day: int) -> bool:
+    date = datetime.fromtimestamp(day * 86400, UTC).date()
+    return (date.month, date.day) in HOLIDAYS
+
+
 def _weekday(day: int) -> int:
     """Monday 0 .. Sunday 6."""
     return (day + 3) % 7
 
 
 def forex_open(at: int) -> bool:
-    """Whether forex trades at `at` (UTC ms): not from Friday 17:00 to Sunday 17:00 New York."""
+    """Whether forex trades at `at` (UTC ms): not from Friday 17:00 to Sunday 17:00 New York, nor from noon on a holiday's eve to 17:00 on
+    the holiday."""
     day = at // DAY
+    noon = _noon_of_eve(day)
+    if (noon is not None and at >= noon) or (_holiday(day) and at < _rollover_of_day(day)):
+        return False
     weekday = _weekday(day)
     if weekday == 5:
         return False
@@ -56,12 +79,17 @@ def minutes_to_rollover(at: int) -> float:
     return min(abs(_rollover_of_day(d) - at) for d in (day - 1, day, day + 1)) / 60_000.0
 
 
-def next_weekend(at: int) -> int:
-    """The Friday 17:00 New York at or after `at`."""
+@lru_cache(maxsize=4096)
+def next_close(at: int) -> int:
+    """When forex next closes for a weekend or a holiday, at or after `at` (UTC ms)."""
     day = at // DAY
-    while _weekday(day) != 4 or _rollover_of_day(day) < at:
+    while True:
+        noon = _noon_of_eve(day)
+        if noon is not None and noon >= at and _weekday(day) < 5:
+            return noon
+        if _weekday(day) == 4 and _rollover_of_day(day) >= at and not _holiday(day) and noon is None:
+            return _rollover_of_day(day)
         day += 1
-    return _rollover_of_day(day)
 
 
 def nights(symbol: str, rollover: int) -> int:

@@ -119,9 +119,9 @@ class TradeBook:
             self.slippage_weight += fill.quantity
 
     def reason_for(self, order: Order | None, fill: Fill) -> ExitReason:
-        """Why this execution closed something: the venue's liquidation, the order's own reason, its purpose, or what was asked for."""
+        """Why this execution closed something: the venue's own doing, the order's own reason, its purpose, or what was asked for."""
         if fill.liquidation:
-            return ExitReason.LIQUIDATION
+            return ExitReason.DELISTED if fill.delisted else ExitReason.LIQUIDATION
         if order is not None and order.exit_reason is not None:
             return order.exit_reason
         if order is not None and order.purpose in _REASON_OF_PURPOSE:

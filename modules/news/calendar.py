@@ -6,7 +6,7 @@ Dates are local wall time with an IANA zone, so daylight saving moves the UTC mi
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -62,13 +62,7 @@ class Calendar:
     def open_windows(self, at: int) -> list[Window]:
         """Every window that is open at `at`."""
         first = bisect_left(self._opens, at - self._longest)
-        found = []
-        for window in self.windows[first:]:
-            if window.opens > at:
-                break
-            if window.closes >= at:
-                found.append(window)
-        return found
+        return [window for window in self.windows[first:bisect_right(self._opens, at)] if window.closes >= at]
 
     def upcoming(self, at: int, days: float) -> list[Window]:
         return [window for window in self.windows if at <= window.closes and window.opens <= at + days * DAY]

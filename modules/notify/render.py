@@ -96,9 +96,13 @@ def _opened(fact: TradeOpened) -> str:
 
 def _fill(fill: Fill) -> str:
     verb = "Bought" if fill.side.sign > 0 else "Sold"
-    forced = " by the venue (liquidation)" if fill.liquidation else ""
+    forced = f" by the venue ({_forced(fill)})" if fill.liquidation else ""
     fee = f"{_price(fill.fee)} {fill.fee_currency}"
     return f"{verb} {_price(fill.quantity)} {fill.symbol} at {_price(fill.price)}{forced}, fee {fee}."
+
+
+def _forced(fill: Fill) -> str:
+    return "delisted" if fill.delisted else "liquidation"
 
 
 def _closed(fact: PositionClosed) -> str:
@@ -179,9 +183,11 @@ _LEVELS: Final[Mapping[type, str]] = {
     ForeignFill: "WARNING", BalanceAdjusted: "ERROR", TradingRearmed: "WARNING", EntriesPaused: "WARNING",
     BaselineRolled: "DEBUG", PeakRaised: "DEBUG", InstrumentListed: "DEBUG",
 }
-_NAMES: Final[Mapping[str, str]] = {name: name for name in (
-    "client_order_id trade_id decision_id symbol asset_class phase equity confidence reason mode policy_hash amount currency measured limit"
-    " trigger by command arguments period nav differences side scope until on code rate quantity value").split()} | {
+_SAME: Final = (
+    "client_order_id", "trade_id", "decision_id", "symbol", "asset_class", "phase", "equity", "confidence", "reason", "mode", "policy_hash",
+    "amount", "currency", "measured", "limit", "trigger", "by", "command", "arguments", "period", "nav", "differences", "side", "scope",
+    "until", "on", "code", "rate", "quantity", "value")
+_NAMES: Final[Mapping[str, str]] = {name: name for name in _SAME} | {
     "strategy": "strategy_id", "venue": "exchange", "pair_cap": "pair_cap_pct", "allocate": "allowed_funds", "kind": "error_kind"}
 """Attribute of a fact -> its name in the log."""
 
@@ -204,10 +210,11 @@ def log_fields(fact: Fact) -> Line:
         fields |= order_fields(fact.order)
     elif isinstance(fact, PositionClosed):
         trade = fact.trade
-        fields |= {"trade_id": trade.trade_id, "strategy_id": trade.strategy, "symbol": trade.symbol,
-                   "asset_class": trade.asset_class.value, "side": trade.side.value, "fees_usd": text(trade.fees),
-                   "pnl_net_usd": text(trade.net), "pnl_gross_usd": text(trade.gross), "funding_usd": text(trade.funding), "exit_reason": trade.exit_reason.value, "confidence": trade.confidence,
-                   "signal_score": trade.score}
+        fields |= {
+            "trade_id": trade.trade_id, "strategy_id": trade.strategy, "symbol": trade.symbol, "asset_class": trade.asset_class.value,
+            "side": trade.side.value, "fees_usd": text(trade.fees), "pnl_net_usd": text(trade.net), "pnl_gross_usd": text(trade.gross),
+            "funding_usd": text(trade.funding), "exit_reason": trade.exit_reason.value, "confidence": trade.confidence,
+            "signal_score": trade.score}
     elif isinstance(fact, TradeOpened):
         fields |= {"signal_score": fact.score, "risk_usd": text(fact.risk)}
     elif isinstance(fact, InstrumentListed):
@@ -225,7 +232,7 @@ def _fill_fields(fill: Fill) -> dict[str, Any]:
     fields = {"client_order_id": fill.client_order_id, "symbol": fill.symbol, "exchange": fill.venue, "side": fill.side.value,
               "quantity": text(fill.quantity), "price": text(fill.price), "fees_usd": text(fill.fee * fill.fee_rate),
               "fee_currency": fill.fee_currency}
-    return fields | ({"exit_reason": "liquidation"} if fill.liquidation else {})
+    return fields | ({"exit_reason": _forced(fill)} if fill.liquidation else {})
 
 
 def order_fields(order: Order) -> dict[str, Any]:

@@ -7,13 +7,22 @@ import heapq
 import selectors
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 Tick = Callable[[int], None]
 """A plain function of `at` (UTC ms) that an authority wants called every so often."""
+_LONG_MS: Final = 86_400_000
+"""Where nothing is due sooner, look again after this."""
+
+
+FASTEST_TICK_S: Final = 0.05
+"""However fast a demo market runs, ticks do not come more often than this in real time."""
 
 
 class Clock(Protocol):
+    speed: float
+    """Market seconds per real second: 1 but for a demo market in a hurry, whose real delays count that many times."""
+
     def now(self) -> int:
         """UTC milliseconds."""
         ...
@@ -40,7 +49,7 @@ class WallClock:
     """Real time; `speed` > 1 makes a demo market's seconds pass faster, starting at `start` (UTC ms)."""
 
     def __init__(self, speed: float = 1.0, start: int | None = None) -> None:
-        self._speed = speed
+        self.speed = speed
         self._scaled = start is not None
         self._start = start if start is not None else 0
         self._zero = time.monotonic()
@@ -48,10 +57,10 @@ class WallClock:
     def now(self) -> int:
         if not self._scaled:
             return time.time_ns() // 1_000_000
-        return self._start + int((time.monotonic() - self._zero) * 1000.0 * self._speed)
+        return self._start + int((time.monotonic() - self._zero) * 1000.0 * self.speed)
 
     async def sleep_until(self, at: int) -> None:
-        await asyncio.sleep(max(0.0, (at - self.now()) / 1000.0 / self._speed))
+        await asyncio.sleep(max(0.0, (at - self.now()) / 1000.0 / self.speed))
 
     async def settle(self) -> None:
         await asyncio.sleep(0)
@@ -62,7 +71,7 @@ class WallClock:
     async def drive(self, period_s: float, tick: Tick) -> None:
         while True:
             tick(self.now())
-            await asyncio.sleep(period_s / self._speed)
+            await asyncio.sleep(max(period_s / self.speed, min(period_s, FASTEST_TICK_S)))
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -77,8 +86,16 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual
 
-    def set_time(self, seconds: float) -> None:
-        self._virtual = seconds
+    def leap(self, seconds: float) -> bool:
+        """Move on to `seconds` unless something else is to run before; whether it is that late now."""
+        if self._ready:  # type: ignore[attr-defined]
+            return False
+        due = self.next_timer()
+        if due is not None and due <= seconds:
+            return False
+        if seconds > self._virtual:
+            self._virtual = seconds
+        return True
 
     def next_timer(self) -> float | None:
         """When the earliest timer that still stands is due, None without timers."""
@@ -104,6 +121,7 @@ class VirtualClock:
     """Time of a VirtualLoop. Feeds advance it; ticks run at pulses."""
 
     def __init__(self, loop: VirtualLoop) -> None:
+        self.speed = 1.0
         self._loop = loop
         self._ticks: list[tuple[int, Tick]] = []
         self._due: list[int] = []
@@ -115,14 +133,9 @@ class VirtualClock:
 
     async def sleep_until(self, at: int) -> None:
         """Leaps without suspending when nothing else could run before `at`: what makes 25,000 bars a second possible."""
-        loop = self._loop
-        if not loop.ready():
-            due = loop.next_timer()
-            if due is None or due > at / 1000.0:
-                if at / 1000.0 > loop.time():
-                    loop.set_time(at / 1000.0)
-                return
-        await asyncio.sleep(max(0.0, at / 1000.0 - loop.time()))
+        if self._loop.leap(at / 1000.0):
+            return
+        await asyncio.sleep(max(0.0, at / 1000.0 - self._loop.time()))
         await self.settle()
 
     async def settle(self) -> None:
@@ -135,11 +148,15 @@ class VirtualClock:
     def pulse(self, at: int) -> None:
         if at < self._next_due:
             return
+        next_due, due_at = at + _LONG_MS, self._due
         for index, (period, tick) in enumerate(self._ticks):
-            if at >= self._due[index]:
-                self._due[index] = at + period
+            due = due_at[index]
+            if at >= due:
+                due = due_at[index] = at + period
                 tick(at)
-        self._next_due = min(self._due, default=at)
+            if due < next_due:
+                next_due = due
+        self._next_due = next_due
 
     async def drive(self, period_s: float, tick: Tick) -> None:
         self._ticks.append((int(period_s * 1000), tick))

@@ -62,7 +62,8 @@ POINTS: Final = {
 }
 """Name -> what is and is not true there."""
 
-_SPECIFICATION: Final = re.compile(r"(?P<name>[a-z_.]+):(?P<action>kill|raise|sleep(?:=(?P<seconds>\d+(?:\.\d+)?))?)(?:@(?P<visit>[1-9]\d*))?")
+_SPECIFICATION: Final = re.compile(
+    r"(?P<name>[a-z_.]+):(?P<action>kill|raise|sleep)(?:(?<=sleep)=(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<visit>[1-9]\d*))?")
 
 
 class FailpointRaised(BotError):
@@ -94,7 +95,7 @@ def arm(specification: str) -> None:
         elif found["name"] not in POINTS:
             faults.append(f"FAILPOINT {part!r}: there is no {found['name']}; there are {', '.join(sorted(POINTS))}")
         else:
-            wanted[found["name"]] = _Armed(found["action"].partition("=")[0], float(found["seconds"] or 1.0), int(found["visit"] or 1))
+            wanted[found["name"]] = _Armed(found["action"], float(found["seconds"] or 1.0), int(found["visit"] or 1))
     if faults:
         raise ConfigurationError(faults)
     _armed.clear()

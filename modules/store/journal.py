@@ -21,6 +21,7 @@ from typing import Any, Final, Self
 
 from modules.domain.errors import JournalBusy, JournalCorrupt, JournalUnwritable, NotFound
 from modules.domain.events import Fact
+from modules.runtime import failpoint
 from modules.store import codec
 from modules.store.codec import REMEDY
 from modules.store.database import SQLITE_ERRORS, code_of, primary_code_of, sync_folder
@@ -128,9 +129,12 @@ class Journal:
         kind, payload = codec.encode(fact)
         seq = self._count + 1
         link = _link(self._hash, seq, fact.at, kind, payload)
+        failpoint.hit("journal.before_row")
         self._write((seq, fact.at, kind.decode(), payload.decode(), link))
         self._count, self._hash = seq, link
+        failpoint.hit("journal.row_written")
         self._tell_projections(fact)
+        failpoint.hit("journal.projected")
         if self._reactors:
             self._pending.append(fact)
             if not self._draining:
@@ -229,6 +233,13 @@ class Journal:
     def count(self) -> int:
         """Number of facts, which is also the last sequence number."""
         return self._count
+
+    @property
+    def latest_at(self) -> int | None:
+        """The latest time any fact is about, UTC ms; None without facts. (Facts told late may stand behind newer ones.)"""
+        self.flush()
+        latest: int | None = self._read("SELECT max(at) FROM facts")[0][0]
+        return latest
 
     def facts(self, since: int = 0) -> Iterator[tuple[int, Fact]]:
         """(sequence number, fact) of every row after `since`, oldest first, the chain verified on the way. Raises JournalCorrupt."""

@@ -3,7 +3,8 @@
 Implied volatility at least `rich` times the realized one starts a view: a put spread below the market (score +) if price stands above
 its slow average, a call spread above the market (score -) if below. It ends after `hold` bars, when the premium has become cheap
 (`cheap`), or when price has crossed the average by `against` standard deviations of a day: a short strike is not defended by hope.
-The protective leg bounds the loss, so there is no stop. After a view it rests for `rest` bars: selling again the next bar would be
+The protective leg bounds the loss, so there is no stop, and what is left of the premium is best kept by letting both legs expire: `hold`
+outlasts the contracts. After a view it rests for `rest` bars: selling again the next bar would be
 the same trade with two fees.
 """
 
@@ -26,14 +27,14 @@ class CreditSpreadParams(NamedTuple):
     """Bars of the average that tells the direction."""
     rich: float = 1.15
     """Implied over realized volatility that starts a view."""
-    cheap: float = 0.9
+    cheap: float = 0.7
     """Implied over realized volatility that ends it."""
     full: float = 0.6
     """Excess over `rich` at which the score is 1."""
-    against: float = 1.0
+    against: float = 2.0
     """How far beyond the average price may stand against the view, in standard deviations of a day (implied volatility)."""
-    hold: int = 1440
-    rest: int = 144
+    hold: int = 1296
+    rest: int = 72
 
 
 class CreditSpreadState(NamedTuple):
@@ -81,9 +82,9 @@ STRATEGY = Strategy(
     init=init,
     step=step,
     warmup=864,
-    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (0.5, 1.0, 1.5), "hold": (864, 1440, 2016)},
+    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (1.0, 2.0, 3.0), "hold": (432, 864, 1296)},
     structure=Structure.CREDIT_SPREAD,
-    days=14.0,
-    delta=0.25,
-    width=0.05,
+    days=3.0,
+    delta=0.30,
+    width=0.03,
 )

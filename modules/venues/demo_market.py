@@ -13,7 +13,7 @@ from itertools import count
 from typing import Final
 
 from modules.domain.instrument import Instrument
-from modules.domain.market import Bar, Chain, Financing, Quote
+from modules.domain.market import Bar, Chain, Financing, FundingRate, Quote
 from modules.venues.demo.catalog import (
     BAR_MS,
     BARS_PER_DAY,
@@ -22,6 +22,7 @@ from modules.venues.demo.catalog import (
     DAY_MS,
     DEFAULT_START,
     HISTORY_DAYS,
+    HOUR_MS,
     INSTRUMENTS,
     MACRO_EVENTS,
     OPTION_UNDERLYINGS,
@@ -38,6 +39,8 @@ from modules.venues.protocol import MacroEvent, Step
 
 KEPT_DAYS: Final = 100
 """Days kept in memory for `history`; older ones are made again from the beginning if somebody asks."""
+LISTED_AHEAD_MS: Final = 70 * DAY_MS
+"""No option is listed longer than this before it expires: four Fridays, and on to the month's last."""
 ENDLESS: Final = 253_370_764_800_000
 """`end` of a market without one: the year 9999."""
 
@@ -91,15 +94,25 @@ class DemoMarket:
 
     def steps(self) -> Iterator[Step]:
         """One step every five minutes. The first, at `start`, has no bars but every rate and chain known by then; the last is at `end`."""
+        return self._steps_from(self.start)
+
+    def resume(self, at: int) -> Iterator[Step]:
+        """The steps of somebody who has seen this market up to `at` before: the first, at the last step not after `at`, restates every
+        rate and chain known by then (and the transfers of that very step), the others are those of `steps`."""
+        return self._steps_from(max(self.start, min(at, self.end) - (min(at, self.end) - self.start) % BAR_MS))
+
+    def _steps_from(self, since: int) -> Iterator[Step]:
         chains = {underlying: OptionMarket(underlying, self.seed) for underlying in OPTION_UNDERLYINGS}
         transfers = {self.start + transfer.after_ms: (transfer.asset_class, transfer.amount) for transfer in TRANSFERS}
-        before = self._day(-1)
-        self._at = self.start
-        yield Step(self.start, marks=_marks(before, BARS_PER_DAY - 1), funding=before.funding[self.start], financing=self._last_financing(),
-                   chains=_chains(before, BARS_PER_DAY - 1, chains))
-        for number in count() if self.end == ENDLESS else range((self.end - self.start) // DAY_MS):
+        first, begun = divmod(since - self.start, DAY_MS)
+        known = self._known_chains(since, chains)
+        self._at = since
+        yield Step(since, (), self._known_marks(since), self._known_funding(since), self._known_financing(since), known,
+                   (transfers[since],) if since in transfers else ())
+        for number in count(first) if self.end == ENDLESS else range(first, (self.end - self.start) // DAY_MS):
             day = self._day(number)
-            for slot, bars in enumerate(self._by_slot(day)):
+            skipped = begun // BAR_MS if number == first else 0
+            for slot, bars in enumerate(self._by_slot(day)[skipped:], skipped):
                 at = day.midnight + (slot + 1) * BAR_MS
                 rollover = day.financing and day.financing[0].at == at
                 self._at = at
@@ -141,12 +154,35 @@ class DemoMarket:
                 slots[(bar.ts - day.midnight) // BAR_MS].append((symbol, bar))
         return slots
 
-    def _last_financing(self) -> list[Financing]:
-        """The rates of the last rollover before the start, restated at the start."""
-        number = -1
-        while not self._day(number).financing:
+    def _last_slot(self, at: int) -> tuple[Day, int]:
+        """The bar that closed at `at`: its day and its place in it."""
+        number, rest = divmod(at - BAR_MS - self.start, DAY_MS)
+        return self._day(number), rest // BAR_MS
+
+    def _known_marks(self, at: int) -> list[tuple[str, float]]:
+        return _marks(*self._last_slot(at))
+
+    def _known_funding(self, at: int) -> Sequence[FundingRate]:
+        """What was settled last, at or before `at`."""
+        number = (at - BAR_MS - self.start) // DAY_MS
+        settled = {**self._day(number - 1).funding, **self._day(number).funding}
+        return settled[max(when for when in settled if when <= at)]
+
+    def _known_financing(self, at: int) -> list[Financing]:
+        """The rates of the last rollover at or before `at`, restated at `at`."""
+        number = (at - BAR_MS - self.start) // DAY_MS
+        while not self._day(number).financing or self._day(number).financing[0].at > at:
             number -= 1
-        return [rate._replace(at=self.start) for rate in self._day(number).financing]
+        return [rate._replace(at=at) for rate in self._day(number).financing]
+
+    def _known_chains(self, at: int, markets: Mapping[str, OptionMarket]) -> list[Chain]:
+        """The chains of the last full hour. Strikes stay listed once they are, so the hours before have to be walked through as well."""
+        hour = at - at % HOUR_MS
+        for passed in range(max(self.start, hour - LISTED_AHEAD_MS), hour, HOUR_MS):
+            day, slot = self._last_slot(passed)
+            for name, market in markets.items():
+                market.follow(passed, float(day.index[name][slot]), float(day.volatility[name][slot // BARS_PER_HOUR]))
+        return _chains(*self._last_slot(hour), markets)
 
 
 def _marks(day: Day, slot: int) -> list[tuple[str, float]]:

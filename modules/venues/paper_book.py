@@ -74,11 +74,14 @@ class PaperBook:
     cash: Decimal
     coins: dict[str, Decimal] = field(default_factory=dict)
     holdings: dict[str, Holding] = field(default_factory=dict)
+    bought: dict[str, Decimal] = field(default_factory=dict)
+    """SPOT: coins bought through each symbol and not yet sold. Two pairs of one coin must not sell each other's, and what a sale leaves
+    below a lot is nobody's any more: else the dust of many trades would one day pass for a position."""
 
     def position(self, instrument: Instrument) -> Decimal:
-        """Signed quantity held; for SPOT the base coins, dust included."""
+        """Signed quantity held; for SPOT the coins bought through this very symbol."""
         if instrument.asset_class is AssetClass.SPOT:
-            return self.coins.get(instrument.base, ZERO)
+            return self.bought.get(instrument.symbol, ZERO)
         holding = self.holdings.get(instrument.symbol)
         return holding.quantity if holding is not None else ZERO
 
@@ -123,6 +126,11 @@ class PaperBook:
         if execution.instrument.asset_class is AssetClass.SPOT:
             received = execution.side.sign * execution.quantity - (execution.fee if execution.fee_in_base else ZERO)
             self.coins[execution.instrument.base] = self.coins.get(execution.instrument.base, ZERO) + received
+            kept = self.bought.get(execution.instrument.symbol, ZERO) + received
+            if execution.side is Side.SELL and kept < execution.instrument.lot:
+                self.bought.pop(execution.instrument.symbol, None)
+            else:
+                self.bought[execution.instrument.symbol] = kept
         else:
             holding = self._holding(execution.instrument)
             holding.quantity += execution.side.sign * execution.quantity
@@ -171,7 +179,7 @@ class PaperBook:
 
     def _copy(self) -> PaperBook:
         holdings = {s: Holding(h.instrument, h.quantity, h.value, h.worth, h.margin, h.strike_rate) for s, h in self.holdings.items()}
-        return PaperBook(self.currency, self.cash, dict(self.coins), holdings)
+        return PaperBook(self.currency, self.cash, dict(self.coins), holdings, dict(self.bought))
 
 
 def _cost(execution: Execution) -> Decimal:

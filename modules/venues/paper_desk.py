@@ -6,7 +6,7 @@ out unpayable then. Prices come from paper_prices, rules of filling from backtes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Context, Decimal
 from typing import Final
 
@@ -51,6 +51,30 @@ class PaperDesk:
         self._rollover = next_rollover(start)
         self._next_expiry = NEVER
         self._numbers = 0
+
+    def recall(self, orders: Iterable[Working], fills: Iterable[FillSeen], numbers: int, step: Step, booked: Collection[str]) -> None:
+        """Take over what an earlier run left: orders (ended ones too), fills, the highest number given out, and the market as it stood
+        at `step`. Nothing of that instant happens again but transfers that are not `booked`. The books have been filled before."""
+        self.at = step.at
+        self.fills = list(fills)
+        self._numbers = numbers
+        self._rollover = next_rollover(step.at)
+        for chain in step.chains:
+            self._prices.list_chain(chain)
+        for rate in step.financing:
+            self._financing[rate.symbol] = rate
+        touched = {symbol for wallet in self.books.values() for symbol in (*wallet.holdings, *wallet.bought)}
+        for working in orders:
+            self.orders[working.order.client_order_id] = working
+            if working.works:
+                touched.add(working.order.symbol)
+                self._prices.known(working.order.symbol).orders.append(working)
+                if not working.rests:
+                    self.pending.append(working)
+        for symbol in sorted(touched):
+            series = self._prices.known(symbol)
+            self._position_changed(series, self.books[series.asset_class], step.at)
+        self._move_money(step, booked)
 
     # -- orders in and out ----------------------------------------------------------------------------------------------------
 
@@ -139,8 +163,10 @@ class PaperDesk:
             self._rollover = next_rollover(self._rollover)
         if at >= self._next_expiry:
             self._expire_options()
-        for asset_class, amount in step.transfers:
-            self._transfer(asset_class, amount)
+        if step.transfers:
+            self._move_money(step)
+        for symbol in step.ended:
+            self._delist(all_series[symbol], at)
 
     def _match(self, series: Series, bar: Bar, at: int) -> None:
         """Resting orders and liquidation in one closed bar: first what the open decides, then stops, then limits (costs.bar_exit)."""
@@ -305,7 +331,7 @@ class PaperDesk:
         return Decimal(repr(spot)) * (ONE if instrument.quote == instrument.base else rate)
 
     def _book(self, series: Series, wallet: PaperBook, execution: Execution, client_order_id: str, maker: bool, at: int, *,
-              done: bool) -> None:
+              done: bool, delisted: bool = False) -> None:
         instrument = series.instrument
         wallet.apply(execution)
         series.taken += float(execution.quantity * instrument.contract_size)
@@ -314,7 +340,7 @@ class PaperDesk:
             side=execution.side, quantity=execution.quantity, price=execution.price, fee=execution.fee,
             fee_currency=instrument.base if execution.fee_in_base else wallet.currency,
             fee_rate=execution.price * execution.settle_rate if execution.fee_in_base else ONE,
-            settle_rate=execution.settle_rate, maker=maker, at=at, liquidation=not client_order_id,
+            settle_rate=execution.settle_rate, maker=maker, at=at, liquidation=not client_order_id, delisted=delisted,
         )
         seen = FillSeen(fill, done)
         self.fills.append(seen)
@@ -364,6 +390,26 @@ class PaperDesk:
         rate = self._rate(instrument, money, wallet)
         self._book(series, wallet, self._execution(series, side, abs(holding.quantity), money, rate, False, ONE), "", False, at,
                    done=True)
+
+    def _delist(self, series: Series, at: int) -> None:
+        """Trading in a symbol ends: what is held is closed at its last close like a market order, what still works expires.
+
+        Without this a position would outlive its market: its mark would stand still and its place in every limit stay taken for ever."""
+        wallet, bar, model = self.books.get(series.asset_class), series.bar, series.model
+        if wallet is not None and bar is not None and series.instrument.symbol in self.held:
+            instrument = series.instrument
+            quantity = round_down(wallet.position(instrument), instrument.lot)
+            side = Side.SELL if quantity > ZERO else Side.BUY
+            quoted = 0.0 < bar.bid <= bar.ask  # NaN compares false
+            touch = costs.touched(side.sign, bar.bid if quoted else bar.close, bar.ask if quoted else bar.close, not quoted,
+                                  model.half_spread_bp)
+            impact = costs.impact(model.impact_bp, float(abs(quantity) * instrument.contract_size) * touch, series.average)
+            price = max(instrument.tick, self._tick(costs.market_fill(side.sign, touch, model.slippage_bp, impact), instrument, side))
+            rate = self._rate(instrument, price, wallet)
+            self._book(series, wallet, self._execution(series, side, abs(quantity), price, rate, False, ONE), "", False, at, done=True,
+                       delisted=True)
+        for working in list(series.orders):
+            self._finish(working, OrderState.EXPIRED, "trading ended", at)
 
     # -- what holding costs, expiry, transfers -------------------------------------------------------------------------------------
 
@@ -431,7 +477,14 @@ class PaperDesk:
             self._finish(working, OrderState.EXPIRED, "the contract expired", self.at)
         self.held.discard(instrument.symbol)
 
-    def _transfer(self, asset_class: AssetClass, amount: Decimal) -> None:
+    def _move_money(self, step: Step, booked: Collection[str] = ()) -> None:
+        """The transfers of one instant, each under a reference that a restart gives it again, so that none is made twice."""
+        for number, (asset_class, amount) in enumerate(step.transfers):
+            reference = f"transfer:{step.at}:{number}"
+            if reference not in booked:
+                self._transfer(asset_class, amount, reference)
+
+    def _transfer(self, asset_class: AssetClass, amount: Decimal, reference: str) -> None:
         """A withdrawal takes what is free, never margin or collateral."""
         wallet = self.books.get(asset_class)
         if wallet is None:
@@ -440,7 +493,7 @@ class PaperDesk:
         if moved == ZERO:
             return
         wallet.cash += moved
-        self._emit(Transferred(asset_class, moved, self.at, f"transfer:{self._next_number()}"))
+        self._emit(Transferred(asset_class, moved, self.at, reference))
 
 
 def _stop_reached(working: Working, bar: Bar, offset: float) -> int:

@@ -12,7 +12,8 @@ from decimal import Context, Decimal
 from typing import Final
 
 from modules.backtest import costs
-from modules.domain.instrument import AssetClass, Instrument, Side
+from modules.domain.errors import ConfigurationError
+from modules.domain.instrument import DOLLARS, AssetClass, Instrument, Side
 from modules.domain.market import NAN, Bar, Chain, OptionQuote, Quote
 from modules.domain.money import ONE
 from modules.domain.options import reprice, settle_rate_at
@@ -114,10 +115,19 @@ class Prices:
             series = self.series[symbol] = Series(contract, self._policy.of(contract.asset_class), 0)
         return series
 
-    def seed(self) -> None:
-        """Last bar and average volume from before the start, so that the first orders find a market."""
+    def known(self, symbol: str) -> Series:
+        """As `find`. Raises ConfigurationError where the source lists no such symbol: then what is held of it can never be closed."""
+        series = self.find(symbol)
+        if series is None:
+            raise ConfigurationError([f"the journal holds {symbol}, which this market does not list: use another state folder"])
+        return series
+
+    def seed(self, until: int, bars: int = AVERAGE_BARS) -> None:
+        """Last bar and average volume from before `until`, so that the first orders find a market."""
         for symbol, series in self.series.items():
-            for bar in self._source.history(symbol, self._source.start, AVERAGE_BARS):
+            if symbol not in self._source.intervals_ms:
+                continue  # option contracts trade at quotes
+            for bar in self._source.history(symbol, until, bars):
                 series.average = costs.average_notional(series.average, bar.quote_volume)
                 series.bar = bar
                 series.closed_at = bar.ts + series.interval
@@ -147,8 +157,8 @@ class Prices:
     def settle_rate(self, instrument: Instrument, price: Decimal, currency: str) -> Decimal | None:
         """The instrument's quote currency in settlement currency. For a pair whose base *is* the settlement currency 1 / its own price
         (USD/JPY in dollars), else the latest price of a pair that joins the two; None if there is none."""
-        if instrument.quote == currency:
-            return ONE
+        if instrument.quote == currency or (instrument.quote in DOLLARS and currency in DOLLARS):
+            return ONE  # as Market_Data reckons: a dollar coin is a dollar
         if instrument.asset_class is AssetClass.OPTION:
             return self._chain_rate(instrument)
         if instrument.base == currency:

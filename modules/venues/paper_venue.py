@@ -12,9 +12,11 @@ daemon books them; it sees the bars and decides; its orders trade at the opening
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from typing import Final
 
+from modules.domain.events import Fact
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import Bar, Batch
 from modules.domain.order import Fate, NotSent, Order, OrderReport
@@ -22,8 +24,12 @@ from modules.domain.policies import CostPolicy
 from modules.runtime.clock import Clock, VirtualClock
 from modules.venues.paper_book import PaperBook
 from modules.venues.paper_desk import PaperDesk
-from modules.venues.paper_prices import Prices
+from modules.venues.paper_prices import AVERAGE_BARS, Prices
+from modules.venues.paper_restore import Resumable, remember, resumed
 from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, MarketSource, Step, Wallet
+
+SEEDED_AGAIN: Final = 16 * AVERAGE_BARS
+"""Bars from which a restart finds the average volume again, to within a ten-millionth of what it was."""
 
 
 class PaperVenue:
@@ -47,9 +53,27 @@ class PaperVenue:
         self._events: asyncio.Queue[AccountEvent | None] = asyncio.Queue()
         self._emitted = False
         self._steps: Iterator[Step] | None = None
+        self._known: Step | None = None
+        """After a restart: the market as it was known when it stopped, not yet told."""
         self._closed = False
         self._live = not isinstance(clock, VirtualClock)
         """Real time: orders arrive when they like, between two steps too."""
+
+    def recollect(self, facts: Iterable[Fact]) -> None:
+        """Go on where an earlier run of this venue stopped, as the journal tells it (see paper_restore). No facts, no past.
+
+        Raises RuntimeError once the market has begun, ConfigurationError if the journal is not this venue's.
+        """
+        if self._steps is not None:
+            raise RuntimeError("the market has begun: its past must be known before")
+        memory = remember(facts, venue=self.name, wallets=self._books, latency_ms=self._latency, contract=self._source.contract)
+        if not memory.at:
+            return
+        self._known, self._steps = resumed(self._source, memory.at)
+        self._prices.seed(self._known.at, SEEDED_AGAIN)
+        self._desk.recall(memory.orders.values(), memory.fills, memory.numbers, self._known, memory.transfers)
+        if self._live and isinstance(self._source, Resumable):
+            self._prices.keep_openings(self._desk.held)
 
     # -- reading ----------------------------------------------------------------------------------------------------------
 
@@ -133,7 +157,13 @@ class PaperVenue:
         clock, desk, prices = self._clock, self._desk, self._prices
         if self._steps is None:
             self._steps = self._source.steps()
-            prices.seed()
+            prices.seed(self._source.start)
+        if self._known is not None:
+            known, self._known = self._known, None
+            if self._emitted:
+                await self._hand_over()
+            yield Batch(known.at, (), (), known.marks, known.funding, known.financing, known.chains)
+            await clock.settle()
         for step in self._steps:
             at = step.at
             await clock.sleep_until(at)

@@ -162,6 +162,8 @@ class Step(NamedTuple):
     chains: Sequence[Chain] = ()
     transfers: Sequence[tuple[AssetClass, Decimal]] = ()
     """Scripted deposits (+) and withdrawals (-), demo only."""
+    ended: Sequence[str] = ()
+    """Symbols whose trading ends with the bar that closed at `at`: the venue closes at that close what is still held of them."""
 
 
 class MacroEvent(NamedTuple):

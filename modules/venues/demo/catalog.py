@@ -48,6 +48,8 @@ class CryptoModel(NamedTuple):
     """Multiple of a crash it suffers."""
     daily_volume: float
     """USDT on an average day; half of it in the perpetual where both exist."""
+    banking_hours: bool = False
+    """Its volume keeps the hours of the currency markets."""
 
 
 CRYPTO: Final = (
@@ -58,7 +60,10 @@ CRYPTO: Final = (
     CryptoModel("ADA", 0.62, 1.25, 0.88, 0.2, 0.014, 1.05, 6.0e7),
     CryptoModel("DOGE", 0.16, 1.40, 1.00, 1.2, 0.0, 1.20, 1.4e8),
     CryptoModel("DUST", 0.0420, 1.00, 0.78, 0.0, 0.0, 1.00, 3.4e6),
+    CryptoModel("PAXG", 4_400.0, 0.05, 0.30, 0.0, 0.0, 0.05, 6.9e6, banking_hours=True),
 )
+"""PAXG is gold on a crypto venue: calm, moved by nothing the coins are moved by, so thinly traded that a weekend's volume does not reach
+the usual minimum, and its longs pay for leverage every eight hours."""
 
 
 class ForexModel(NamedTuple):
@@ -87,16 +92,17 @@ FOREX: Final = (
     ForexModel("AUD/USD", 0.6680, 5, -1.10, 1.00, 0.0, 0.0, 0.0, 0.00004, -0.0105, -0.0095),
 )
 
-PERPS: Final = ("BTC", "ETH", "SOL", "DOGE")
+PERPS: Final = ("BTC", "ETH", "SOL", "DOGE", "PAXG")
 SPOTS: Final = ("BTC", "ETH", "SOL", "XRP", "ADA", "DUST")
 OPTION_UNDERLYINGS: Final = ("BTC", "ETH")
 QUOTED_SPOT: Final = "ADA/USDT"
 """The one spot pair whose bid and ask are recorded, sometimes too wide to trade."""
 
 SPOT_DIGITS: Final = {"BTC": 2, "ETH": 2, "SOL": 2, "XRP": 4, "ADA": 5, "DUST": 6}
-PERP_DIGITS: Final = {"BTC": 1, "ETH": 2, "SOL": 3, "DOGE": 5}
+PERP_DIGITS: Final = {"BTC": 1, "ETH": 2, "SOL": 3, "DOGE": 5, "PAXG": 2}
 _SPOT_LOT: Final = {"BTC": "0.00001", "ETH": "0.0001", "SOL": "0.001", "XRP": "0.1", "ADA": "0.1", "DUST": "1"}
-_PERP_LOT: Final = {"BTC": "0.00001", "ETH": "0.0001", "SOL": "0.01", "DOGE": "1"}
+_PERP_LOT: Final = {"BTC": "0.001", "ETH": "0.001", "SOL": "0.01", "DOGE": "1", "PAXG": "0.001"}
+"""A lot of BTC is some $90: more than a small account may put into one trade."""
 
 
 class OptionListing(NamedTuple):
@@ -184,9 +190,12 @@ class Fault:
     bars: int
 
 
-FROZEN_SYMBOL: Final = "SOL/USDT"
-FROZEN: Final = Fault(day=9, first=138, bars=8)
-"""Price unchanged and volume 0: a feed that hangs without saying so."""
+FROZEN: Final = Fault(day=7, first=62, bars=48)
+"""The crypto venue's matching engine stands still for four hours, over a funding settlement: every spot and perpetual bar
+repeats the last price with volume 0, as if nothing were wrong."""
+REOPENING_BARS: Final = 9
+REOPENING_SHARE: Final = 0.015
+"""Of the usual volume, in the first bars after it: makers are slow to come back."""
 HOLE_SYMBOL: Final = "XRP/USDT"
 HOLE: Final = Fault(day=11, first=152, bars=16)
 """Bars that never come; the price has moved on when they come again."""
@@ -214,20 +223,28 @@ class FundingStretch(NamedTuple):
 FUNDING_BASE: Final = 0.0001
 FUNDING_STRETCHES: Final = (
     FundingStretch("DOGE", 3.0, 7.4, 0.0011),
+    FundingStretch("ETH", 7.1, 9.0, -0.0005),
+    FundingStretch("SOL", 7.1, 9.4, -0.0006),
     FundingStretch("DOGE", 10.4, 13.4, -0.0007),
     FundingStretch("BTC", 16.6, 19.0, -0.0004),
     FundingStretch("ETH", 20.0, 22.4, 0.0008),
     FundingStretch("SOL", 24.0, 27.4, -0.0006),
+    FundingStretch("PAXG", 0.0, 30.0, 0.0004),
 )
 
 CRASH_DAY: Final = 16
 CRASH_BAR: Final = 168
 """14:00 UTC, give or take by seed."""
-CRASH: Final = ((0.0, -0.020), (-0.040, -0.015), (-0.050, -0.010), (-0.010, -0.030), (-0.030, -0.005), (0.0, 0.020), (-0.035, -0.020),
-                (-0.010, -0.010), (0.0, 0.005), (-0.005, -0.005), (0.0, 0.0), (0.0, 0.0))
-"""(gap before the bar, move inside it) over one hour, to be scaled: a market order in it does not find the price it saw."""
-CRASH_REBOUND: Final = (36, 0.0032)
-"""Bars and move per bar afterwards: about half of it comes back in three hours."""
+CRASH: Final = ((0.0, -0.020), (-0.040, -0.015), (-0.045, -0.010), (-0.012, -0.025), (-0.030, -0.005), (-0.010, 0.015), (-0.030, -0.020),
+                (-0.012, -0.014), (-0.012, -0.006), (0.012, 0.006), (0.042, 0.012), (0.026, 0.006))
+"""(gap before the bar, move inside it) over one hour, to be scaled: a market order in it does not find the price it saw, on the way down
+nor when those who sold last must buy back."""
+CRASH_REBOUND: Final = (36, 0.0012)
+"""Bars and move per bar afterwards: with the snap before about half of it comes back in three hours."""
+AFTERSHOCK_BAR: Final = CRASH_BAR + 60
+AFTERSHOCK: Final = ((-0.004, -0.008), (-0.022, -0.012), (-0.030, -0.004), (0.034, 0.010), (0.016, 0.004))
+"""Five hours later the low is tested once more, and bought back in a gap."""
+AFTERSHOCK_REBOUND: Final = (12, 0.0008)
 SQUEEZE_DAY: Final = 26
 SQUEEZE_BAR: Final = 110
 SQUEEZE: Final = ((0.015, 0.008), (0.030, 0.008), (0.012, 0.006), (0.0, 0.0))

@@ -42,6 +42,7 @@ from modules.venues.demo.catalog import (
 from modules.venues.demo.days import F64, Columns, Day, rounded
 from modules.venues.demo.weather import (
     CRYPTO_HOURS,
+    FOREX_HOURS,
     SCRIPT,
     Climate,
     Noise,
@@ -71,10 +72,10 @@ _RELEASE_MULTIPLE: Final = 2.2
 _WEEKEND_VOLUME: Final = 0.7
 _VARIANCE_WEIGHT: Final = 0.005
 _BARS_PER_YEAR: Final = 365 * BARS_PER_DAY
-_IMPLIED_FLOOR: Final = 0.10
-_IMPLIED_SHARE: Final = 0.85
+_IMPLIED_FLOOR: Final = 0.12
+_IMPLIED_SHARE: Final = 0.97
 _IMPLIED_MIN: Final = 0.25
-_IMPLIED_MAX: Final = 1.30
+_IMPLIED_MAX: Final = 1.40
 
 
 @dataclass(slots=True)
@@ -178,8 +179,9 @@ def _walk(coin: _Coin, today: _Conditions, noise: Noise) -> _Path:
     path = _Path([], [], [], [], [])
     price, own, average = coin.price, coin.own, coin.average
     shocks = today.shocks
+    hours = FOREX_HOURS if model.banking_hours else CRYPTO_HOURS
     for state, common, size, gap, move, busy, hour, draw, up, down, crowd in zip(
-            today.climate, today.common, today.scale, shocks.gaps, shocks.moves, shocks.volume, CRYPTO_HOURS, noise.normals(BARS_PER_DAY),
+            today.climate, today.common, today.scale, shocks.gaps, shocks.moves, shocks.volume, hours, noise.normals(BARS_PER_DAY),
             noise.exponentials(BARS_PER_DAY), noise.exponentials(BARS_PER_DAY), noise.exponentials(BARS_PER_DAY), strict=True):
         change = _SIGMA * model.own * size * draw - _OWN_PULL * own
         own += change

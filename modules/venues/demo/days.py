@@ -11,13 +11,18 @@ import numpy.typing as npt
 from modules.domain.market import Bar, Financing, FundingRate, Quote
 from modules.venues.demo.catalog import (
     FROZEN,
-    FROZEN_SYMBOL,
     HOLE,
     HOLE_SYMBOL,
     INSANE,
     INSANE_MULTIPLE,
     INSANE_SYMBOL,
+    PERPS,
+    REOPENING_BARS,
+    REOPENING_SHARE,
+    SPOTS,
     Fault,
+    perp_symbol,
+    spot_symbol,
 )
 
 F64 = npt.NDArray[np.float64]
@@ -78,15 +83,22 @@ def rounded(values: Sequence[float] | F64, digits: int) -> F64:
 
 def plant_faults(cycle_day: int, day: Day) -> None:
     """Spoil what the script spoils on this day of the cycle. The path behind the bars goes on undisturbed."""
-    for fault, symbol, spoil in ((FROZEN, FROZEN_SYMBOL, _freeze), (HOLE, HOLE_SYMBOL, _remove), (INSANE, INSANE_SYMBOL, _derange)):
+    crypto = (*map(spot_symbol, SPOTS), *map(perp_symbol, PERPS))
+    for fault, symbols, spoil in ((FROZEN, crypto, _freeze), (HOLE, (HOLE_SYMBOL,), _remove), (INSANE, (INSANE_SYMBOL,), _derange)):
         if fault.day == cycle_day:
-            day.columns[symbol] = spoil(day.columns[symbol], fault)
+            for symbol in symbols:
+                day.columns[symbol] = spoil(day.columns[symbol], fault)
 
 
 def _freeze(columns: Columns, fault: Fault) -> Columns:
+    stop = fault.first + fault.bars
     last = columns.values[3][fault.first - 1]
     for part, value in zip(columns.values, (last, last, last, last, 0.0, 0.0), strict=True):
-        part[fault.first:fault.first + fault.bars] = value
+        part[fault.first:stop] = value
+    for part, bid_or_ask in zip(columns.quotes, columns.quotes[:2] * 2, strict=True):
+        part[fault.first:stop] = bid_or_ask[fault.first - 1]
+    for part in columns.values[4:]:
+        part[stop:stop + REOPENING_BARS] *= REOPENING_SHARE
     return columns
 
 

@@ -49,6 +49,9 @@ _WEEKEND_SHARE: Final = 0.12
 _ROLLOVER_MINUTES: Final = 20.0
 _ROLLOVER_MULTIPLE: Final = 8.0
 """Spreads within 20 minutes of 17:00 New York, times those of liquid hours."""
+_CLOSING_MS: Final = 2 * BAR_MS
+_CLOSING_VOLATILITY: Final = 5.0
+"""In the last ten minutes before 17:00 New York: few quote, and what must be rolled or squared moves the price."""
 _NIGHT_MULTIPLE: Final = 1.4
 _UNDECIDED: Final = 0.25
 """Share of days on which London and New York lean nowhere."""
@@ -103,8 +106,11 @@ class ForexMarket:
         unrest, self._unrest = volatility_noise(noise, self._unrest)
         trading = [forex_open(midnight + slot * BAR_MS) for slot in range(BARS_PER_DAY)]
         release = release_volatility(midnight, _RELEASE_MULTIPLE)
-        scale = [state.volatility * hour * wild * burst * (1.0 if is_open else _WEEKEND_SHARE) for state, hour, wild, burst, is_open
-                 in zip(climate, FOREX_HOURS, unrest, release, trading, strict=True)]
+        close = next_rollover(midnight)
+        thin = [_CLOSING_VOLATILITY if close - _CLOSING_MS <= midnight + slot * BAR_MS < close else 1.0 for slot in range(BARS_PER_DAY)]
+        scale = [state.volatility * hour * wild * burst * nervous * (1.0 if is_open else _WEEKEND_SHARE)
+                 for state, hour, wild, burst, nervous, is_open
+                 in zip(climate, FOREX_HOURS, unrest, release, thin, trading, strict=True)]
         jumps = [0.0] * BARS_PER_DAY
         for bar in release_bars(midnight):
             jumps[bar] = _RELEASE_GAP * noise.normals(1)[0]

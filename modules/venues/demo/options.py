@@ -1,7 +1,7 @@
 """Option chains of the demo market: what is listed, and what each contract is quoted at, from an index price and a volatility level.
 
 Marks are Black-76 on the forward without discounting, so calls and puts of one strike obey C - P = F - K. Published numbers are rounded,
-which hides the last bit in which one machine's exp and log may differ from another's. Expiries are at 08:00 UTC: the next three days, the
+which hides the last bit in which one machine's exp and log may differ from another's. Expiries are at 08:00 UTC: the next six days, the
 next three Fridays and the last Friday of a month after those.
 """
 
@@ -70,6 +70,14 @@ class OptionMarket:
             quotes += self._quotes(series, years, spot, forward, volatility)
         return Chain(self._underlying, at, spot, 1.0, quotes)
 
+    def follow(self, at: int, spot: float, level: float) -> None:
+        """List what `chain` would list, and quote nothing: to catch up with a past that nobody asks the prices of."""
+        for expiry in [expiry for expiry in self._series if expiry <= at]:
+            del self._series[expiry]
+        for expiry in expiries(at):
+            years = (expiry - at) / _YEAR_MS
+            self._list(expiry, at, spot * (1.0 + _BASIS * years), _term(level, _LONG_RUN[self._underlying], years) * math.sqrt(years))
+
     def _list(self, expiry: int, at: int, forward: float, deviation: float) -> _Series:
         series = self._series.get(expiry)
         if series is None:
@@ -120,7 +128,7 @@ def expiries(at: int) -> list[int]:
     today = datetime.fromtimestamp(at / 1000, UTC).replace(hour=_EXPIRY_HOUR, minute=0, second=0, microsecond=0)
     first = today if int(today.timestamp()) * 1000 > at else today + timedelta(days=1)
     friday = first + timedelta(days=(4 - first.weekday()) % 7)
-    days = {first + timedelta(days=count) for count in range(3)} | {friday + timedelta(weeks=count) for count in range(3)}
+    days = {first + timedelta(days=count) for count in range(6)} | {friday + timedelta(weeks=count) for count in range(3)}
     month = friday + timedelta(weeks=3)
     while (month + timedelta(weeks=1)).month == month.month:
         month += timedelta(weeks=1)

@@ -15,6 +15,9 @@ from statistics import NormalDist
 from typing import Final, NamedTuple
 
 from modules.venues.demo.catalog import (
+    AFTERSHOCK,
+    AFTERSHOCK_BAR,
+    AFTERSHOCK_REBOUND,
     BAR_MS,
     BARS_PER_DAY,
     BARS_PER_HOUR,
@@ -153,11 +156,12 @@ class Shocks(NamedTuple):
 
 
 def crypto_shocks(day: int, noise: Noise) -> Shocks:
-    """The crash and the squeeze of each cycle; empty before the start."""
+    """The crash, its aftershock and the squeeze of each cycle; empty before the start."""
     gaps, moves, volume = [0.0] * BARS_PER_DAY, [0.0] * BARS_PER_DAY, [1.0] * BARS_PER_DAY
     jitter, scale = int(noise.uniform(0.0, 6.0)), noise.uniform(0.80, 0.92)
     today = day % CYCLE_DAYS if day >= 0 else -1
     for when, first, shape, (rebound_bars, rebound) in ((CRASH_DAY, CRASH_BAR, CRASH, CRASH_REBOUND),
+                                                        (CRASH_DAY, AFTERSHOCK_BAR, AFTERSHOCK, AFTERSHOCK_REBOUND),
                                                         (SQUEEZE_DAY, SQUEEZE_BAR, SQUEEZE, SQUEEZE_REBOUND)):
         if today != when:
             continue

@@ -1,0 +1,72 @@
+"""`pause`, `resume`, `kill`, `reset-kill`, `flatten`, `forceexit`, `funds`, `reconcile`: to the running daemon through its socket."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from modules.cli import inputs
+from modules.cli.output import emit, money, percent, table
+from modules.cli.questions import SOCKET
+from modules.domain.errors import ConfigurationError, DaemonNotRunning
+from modules.runtime.control import call
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SCOPES = ("spot", "perp", "option", "forex", "all")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    folder = inputs.state_folder(inputs.settings_only(arguments))
+    asked = _funds(arguments) if arguments.verb == "funds" else {
+        name: value for name in ("asset_class", "reason", "subject") if (value := getattr(arguments, name, None)) is not None}
+    try:
+        document = call(folder / SOCKET, arguments.verb, asked)
+    except DaemonNotRunning as absent:
+        if arguments.verb in ("kill", "pause", "flatten"):
+            raise DaemonNotRunning(f"{absent}; to have it start halted: touch {folder / 'HALT'}") from None
+        raise
+    emit(arguments, document, lambda out, shown: _show(out, arguments.verb, shown))
+    return 0
+
+
+def _funds(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The loose words of `funds`: on or off, and a class."""
+    asked: dict[str, Any] = {}
+    for word in map(str.lower, arguments.words):
+        if word in ("on", "off") and "on" not in asked:
+            asked["on"] = word == "on"
+        elif word in SCOPES and "asset_class" not in asked:
+            asked["asset_class"] = word.upper()
+        else:
+            raise ConfigurationError([f"funds {word}: takes on or off, and one of {', '.join(SCOPES)}"])
+    for name in ("pair_cap", "allocate"):
+        if getattr(arguments, name) is not None:
+            asked[name] = str(getattr(arguments, name))
+    if asked and arguments.confirm:
+        asked["confirm"] = True
+    if set(asked) == {"asset_class"}:
+        raise ConfigurationError(["funds: says a class but not what to change: on, off, --pair-cap or --allocate"])
+    return asked
+
+
+def _show(out: Console, verb: str, document: Mapping[str, Any]) -> None:
+    if verb == "funds":
+        out.print(f"Funds are {'on' if document['master_on'] else 'OFF'} (real orders only; paper ignores the switches)", markup=False)
+        out.print(table("", ("class", "switch", ">pair cap", ">allocated", ">reserved"), (
+            (name, "on" if c["on"] else "OFF", percent(c["pair_cap"]), money(c.get("allocated")), money(c.get("reserved")))
+            for name, c in document["classes"].items())))
+        return
+    lines = {
+        "pause": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}. Exits and stops run on.",
+        "resume": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}.",
+        "kill": lambda: ("Already halted: " if document["already"] else "Halted: ")
+        + f"{', '.join(document['halted'])}. Entries are canceled, stops stay. Re-arm with: reset-kill CLASS --reason ...",
+        "reset-kill": lambda: f"Re-armed: {', '.join(document['cleared'])}. Still halted: {', '.join(document['halted']) or 'none'}.",
+        "reconcile": lambda: "; ".join(f"{venue}: {count or 'no'} differences" for venue, count in document["differences"].items()),
+    }
+    closing = [f"{trade['symbol']} ({trade['trade_id']})" for trade in document.get("closing", ())]
+    out.print(lines.get(verb, lambda: f"Closing {len(closing)}: {', '.join(closing) or 'nothing is open'}. "
+                        "New entries go on; pause or kill stops them.")(), markup=False)

@@ -1,0 +1,185 @@
+"""`trade`: the daemon's life as a process. Lock, journal, signals, control socket, log, console; then it runs until SIGTERM.
+
+Order matters: the lock before anything is written; signals before the start, so that it can be stopped during a long replay; peripherals
+(socket, console, watchdog) last and supervised, so that none of them can end trading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+import config
+import main
+from modules import Logger_Config
+from modules.cli import inputs
+from modules.cli.reports import Reports
+from modules.domain.errors import ConfigurationError, JournalUnwritable
+from modules.domain.instrument import AssetClass
+from modules.domain.policies import Policies
+from modules.domain.sessions import iso
+from modules.domain.settings import Settings
+from modules.news.calendar import Calendar
+from modules.notify.console import Console, opening_lines
+from modules.notify.render import FactLogger
+from modules.runtime import lifesigns
+from modules.runtime.clock import WallClock
+from modules.runtime.control import ControlServer
+from modules.runtime.supervise import keep_running
+from modules.store.decisions import Decisions
+from modules.store.journal import Journal
+from modules.store.lock import StateFolder
+from modules.venues.demo_market import DemoMarket
+
+if TYPE_CHECKING:
+    from modules.domain.events import Fact
+
+log = structlog.get_logger("trade")
+KEEP_DECISIONS_MS: Final = 90 * 86_400_000
+FLUSH_S: Final = 5.0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, policies = inputs.settings_and_policies(
+        arguments, mode=arguments.mode, demo__speed=arguments.speed, demo__seed=arguments.seed)
+    if settings.mode != "demo":
+        raise ConfigurationError([f"mode {settings.mode}: no venue adapter is installed yet, so nothing can be traded there. What works "
+                                  "today: --mode demo (the embedded market, paper fills, no key, no network)"])
+    strategies = inputs.strategies(settings)
+    Logger_Config.configure(settings.log_dir, console=not sys.stdout.isatty())
+    with StateFolder(inputs.state_folder(settings)) as folder, Journal(folder.journal) as journal:
+        return _Process(arguments, settings, policies, folder, journal, strategies).run()
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+class _Process:
+    """One daemon and everything around it that is not trading."""
+
+    def __init__(self, arguments: argparse.Namespace, settings: Settings, policies: Policies, folder: StateFolder, journal: Journal,
+                 strategies: Any) -> None:
+        self._arguments = arguments
+        self._settings = settings
+        self._folder = folder
+        self._lag = lifesigns.LoopLag()
+        self._logger = FactLogger(settings.mode)
+        self._console: Console | None = None
+        source = DemoMarket(settings.demo.seed, None)
+        start = main.demo_start(folder.journal, source) if hasattr(main, "demo_start") else source.start
+        self._bars: dict[AssetClass, int] = {}
+        self._decisions = Decisions(folder.decisions)
+        plan = main.simulated_plan(
+            source, mode=settings.mode, policies=policies, clock=WallClock(settings.demo.speed, start), journal=journal,
+            decisions=self._decisions, wallets={c: settings.dry_run_wallet[c] for c in AssetClass},
+            calendar=Calendar(source.macro_events, policies.news, covered_until={}), strategies=strategies, halt_file=folder.halt_file,
+            blacklist=settings.pair_blacklist, whitelist=settings.pair_whitelist, observers=(self._logger.on_fact, self._show),
+            after_batch=(self._count_bars,), on_decision=self._logger.on_decision)
+        self.daemon = main.Daemon(plan)
+        journal.project(self._logger.learn)
+        self._reports = Reports(self.daemon, lag=self._lag.p99_ms)
+        self.daemon.desk.attach(self._reports.all())
+
+    def run(self) -> int:
+        """Until it is told to stop: 0. A journal that takes nothing more ends it: nothing may leave that is not on record."""
+        faults: list[str] = []
+        try:
+            asyncio.run(self._life())
+        except* JournalUnwritable as errors:
+            faults.extend(map(str, _leaves(errors)))
+        for fault in faults:
+            log.critical("ended: the journal cannot be written", reason=fault)
+            print(fault, file=sys.stderr)
+        return 1 if faults else 0
+
+    async def _life(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        await self.daemon.start()
+        self._bars = {c: self.daemon.market.bars_seen(c) for c in AssetClass}
+        self._console = Console(lambda: self._reports.status({}), self._opening)
+        tasks = [asyncio.create_task(self._keep(name, work), name=name) for name, work in self._peripherals().items()]
+        try:
+            await self.daemon.run()
+        finally:
+            lifesigns.notify("STOPPING=1")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.daemon.close()
+
+    def _peripherals(self) -> dict[str, Any]:
+        assert self._console is not None
+        server = ControlServer(self._folder.control_socket, self.daemon.desk.answer)
+        work = {"control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush}
+        return work | ({"watchdog": lifesigns.watchdog} if self._arguments.sd_notify else {})
+
+    def _keep(self, name: str, work: Any) -> Coroutine[Any, Any, None]:
+        return keep_running(name, work, lambda task, error, pause: log.error(
+            f"{task} failed, again in {pause:g} s", reason=f"{type(error).__name__}: {error}"))
+
+    # -- signals -------------------------------------------------------------------------------------------------------------
+
+    def _stop(self, name: str) -> None:
+        log.info("stopping: no new entries, working ones are canceled, stops stay", reason=name)
+        self.daemon.stop()
+
+    def _reload(self) -> None:
+        """SIGHUP: tighter policies at once, looser ones never (nobody confirmed them), faulty ones change nothing."""
+        try:
+            fresh = inputs.tightened(self._settings, config.load_policies(self._settings.policy_dir))
+        except ConfigurationError as error:
+            log.error("policies not reloaded: the last good set stays in force", reason="; ".join(error.faults))
+            return
+        loosened = config.tighter(self.daemon.policies, fresh)
+        if loosened:
+            log.error("policies not reloaded: they loosen limits, which needs a restart; nothing was changed", reason="; ".join(loosened))
+            return
+        self.daemon.reload(fresh)
+        log.warning("policies reloaded", policy_hash=fresh.hash)
+
+    # -- observers ----------------------------------------------------------------------------------------------------------
+
+    def _show(self, fact: Fact) -> None:
+        if self._console is not None:
+            self._console.on_fact(fact)
+
+    def _opening(self) -> list[str]:
+        return opening_lines(self._reports.status({}), self.daemon.policies, next_event=self._next_event())
+
+    def _next_event(self) -> str:
+        at = self.daemon.clock.now()
+        coming = next((window for window in self.daemon.plan.calendar.windows if window.event.at > at), None)
+        return "" if coming is None else f"{coming.event.kind} {iso(coming.event.at)[:16].replace('T', ' ')} UTC"
+
+    def _count_bars(self, at: int) -> None:
+        """The mouth of `explain`'s funnel."""
+        for asset_class, before in self._bars.items():
+            seen = self.daemon.market.bars_seen(asset_class)
+            if seen > before:
+                self._decisions.count_bars(asset_class, seen - before, at)
+                self._bars[asset_class] = seen
+
+    async def _flush(self) -> None:
+        """Decisions reach the disk in small batches, and those older than three months go."""
+        pruned_at = 0.0
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self._decisions.flush()
+            if loop.time() - pruned_at > 3600.0:
+                pruned_at = loop.time()
+                self._decisions.prune(self.daemon.clock.now() - KEEP_DECISIONS_MS)
+
