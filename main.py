@@ -118,6 +118,8 @@ class Daemon:
         self.desk = OperatorDesk(
             journal=journal, clock=clock, kill_switch=self.kill_switch, funds=self.funds, risk=self.risk, executor=self.executor,
             wallets=self.wallets, venues=plan.venues)
+        self.classes = tuple(asset_class for asset_class in ASSET_CLASSES if asset_class in plan.settlement)
+        """What is traded, in the order of AssetClass."""
         self._dirty: set[AssetClass] = set(AssetClass)
         self._equities: dict[AssetClass, tuple[tuple[int, int, int], Decimal | None]] = {}
         self._stop = asyncio.Event()
@@ -147,6 +149,8 @@ class Daemon:
 
     def marked_equity(self, asset_class: AssetClass) -> Decimal | None:
         """The class's books at present marks; None while a mark is missing. Asked several times an instant, reckoned once."""
+        if not self.portfolio.holds(asset_class):
+            return self.portfolio.ledger(asset_class).cash
         # Options are repriced as time passes; what everything else is worth only changes with the market or the books.
         known_for = (self.market.version, self.journal.count, self.clock.now() if asset_class is AssetClass.OPTION else 0)
         known = self._equities.get(asset_class)
@@ -241,7 +245,7 @@ class Daemon:
                 group.create_task(self.wallets.run(), name="Wallet_Sync"),
                 group.create_task(self.news.run(), name="News_Agent"),
                 group.create_task(self.clock.drive(1.0, self.market.watch), name="Market_Data"),
-                group.create_task(self.sizer.run(self.clock, self.wallets.equity), name="Sizer"),
+                group.create_task(self.sizer.run(self.clock, self.wallets.equity, self.classes), name="Sizer"),
                 group.create_task(self.kill_switch.run(self.clock), name="Kill_Switch"),
                 group.create_task(self.executor.run(), name="Trade_Executor"),
             ]
@@ -347,7 +351,7 @@ def simulate(
             calendar=calendar, strategies=strategies, observers=(recorder.on_fact,), on_decision=recorder.on_decision,
             after_batch=(recorder.after_batch, *((on_instant,) if on_instant is not None else ())))
         daemon = Daemon(plan)
-        recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown, daemon.kill_switch.nav)
+        recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown, daemon.kill_switch.nav, daemon.classes)
         (venue,) = plan.venues.values()
         assert isinstance(venue, PaperVenue)
 

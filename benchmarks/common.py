@@ -100,7 +100,7 @@ class SeriesSource:
 
     def __init__(self, bars: int, *, count: int = 1, asset_class: AssetClass = AssetClass.SPOT, interval: int = MINUTE, past: int = 4_320,
                  start: int = START, seed: int = 7) -> None:
-        self.instruments = tuple(instrument(number, asset_class) for number in range(count))
+        self.instruments: Sequence[Instrument] = [instrument(number, asset_class) for number in range(count)]
         self.intervals_ms: Mapping[str, int] = {i.symbol: interval for i in self.instruments}
         self.start, self.end = start, start + bars * interval
         self._interval, self._past, self._bars = interval, past, bars
@@ -126,7 +126,7 @@ class SeriesSource:
             for bars in zip(*(self._slice(symbol, first, stop) for symbol in symbols), strict=True):
                 at += self._interval
                 self._at = at
-                funding = ()
+                funding: tuple[FundingRate, ...] = ()
                 if self._perps and at % (DAY // 3) == 0:
                     funding = tuple(FundingRate(symbol, at, 0.0001, 8.0) for symbol in symbols)
                 yield Step(at, tuple(zip(symbols, bars, strict=True)), (), funding)

@@ -34,7 +34,9 @@ RUNS: Final = (
 )
 
 
-def replay(bars: int, asset_class: AssetClass, names: Sequence[str] = (), *, count: int = 1, interval: int = common.MINUTE) -> dict[str, Any]:
+def replay(
+    bars: int, asset_class: AssetClass, names: Sequence[str] = (), *, count: int = 1, interval: int = common.MINUTE,
+) -> dict[str, Any]:
     """One run of `count` x `bars` bars; figures in CPU seconds. Raises AssertionError if books and wallet differ at the end."""
     source = common.SeriesSource(bars, count=count, asset_class=asset_class, interval=interval)
     policies = common.policies()
@@ -48,9 +50,9 @@ def replay(bars: int, asset_class: AssetClass, names: Sequence[str] = (), *, cou
         assert simulation.differences == 0, f"{simulation.differences} differences between books and wallet"
         assert simulation.bars == bars * count, f"{simulation.bars} bars of {bars * count}"
         figures = {
-            "bars": simulation.bars, "cpu_s": cpu, "wall_s": wall, "bars_per_cpu_s": simulation.bars / cpu, "us_per_bar": cpu / simulation.bars * 1e6,
-            "decisions": len(recorder.decisions), "trades": len(recorder.trades), "facts": daemon.journal.count, "trace": daemon.journal.head,
-            "memory_mb": common.memory_mb(),
+            "bars": simulation.bars, "cpu_s": cpu, "wall_s": wall, "bars_per_cpu_s": simulation.bars / cpu,
+            "us_per_bar": cpu / simulation.bars * 1e6, "decisions": len(recorder.decisions), "trades": len(recorder.trades),
+            "facts": daemon.journal.count, "trace": daemon.journal.head, "memory_mb": common.memory_mb(),
         }
         simulation.daemon.decisions.close()
         simulation.daemon.journal.close()
@@ -85,8 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = {}
     for name, asset_class, names in RUNS:
         figures = runs[name] = common.rounded(replay(options.bars, asset_class, names))
-        print(f"  {name:<21} {figures['bars_per_cpu_s']:>9,.0f} bars/s  {figures['us_per_bar']:6.2f} us a bar  (CPU {figures['cpu_s']:.2f} s, wall "
-              f"{figures['wall_s']:.2f} s; {figures['decisions']} decisions, {figures['trades']} trades, {figures['facts']} facts)")
+        print(f"  {name:<21} {figures['bars_per_cpu_s']:>9,.0f} bars/s  {figures['us_per_bar']:6.2f} us a bar  "
+              f"(CPU {figures['cpu_s']:.2f} s, wall {figures['wall_s']:.2f} s; "
+              f"{figures['decisions']} decisions, {figures['trades']} trades, {figures['facts']} facts)")
     slowest = min(figures["bars_per_cpu_s"] for figures in runs.values())
     print(f"  goal {GOAL:,.0f} bars/s: {'reached' if slowest >= GOAL else 'missed'} by the slowest ({slowest / GOAL:.2f} x the goal)")
     ratios = {}

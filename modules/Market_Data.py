@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modules.domain import options
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
+_VOLUME: Final = itemgetter(1)
 AGREEING_BARS: Final = 3
 """A jump this many bars in a row agree on is a new price (a split, a re-denomination), not a bad tick."""
 
@@ -74,8 +76,8 @@ class Series:
 
     __slots__ = (
         "ask", "bar", "bid", "closed_at", "decimal_mark", "financing", "frozen", "funding", "funding_at", "funding_interval_h", "gaps",
-        "half_spread", "higher", "instrument", "interval_ms", "lost", "mark_at", "mark_price", "pending_hour", "predicted", "quoted_at",
-        "refused", "refused_close", "refused_run", "synthetic", "volumes",
+        "half_spread", "higher", "hour_close", "hour_end", "instrument", "interval_ms", "lost", "mark_at", "mark_price", "predicted",
+        "quoted_at", "refused", "refused_close", "refused_run", "synthetic", "volumes",
     )
 
     def __init__(self, instrument: Instrument, interval_ms: int, half_spread: float) -> None:
@@ -97,7 +99,10 @@ class Series:
         self.funding_interval_h = 8.0
         self.financing: Financing | None = None
         self.higher: dict[int, Higher] = {}
-        self.pending_hour: tuple[int, float] | None = None
+        self.hour_end = 0
+        """When the hour that is being watched ends, UTC ms."""
+        self.hour_close = NAN
+        """The last close within it so far."""
         self.refused = 0
         self.refused_close = NAN
         self.refused_run = 0
@@ -212,9 +217,13 @@ class MarketData:
         interval, jump, last = series.interval_ms, self._jump, 0.0
         for bar in bars:
             close = bar.close
-            if 0.0 < close < math.inf and (last == 0.0 or last < close * jump and close < last * jump):
+            if 0.0 < close < math.inf and (last == 0.0 or (last < close * jump and close < last * jump)):
                 last = close
-                self._hourly(series, symbol, bar.ts + interval, close)
+                closed_at = bar.ts + interval
+                if closed_at < series.hour_end:
+                    series.hour_close = close
+                else:
+                    self._hourly(series, symbol, closed_at, close)
 
     def take(self, symbol: str, bar: Bar) -> bool:
         """Accept one closed bar into the books of the market; False if it was refused. Also how history is warmed up."""
@@ -254,7 +263,10 @@ class MarketData:
             volumes.popleft()
         for higher in series.higher.values():
             higher.accept(bar, series.interval_ms)
-        self._hourly(series, symbol, closed_at, close)
+        if closed_at < series.hour_end:
+            series.hour_close = close
+        else:
+            self._hourly(series, symbol, closed_at, close)
         if series.frozen >= self._risk.frozen_bars_max:
             if not series.lost:
                 series.lost = True
@@ -265,16 +277,14 @@ class MarketData:
         return True
 
     def _hourly(self, series: Series, symbol: str, closed_at: int, close: float) -> None:
+        """A bar that ends the hour being watched, or comes after it: hand that hour's close over and watch the next."""
+        if closed_at > series.hour_end and series.hour_close == series.hour_close:  # its last bar is missing: it closed with what it had
+            self.returns.accept(symbol, series.hour_end // HOUR, series.hour_close)
         hour, rest = divmod(closed_at, HOUR)
-        pending = series.pending_hour
-        if pending is not None and pending[0] < (hour if rest == 0 else hour + 1):
-            self.returns.accept(symbol, *pending)
-            series.pending_hour = None
         if rest == 0:
             self.returns.accept(symbol, hour, close)
-            series.pending_hour = None
-        else:
-            series.pending_hour = (hour + 1, close)
+        series.hour_close = close if rest else NAN
+        series.hour_end = (hour + 1) * HOUR
 
     def _agreed(self, series: Series, close: float) -> bool:
         if series.refused_run and series.refused_close / self._jump < close < series.refused_close * self._jump:
@@ -399,7 +409,11 @@ class MarketData:
         series = self._series.get(symbol)
         if series is None or not series.volumes:
             return None
-        total = math.fsum(volume for seen, volume in series.volumes if seen > at - DAY)
+        volumes = series.volumes
+        if volumes[0][0] > at - DAY:
+            total = math.fsum(map(_VOLUME, volumes))
+        else:
+            total = math.fsum([volume for seen, volume in volumes if seen > at - DAY])
         if not math.isfinite(total):
             return None
         rate = self.rate(series.instrument.quote, "USD")
@@ -410,7 +424,7 @@ class MarketData:
         series = self._series.get(symbol)
         if series is None or not series.volumes:
             return None
-        total = math.fsum(volume for _, volume in series.volumes)
+        total = math.fsum(map(_VOLUME, series.volumes))
         return total / len(series.volumes) if math.isfinite(total) else None
 
     def watch(self, at: int) -> None:

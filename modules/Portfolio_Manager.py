@@ -133,6 +133,10 @@ class PortfolioManager:
     def ledger(self, asset_class: AssetClass) -> SubLedger:
         return self._ledgers[asset_class]
 
+    def holds(self, asset_class: AssetClass) -> bool:
+        """Whether anything is open; without, the class is worth its cash."""
+        return bool(self._of_class[asset_class])
+
     def equity(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
         """Cash + value of spot and options at the mark + unrealized P&L of perps and FX, settlement currency, unrounded.
 
@@ -157,11 +161,8 @@ class PortfolioManager:
 
     def _value(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
         total = ZERO
-        held = self._of_class[asset_class]
-        if not held:
-            return total
         currency = self._ledgers[asset_class].currency
-        for symbol, holding in held.items():
+        for symbol, holding in self._of_class[asset_class].items():
             price = mark(symbol)
             if price is None:
                 return None

@@ -11,7 +11,7 @@ loss, fees included, so that one formula serves all four classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import ROUND_UP, Context, Decimal
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from modules.domain.decision import BoundBy, Check, Number, Rule, Size
 from modules.domain.errors import BotError
 from modules.domain.events import Fact, PhaseChanged
-from modules.domain.instrument import ASSET_CLASSES, AssetClass, Instrument, Side
+from modules.domain.instrument import AssetClass, Instrument, Side
 from modules.domain.liquidation import leverage_safe, liquidation_distance
 from modules.domain.money import ONE, ZERO, round_down, round_up
 from modules.domain.policies import CostPolicy, SizingPolicy
@@ -348,10 +348,13 @@ class Sizer:
         self.costs = costs
         self._journal = journal
         self._phases: dict[AssetClass, int] = {}
+        self._watched: dict[AssetClass, Decimal | None] = {}
+        """The equity each class was last looked at with: the same again is in the same phase."""
 
     def adopt(self, policy: SizingPolicy) -> None:
         """Work by the owner's new numbers from the next signal on."""
         self.policy = policy
+        self._watched.clear()
 
     # -- phases --
 
@@ -373,11 +376,16 @@ class Sizer:
             self._journal.append(fact)
         self.apply(fact)    # once more than the journal's own call does no harm: it only stores the phase
 
-    async def run(self, clock: Clock, equity: Callable[[AssetClass], Decimal | None]) -> None:
-        """Watch every sub-ledger's phase for ever."""
+    async def run(self, clock: Clock, equity: Callable[[AssetClass], Decimal | None], classes: Iterable[AssetClass]) -> None:
+        """Watch the phases of the sub-ledgers of `classes` for ever."""
+        watched = tuple(classes)
+
         def tick(at: int) -> None:
-            for asset_class in ASSET_CLASSES:
-                self.watch(asset_class, equity(asset_class), at)
+            for asset_class in watched:
+                worth = equity(asset_class)
+                if worth is not self._watched.get(asset_class):
+                    self._watched[asset_class] = worth
+                    self.watch(asset_class, worth, at)
 
         await clock.drive(WATCH_S, tick)
 

@@ -24,7 +24,7 @@ from modules.domain.market import NAN, Bar, Chain
 from modules.domain.money import from_float
 from modules.domain.order import ExitReason
 from modules.domain.policies import Policies
-from modules.domain.signal import Signal, Structure
+from modules.domain.signal import Intent, Signal, Structure
 from modules.filters import gates
 from modules.filters.blackout import mood_factor
 from modules.filters.option_book import option_book
@@ -49,8 +49,8 @@ HOURS_8: Final = 8.0
 class Runner:
     """One strategy on one series: its state, its present view and the trade it has open."""
 
-    __slots__ = ("asset_class", "bars", "best", "entered_ts", "higher", "params", "quarantined", "reversal", "sign", "state", "step",
-                 "strategy", "symbol", "trade", "trade_id")
+    __slots__ = ("asset_class", "bars", "best", "entered_ts", "higher", "intent", "option", "params", "quarantined", "reversal", "sign",
+                 "state", "step", "strategy", "symbol", "trade", "trade_id")
 
     def __init__(self, strategy: Strategy, symbol: str, asset_class: AssetClass, higher: Higher) -> None:
         self.strategy = strategy
@@ -59,7 +59,10 @@ class Runner:
         self.step = strategy.step
         self.params = strategy.params
         self.state: Any = strategy.init(strategy.params)
+        self.option = strategy.structure is not Structure.SINGLE
         self.higher = higher
+        self.intent: Any = None
+        """The last one, checked."""
         self.sign = 0
         self.bars = 0
         self.quarantined = ""
@@ -221,6 +224,8 @@ class StrategyManager:
             if intent is None:
                 continue
             sign = runner.sign
+            if sign == 0 and runner.trade is None:
+                continue
             if runner.trade is not None:
                 self._manage(runner, bar, at, sign)
                 if sign == 0 or sign == before or runner.trade is None:
@@ -235,27 +240,27 @@ class StrategyManager:
         """Run the strategy's own function on this bar; None if it is quarantined. Leaves the new view's sign in the runner."""
         if runner.quarantined:
             return None
-        market = self._seen(runner, series, bar, at)
+        seen = runner.higher.seen
+        market = seen[1] if seen[0] == at and not runner.option else self._seen(runner, series, bar, at)
         result, error = attempt(runner.step, runner.state, market, runner.params)
         if error is not None:
             return self._quarantine(runner, f"raised {type(error).__name__}: {error}", at)
-        if type(result) is not tuple or len(result) != 2 or not hasattr(result[1], "score"):
+        if type(result) is not tuple or len(result) != 2 or (type(result[1]) is not Intent and not hasattr(result[1], "score")):
             return self._quarantine(runner, f"returned {type(result).__name__}, not (state, Intent)", at)
         runner.state, intent = result
+        runner.bars += 1
+        if intent is runner.intent:  # the very same tuple as at the bar before: checked then
+            return intent
         score = intent.score
         if not -1.0 <= score <= 1.0 or not 0.0 <= intent.stop < 1e300 or not 0.0 <= intent.target < 1e300 or intent.hold < 0:
             return self._quarantine(runner, f"returned nonsense: {intent!r}", at)
-        runner.bars += 1
+        runner.intent = intent
         runner.sign = (score > 0.0) - (score < 0.0)
         return intent
 
     def _seen(self, runner: Runner, series: Series, bar: Bar, at: int) -> Market:
-        """The market at this close as a strategy sees it; made once for all strategies of a series that share a higher timeframe."""
-        option = runner.strategy.structure is not Structure.SINGLE
-        higher = runner.higher
-        if not option and higher.seen[0] == at:
-            market: Market = higher.seen[1]
-            return market
+        """The market at this close as a strategy sees it; kept for all strategies of a series that share a higher timeframe."""
+        option, higher = runner.option, runner.higher
         reference = self._references.get(runner.asset_class)
         leader = self._market.series[reference].bar if reference is not None else None
         ts, high_open, high_high, high_low, high_close = higher.closed

@@ -7,6 +7,7 @@ conversion of coin-quoted options (their rows are taken as they are). Refuses no
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,7 +50,8 @@ class Tape:
         self.rollovers: list[tuple[int, int]] = []
         """(17:00 New York, first instant at or after it)"""
         self._index: dict[tuple[str, int], float] = {}
-        self._chains: dict[str, tuple[int, float]] = {}
+        self._chains: dict[str, list[tuple[int, float]]] = defaultdict(list)
+        """Underlying -> (time, index) of every snapshot."""
         for symbol in self._wanted:
             for bar in source.history(symbol, source.start, 1):
                 self._remember(symbol, bar.ts + source.intervals_ms[symbol], bar.close)
@@ -67,7 +69,7 @@ class Tape:
                 if symbol in self._wanted:
                     self._remember(symbol, step.at, bar.close)
             for chain in step.chains:
-                self._chains[chain.underlying] = (chain.at, chain.spot)
+                self._chains[chain.underlying].append((chain.at, chain.spot))
             for stated in step.financing:
                 self._financing[stated.symbol].append((step.at, stated.long_rate, stated.short_rate))
             self._note_funding(step)
@@ -90,7 +92,7 @@ class Tape:
             quote = source.opening(symbol)
             if quote is not None and quote.sane:
                 return quote.mid
-            if self._closed[symbol] and self._closed[symbol][-1] >= self._chains[underlying][0]:
+            if self._closed[symbol] and self._closed[symbol][-1] >= self._chains[underlying][-1][0]:
                 return None  # its last close speaks
         return None
 
@@ -107,12 +109,14 @@ class Tape:
 
     def spot(self, underlying: str, at: int) -> float:
         """The underlying's last close at a step, else the last chain's own index."""
-        since, stated = self._chains.get(underlying, (0, float("nan")))
+        stated = self._chains[underlying]
+        snapshot = bisect_right(stated, at, key=lambda entry: entry[0])
+        since, index = stated[snapshot - 1] if snapshot else (0, math.nan)
         for symbol in self._stands_for.get(underlying, ()):
             row = bisect_right(self._closed[symbol], at)
             if row and self._closed[symbol][row - 1] >= since:
                 return self._close[symbol][row - 1]
-        return stated
+        return index
 
     def financing(self, symbol: str, at: int) -> tuple[float, float]:
         """(long, short) annual rates last stated at or before `at`; nobody stated one: (0, 0)."""

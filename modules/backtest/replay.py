@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from modules.domain.events import (
     TradingRearmed,
     TransferSeen,
 )
-from modules.domain.instrument import ASSET_CLASSES, AssetClass
+from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO, text
 from modules.domain.sessions import iso
 
@@ -37,6 +37,7 @@ class Recorder:
         self._equity: Callable[[AssetClass], Decimal | None] = lambda _: None
         self._drawdown: Callable[[AssetClass, str], Decimal] = lambda _, __: ZERO
         self._nav: Callable[[AssetClass], Decimal | None] = lambda _: None
+        self._classes: tuple[AssetClass, ...] = ()
         self._noted: dict[AssetClass, Decimal | None] = dict.fromkeys(AssetClass)
         self._step = HOUR if length_ms <= HOURLY_DAYS_MAX * DAY else DAY
         self._next = 0
@@ -55,11 +56,12 @@ class Recorder:
         self.blackouts = 0
 
     def attach(self, equity: Callable[[AssetClass], Decimal | None], drawdown: Callable[[AssetClass, str], Decimal],
-               nav: Callable[[AssetClass], Decimal | None]) -> None:
-        """Where to ask for a class's marked equity, its drawdown of "day" or "month", and the value of a unit that comes from."""
+               nav: Callable[[AssetClass], Decimal | None], classes: Iterable[AssetClass]) -> None:
+        """Where to ask for a class's marked equity, its drawdown of "day" or "month" and the value of a unit, for which classes."""
         self._equity = equity
         self._drawdown = drawdown
         self._nav = nav
+        self._classes = tuple(classes)
 
     def on_decision(self, decision: Decision) -> None:
         self.signals[decision.asset_class] += 1
@@ -95,7 +97,7 @@ class Recorder:
 
     def after_batch(self, at: int) -> None:
         """After every instant's marks: the worst drawdowns, and the equity curve on its grid."""
-        for asset_class in ASSET_CLASSES:
+        for asset_class in self._classes:
             nav = self._nav(asset_class)
             if nav is not self._noted[asset_class]:  # the same value again cannot be further down
                 self._noted[asset_class] = nav
@@ -105,7 +107,7 @@ class Recorder:
             self.sample(at)
 
     def sample(self, at: int) -> None:
-        for asset_class in AssetClass:
+        for asset_class in self._classes:
             equity = self._equity(asset_class)
             if equity is not None:
                 self.curve[asset_class].append((at, equity))

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("trade")
 KEEP_DECISIONS_MS: Final = 90 * 86_400_000
 FLUSH_S: Final = 5.0
+RECENT: Final = 100
+"""Last facts of the journal: the latest of their times is where market time goes on."""
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,6 +66,16 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
+def _same_market(folder: StateFolder, seed: int) -> None:
+    """A journal goes on in the market it began in. Raises ConfigurationError for another seed."""
+    path = folder.path / "demo_seed"
+    known = path.read_text(encoding="ascii").strip() if path.exists() else ""
+    if known and known != str(seed):
+        raise ConfigurationError([f"demo.seed = {seed}: {folder.path} holds the books of market {known}; go on with --seed {known}, or give "
+                                  "this one another state_dir"])
+    path.write_text(f"{seed}\n", encoding="ascii")
+
+
 class _Process:
     """One daemon and everything around it that is not trading."""
 
@@ -76,7 +88,8 @@ class _Process:
         self._logger = FactLogger(settings.mode)
         self._console: Console | None = None
         source = DemoMarket(settings.demo.seed, None)
-        start = main.demo_start(folder.journal, source) if hasattr(main, "demo_start") else source.start
+        _same_market(folder, settings.demo.seed)
+        start = max((fact.at for _, fact in journal.facts(max(0, journal.count - RECENT))), default=source.start)
         self._bars: dict[AssetClass, int] = {}
         self._decisions = Decisions(folder.decisions)
         plan = main.simulated_plan(

@@ -32,6 +32,8 @@ SUSPECT_SQUARES: Final = 1e-6
 """A sum of squared deviations below this (returns of 0.004 % per hour) may be mostly the rounding residue of running sums: such a pair is
 computed from its returns instead."""
 FIRST_CAPACITY: Final = 8
+SPARSE: Final = 4
+"""When fewer than one symbol in so many has a return, gathering those few is quicker than a pass over whole matrices."""
 # A pair (i, j) is summed over the hours both have: how many, i's and j's returns, i's and j's squares, and the products. Each is one
 # of (1, x, x^2) of i times one of (1, y, y^2) of j, and 0 where the return is missing.
 LEFT: Final = np.array([0, 1, 0, 2, 0, 1])
@@ -183,10 +185,19 @@ class ReturnsBook:
         self._newest = hour
 
     def _add_hour(self, slot: int, sign: float) -> None:
-        """Add (or with sign -1 take away) one hour's returns to the sums of every pair: a rank-1 update of each matrix."""
+        """Add (or with sign -1 take away) one hour's returns to the sums of every pair: a rank-1 update of each matrix.
+
+        Most of a long list of symbols may have had no return that hour (their recording has ended or not begun): those are left out.
+        """
         size = len(self._rows)
         powers, product = self._powers[:, slot, :size], self._scratch[:size, :size]
         signed = sign * powers
+        there = np.flatnonzero(powers[0])
+        if SPARSE * len(there) < size:
+            rows, few, signed_few = there[:, None], powers[:, there], signed[:, there]
+            for sums, left, right in zip(self._sums, LEFT, RIGHT, strict=True):
+                sums[rows, there] += few[left][:, None] * signed_few[right]
+            return
         for sums, left, right in zip(self._sums, LEFT, RIGHT, strict=True):
             np.multiply(powers[left][:, None], signed[right], out=product)
             sums[:size, :size] += product

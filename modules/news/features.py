@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
@@ -34,7 +34,7 @@ _PAIR: Final = re.compile(r"\b([a-z]{3})\s?/\s?([a-z]{3})\b|\b(eur|gbp|aud|nzd|u
 _TOKEN: Final = re.compile(r"[+\-−]?\$?\d[\d.,]*\s?(?:%|percent\b|pct\b)|\$?\d[\d.,]*(?:bn|mn|k|m|b)?\b|[a-z]+(?:['’][a-z]+)*|[?!;:]")
 _APOSTROPHE_S: Final = re.compile(r"['’]s\b")
 _CONNECTORS: Final = frozenset("as amid after despite while on following ahead before but though although when since with for from".split())
-_BANKS: Final = {"fed": "USD", "fomc": "USD", "powell": "USD", "ecb": "EUR", "lagarde": "EUR", "boe": "GBP", "bailey": "GBP", "boj": "JPY",
+BANKS: Final = {"fed": "USD", "fomc": "USD", "powell": "USD", "ecb": "EUR", "lagarde": "EUR", "boe": "GBP", "bailey": "GBP", "boj": "JPY",
                  "ueda": "JPY", "snb": "CHF", "rba": "AUD", "rbnz": "NZD", "boc": "CAD"}
 _POLICY: Final = {"hawkish": 1, "dovish": -1, "hike": 1, "hikes": 1, "hiking": 1, "hiked": 1, "hawks": 1, "doves": -1, "cut": -1, "cuts": -1,
                   "tightening": 1, "easing": -1}
@@ -86,7 +86,7 @@ def lexicon() -> Lexicon:
         phrases.setdefault(words[0], {})[words] = value
     return Lexicon(
         valence, phrases, *(frozenset(raw[key].split()) for key in ("up", "down", "bad_when_up", "negators", "hedges", "neutral")),
-        currency_of=_BANKS | {word: code for code, words in raw["currencies"].items() for word in words.split()},
+        currency_of=BANKS | {word: code for code, words in raw["currencies"].items() for word in words.split()},
         strength={word: sign for sign, key in ((1, "up"), (-1, "down")) for word in raw["currency_strength"][key].split()} | _POLICY)
 
 
@@ -128,7 +128,7 @@ def tokens(text: str) -> Tokens:
     return Tokens(words, pair)
 
 
-@cache
+@lru_cache(maxsize=50_000)
 def _forms(word: str) -> tuple[str, ...]:
     """The word and what it may be an inflection of, likeliest first."""
     forms = [word]
@@ -232,7 +232,7 @@ def _subject(found: Tokens) -> str | None:
     for word in found.words:
         if word in _AGAINST_DOLLAR:
             return "XUSD"
-        if word in book.currency_of and word not in _BANKS:
+        if word in book.currency_of and word not in BANKS:
             return book.currency_of[word]
     return None
 
@@ -247,7 +247,7 @@ def _currency(found: Tokens, taken: list[bool], index: int, code: str, subject: 
         if any(word in _CONNECTORS for word in words[min(index, other) + 1 : max(index, other)]):
             continue
         lean = next((strength[form] for form in _forms(words[other]) if form in strength), 0) or (
-            _look_up(words[other]).move if words[index] not in _BANKS and other > index else 0)
+            _look_up(words[other]).move if words[index] not in BANKS and other > index else 0)
         if not lean:
             continue
         if subject == "pair" and found.pair is not None:
@@ -285,20 +285,23 @@ def dense(found: Tokens) -> list[float]:
     net = sum(values)
     percent = float("pctup" in words) - float("pctdown" in words)
     neutral = sum(1 for word in words if word in book.neutral)
-    move = 0.0
-    for word in words[:_MOVE_REACH]:
-        if word in _CONNECTORS:
-            break
-        if entry := _look_up(word).move:
-            move = float(entry)
-            break
     return [
         min(parts[0], 3.0) / 2.0, min(parts[1], 3.0) / 2.0, min(parts[2], 3.0) / 2.0, min(parts[3], 3.0) / 2.0,
         _sign(values[0]) if values else 0.0, _sign(values[-1]) if values else 0.0, _sign(phrases), *strong,
         max(-1.0, min(1.0, currency)), percent, min(sum(1 for word in words if word in book.hedges), 2) / 2.0,
         min(neutral, 3) / 3.0, float("?" in words), float(not values), float(min(values, default=0.0) < 0.0 < max(values, default=0.0)),
-        _sign(composed), float(neutral > 0 and not values), _sign(net), move,
+        _sign(composed), float(neutral > 0 and not values), _sign(net), float(first_move(words)),
     ]
+
+
+def first_move(words: Sequence[str]) -> int:
+    """+1 up, -1 down: the first word that says so in what the headline is about; 0 = none does."""
+    for word in words[:_MOVE_REACH]:
+        if word in _CONNECTORS:
+            return 0
+        if move := _look_up(word).move:
+            return move
+    return 0
 
 
 def _sign(value: float) -> float:
@@ -315,8 +318,12 @@ def grams(found: Tokens) -> Iterator[str]:
         yield marked
         yield before + " " + word
         before = word
-        if len(word) > 4:
-            yield "<" + word[:4]
-            if len(word) > 5:
-                yield "<" + word[:5]
-                yield word[-4:] + ">"
+        yield from _pieces(word)
+
+
+@lru_cache(maxsize=50_000)
+def _pieces(word: str) -> tuple[str, ...]:
+    """Beginnings and ending of a word: a rough stem, and what an unknown word has in common with known ones."""
+    if len(word) < 5:
+        return ()
+    return ("<" + word[:4],) if len(word) < 6 else ("<" + word[:4], "<" + word[:5], word[-4:] + ">")

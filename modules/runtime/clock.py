@@ -141,7 +141,7 @@ class VirtualClock:
     async def settle(self) -> None:
         # Others that settle at the same time are ready too, but only wait for the rest, as we do.
         self._settling += 1
-        while self._loop.ready() >= self._settling:
+        while self._loop.ready() >= self._settling:  # noqa: ASYNC110
             await asyncio.sleep(0)
         self._settling -= 1
 

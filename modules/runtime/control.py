@@ -73,8 +73,10 @@ def _no_constant(name: str) -> float:
 class ControlServer:
     """Serves `answer` on a socket at `path`. `run` for ever inside the daemon; `refused` counts what was no request."""
 
-    def __init__(self, path: Path, answer: Answer) -> None:
+    def __init__(self, path: Path, answer: Answer, *, idle_s: float = IDLE_S, answer_s: float = ANSWER_S) -> None:
         self._path = path
+        self._idle_s = idle_s
+        self._answer_s = answer_s
         self._answer = answer
         self._clients = 0
         self.refused = 0
@@ -109,7 +111,7 @@ class ControlServer:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, by: str) -> bool:
         """One request; False when this client is done with."""
         try:
-            async with asyncio.timeout(IDLE_S):
+            async with asyncio.timeout(self._idle_s):
                 line = await reader.readuntil(b"\n")
         except asyncio.IncompleteReadError as rest:
             self.refused += bool(rest.partial)
@@ -130,16 +132,16 @@ class ControlServer:
 
     async def _handle(self, command: str, arguments: dict[str, Any], by: str) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(self._answer_s):
                 return {"ok": True, "result": await self._answer(command, arguments, by)}
         except TimeoutError:
-            return _failure(f"{command} is taking longer than {ANSWER_S:g} s", 5)
+            return _failure(f"{command} is taking longer than {self._answer_s:g} s", 5)
         except BotError as error:
             return _failure(str(error), next(code for kind, code in _CODES if isinstance(error, kind)))
 
     async def _reply(self, writer: asyncio.StreamWriter, document: dict[str, Any]) -> None:
         writer.write(json.dumps(document, ensure_ascii=True).encode() + b"\n")
-        async with asyncio.timeout(IDLE_S):
+        async with asyncio.timeout(self._idle_s):
             await writer.drain()
 
 

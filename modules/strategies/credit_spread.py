@@ -33,7 +33,7 @@ class CreditSpreadParams(NamedTuple):
     """Excess over `rich` at which the score is 1."""
     against: float = 2.0
     """How far beyond the average price may stand against the view, in standard deviations of a day (implied volatility)."""
-    hold: int = 1296
+    hold: int = 864
     rest: int = 72
 
 
@@ -82,9 +82,9 @@ STRATEGY = Strategy(
     init=init,
     step=step,
     warmup=864,
-    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (1.0, 2.0, 3.0), "hold": (432, 864, 1296)},
+    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (1.0, 2.0, 3.0), "hold": (288, 576, 864)},
     structure=Structure.CREDIT_SPREAD,
-    days=3.0,
+    days=1.75,
     delta=0.30,
     width=0.03,
 )

@@ -100,7 +100,8 @@ QUOTED_SPOT: Final = "ADA/USDT"
 
 SPOT_DIGITS: Final = {"BTC": 2, "ETH": 2, "SOL": 2, "XRP": 4, "ADA": 5, "DUST": 6}
 PERP_DIGITS: Final = {"BTC": 1, "ETH": 2, "SOL": 3, "DOGE": 5, "PAXG": 2}
-_SPOT_LOT: Final = {"BTC": "0.00001", "ETH": "0.0001", "SOL": "0.001", "XRP": "0.1", "ADA": "0.1", "DUST": "1"}
+_SPOT_LOT: Final = {"BTC": "0.0000001", "ETH": "0.000001", "SOL": "0.00001", "XRP": "0.001", "ADA": "0.01", "DUST": "0.1"}
+"""About a cent: a coin's purchase pays its fee in the coin, and what is left of it below a lot cannot be sold again."""
 _PERP_LOT: Final = {"BTC": "0.001", "ETH": "0.001", "SOL": "0.01", "DOGE": "1", "PAXG": "0.001"}
 """A lot of BTC is some $90: more than a small account may put into one trade."""
 
