@@ -45,6 +45,7 @@ from modules.Wallet_Sync import WalletSync
 if TYPE_CHECKING:
     from modules.domain.decision import Decision
     from modules.news.calendar import Calendar
+    from modules.news.setup import Setup
     from modules.runtime.clock import Clock
     from modules.strategies.protocol import Strategy
     from modules.venues.protocol import MarketSource, Venue
@@ -72,6 +73,8 @@ class Plan:
     strategies: Mapping[AssetClass, Sequence[Strategy]]
     references: Mapping[AssetClass, str]
     calendar: Calendar
+    news: Setup | None = None
+    """Feeds to ask or a recording to replay; None = no headlines, the calendar alone."""
     halt_file: Path | None = None
     blacklist: Sequence[str] = ()
     whitelist: Sequence[str] = ()
@@ -106,7 +109,7 @@ class Daemon:
             journal=journal, clock=clock, venues=plan.venues, venue_of=plan.venue_of, portfolio=self.portfolio, funds=self.funds,
             kill_switch=self.kill_switch, market=self.market, policy=policies.execution, worth=self.marked_equity)
         self.wallets.attach(self.executor)
-        self.news = NewsAgent(journal=journal, clock=clock, calendar=plan.calendar)
+        self.news = NewsAgent(journal=journal, clock=clock, calendar=plan.calendar, policy=policies.news, setup=plan.news)
         self.validation = ValidationManager({}, policies.sizing)
         self.look = ViewBuilder(
             live=self.live, policies=policies, market=self.market, portfolio=self.portfolio, kill_switch=self.kill_switch, funds=self.funds,
@@ -228,6 +231,7 @@ class Daemon:
         self.executor.adopt(policies)
         self.strategies.adopt(policies)
         self.look.adopt(policies)
+        self.news.adopt(policies.news)
         self.market.adopt(policies.risk, policies.kill_switch)
 
     def stop(self) -> None:

@@ -91,15 +91,16 @@ def instrument(number: int, asset_class: AssetClass) -> Instrument:
 class SeriesSource:
     """A `MarketSource` of `count` instruments of one class with one bar of `interval` ms each per step, made as it is read.
 
-    A random walk whose end is tied to its beginning, prices rounded to 0.01. `past` bars come before `start`. The same arguments give the
-    same market. Memory: 48 bytes a bar.
+    A random walk whose end is tied to its beginning, prices rounded to 0.01. `past` bars come before `start`. `stagger`: the instruments'
+    bars close one after the other, spread evenly over the interval, one step each; without, all close together in one step. The same
+    arguments give the same market. Memory: 48 bytes a bar.
     """
 
     name = "bench"
     macro_events: Sequence[MacroEvent] = ()
 
     def __init__(self, bars: int, *, count: int = 1, asset_class: AssetClass = AssetClass.SPOT, interval: int = MINUTE, past: int = 4_320,
-                 start: int = START, seed: int = 7) -> None:
+                 stagger: bool = False, start: int = START, seed: int = 7) -> None:
         self.instruments: Sequence[Instrument] = [instrument(number, asset_class) for number in range(count)]
         self.intervals_ms: Mapping[str, int] = {i.symbol: interval for i in self.instruments}
         self.start, self.end = start, start + bars * interval
@@ -109,11 +110,13 @@ class SeriesSource:
             i.symbol: _walk(np.random.default_rng((seed, row)), past + bars, SIGMA * math.sqrt(interval / MINUTE))
             for row, i in enumerate(self.instruments)
         }
+        self._offset = {i.symbol: row * interval // count if stagger else 0 for row, i in enumerate(self.instruments)}
         self._at = start
 
     def _slice(self, symbol: str, first: int, stop: int) -> list[Bar]:
         """Bars `first` to `stop` (not included), counted from the beginning of the past."""
-        ts = range(self.start + (first - self._past) * self._interval, self.start + (stop - self._past) * self._interval, self._interval)
+        begin = self.start + self._offset[symbol]
+        ts = range(begin + (first - self._past) * self._interval, begin + (stop - self._past) * self._interval, self._interval)
         columns: list[list[float]] = self._columns[symbol][:, first:stop].tolist()
         return list(map(_BAR, zip(ts, *columns, repeat(NAN), repeat(NAN), strict=False)))
 
@@ -124,6 +127,11 @@ class SeriesSource:
             stop = min(first + chunk, self._past + self._bars)
             at = self.start + (first - self._past) * self._interval
             for bars in zip(*(self._slice(symbol, first, stop) for symbol in symbols), strict=True):
+                if any(self._offset.values()):
+                    for symbol, bar in zip(symbols, bars, strict=True):
+                        self._at = bar.ts + self._interval
+                        yield Step(self._at, ((symbol, bar),))
+                    continue
                 at += self._interval
                 self._at = at
                 funding: tuple[FundingRate, ...] = ()
@@ -132,13 +140,14 @@ class SeriesSource:
                 yield Step(at, tuple(zip(symbols, bars, strict=True)), (), funding)
 
     def opening(self, symbol: str) -> Quote | None:
-        if self._at >= self.end:
+        row, late = divmod(self._at - self.start - self._offset[symbol], self._interval)
+        if late or row >= self._bars:
             return None
-        price = float(self._columns[symbol][0, (self._at - self.start) // self._interval + self._past])
+        price = float(self._columns[symbol][0, row + self._past])
         return Quote(self._at, price, price, synthetic=True)
 
     def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
-        stop = min(self._past + self._bars, (until - self.start) // self._interval + self._past)
+        stop = min(self._past + self._bars, (until - self.start - self._offset[symbol]) // self._interval + self._past)
         return self._slice(symbol, max(0, stop - bars), stop)
 
     def contract(self, symbol: str) -> Instrument | None:

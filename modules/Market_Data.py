@@ -131,7 +131,7 @@ class MarketData:
         self._leaders: dict[str, str] = {}
         self._bars_seen: dict[AssetClass, int] = dict.fromkeys(AssetClass, 0)
         self._listed: dict[str, Instrument] = {}
-        self._repriced: dict[str, tuple[int, int, tuple[float, float, float]]] = {}
+        self._repriced: dict[str, tuple[int, int, float, tuple[float, float, float]]] = {}
         self.returns = ReturnsBook(risk.correlation_window)
         self.version = 0
         """Grows with whatever can change a mark or a rate."""
@@ -358,10 +358,11 @@ class MarketData:
         if spot is None or at - chain.at > self._risk.chain_age_s_max * 1000.0:
             return None
         known = self._repriced.get(symbol)
-        if known is not None and known[0] == at and known[1] == chain.at:
-            return known[2]
+        # The spot too: one instant has two of them, before its bars are in (the kill switch looks) and after.
+        if known is not None and known[0] == at and known[1] == chain.at and known[2] == spot:
+            return known[3]
         prices = options.reprice(snapshot, chain, spot, at)
-        self._repriced[symbol] = (at, chain.at, prices)
+        self._repriced[symbol] = (at, chain.at, spot, prices)
         return prices
 
     def mark(self, symbol: str, at: int) -> Decimal | None:
@@ -429,13 +430,13 @@ class MarketData:
 
     def watch(self, at: int) -> None:
         """Announce feeds that have gone silent: more than an interval and the policy's lateness since the last close."""
+        patience_ms = 1000.0 * max(self._risk.bar_late_s_max, self._risk.quote_age_s_max) * self._patience
         for symbol, series in self._series.items():
-            if series.bar is None or series.lost or series.instrument.asset_class is AssetClass.FOREX:
+            late_ms = at - series.closed_at - series.interval_ms
+            if late_ms <= patience_ms or series.lost or series.bar is None or series.instrument.asset_class is AssetClass.FOREX:
                 continue  # forex closes for weekends and holidays; its quotes' age speaks for it
-            late_s = (at - series.closed_at - series.interval_ms) / 1000.0
-            if late_s > max(self._risk.bar_late_s_max, self._risk.quote_age_s_max) * self._patience:
-                series.lost = True
-                self._journal.append(FeedLost(at, symbol, f"no closed bar for {late_s:.0f} s past its time"))
+            series.lost = True
+            self._journal.append(FeedLost(at, symbol, f"no closed bar for {late_ms / 1000.0:.0f} s past its time"))
 
 
 def _leads(candidate: Instrument, present: Instrument) -> bool:

@@ -1,53 +1,124 @@
-"""Owns moods and blackout windows. May refuse entries inside a window, and while a series of the calendar is exhausted.
+"""Owns moods, blackout windows and cautions. May refuse entries inside a window, after an extraordinary headline, and while a series of
+the calendar is exhausted.
 
 Alone writes BlackoutOpened and BlackoutClosed. Exits are never its business. Without a news source moods are silent (None), which is
-neutral by rule: mood can only lower a size, so silence is safe.
+neutral by rule: mood can only lower a size, so silence is safe. What it knows at an instant is what had been seen by then: the same
+recording gives the same moods again, bit for bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from modules.domain.events import BlackoutClosed, BlackoutOpened, Fact
 from modules.domain.instrument import AssetClass, Instrument
+from modules.news import cautions, refresh
 from modules.news.calendar import Calendar, Window
+from modules.news.mood import HOUR, Mood, Moods
+from modules.news.sentiment import shipped
+from modules.news.sources import SOURCES
+from modules.runtime.supervise import keep_running
 
 if TYPE_CHECKING:
+    from modules.domain.policies import NewsPolicy
+    from modules.news.cautions import Caution
+    from modules.news.fetch import Feeds, FeedState
+    from modules.news.items import Item
+    from modules.news.releases import Snapshot
+    from modules.news.setup import Setup
     from modules.runtime.clock import Clock
     from modules.store.journal import Journal
 
 log = structlog.get_logger("News_Agent")
 CHECK_S: Final = 30.0
+RECALL_MS: Final = 14 * 24 * HOUR
+"""How much of its store a restarted agent reads again: several times what moods and stories reach back."""
+_SECONDHAND: Final = tuple(source.name for source in SOURCES if source.secondhand)
 
 
 class NewsAgent:
-    def __init__(self, *, journal: Journal, clock: Clock, calendar: Calendar) -> None:
+    """`setup` None = no news at all; with sources: feeds are asked; without: its store is replayed as time passes."""
+
+    def __init__(
+        self, *, journal: Journal, clock: Clock, calendar: Calendar, policy: NewsPolicy | None = None, setup: Setup | None = None
+    ) -> None:
         self._journal = journal
         self._clock = clock
         self.calendar = calendar
+        self._base = calendar
+        self._policy = policy
+        self._store = setup.store if setup is not None else None
         self._open: dict[str, int] = {}
         """Windows announced as open: name -> until."""
         self._warned: set[str] = set()
         self.blackouts_opened = 0
+        self.moods: Moods | None = None
+        self.cautions: list[Caution] = []
+        self._snapshots: list[Snapshot] = []
+        self._changes: set[tuple[str, int | None, int]] = set()
+        self._coming: Iterator[Item] | None = None
+        self._next: Item | None = None
+        self._snapshots_coming: list[Snapshot] = []
+        self.feeds: Feeds | None = None
+        if policy is not None and setup is not None:
+            self.moods = Moods(policy.mood, shipped())
+            if setup.sources:
+                self._wire(setup)
+            else:
+                self._coming = setup.store.items()
+                self._next = next(self._coming, None)
+                self._snapshots_coming = list(setup.store.snapshots())
+
+    def _wire(self, setup: Setup) -> None:
+        """Feeds, and what they had said before we were last stopped."""
+        from modules.news.fetch import Feeds, FeedState  # replays need no network library
+
+        at = self._clock.now()
+        states = {source.name: FeedState(source) for source in setup.sources}
+        self.feeds = Feeds(setup.sources, self._clock, self.take, self.take_snapshot, self._announce, setup.token, states)
+        for item in setup.store.items(at - RECALL_MS):
+            self._consider(item)
+            if item.source in states:
+                states[item.source].remember(item)
+        for snapshot in setup.store.snapshots():
+            self._correct(snapshot, loud=False)
+
+    def adopt(self, policy: NewsPolicy) -> None:
+        """Work by the owner's new windows and numbers from the next decision on."""
+        if self._policy is None:
+            return
+        self._policy = policy
+        self._base = Calendar(self._base.events, policy, self._base.covered_until)
+        self.calendar, _ = refresh.merge(self._base.events, self._base.covered_until, self._snapshots, policy)
+        if self.moods is not None:
+            self.moods.adopt(policy.mood)
+
+    # -- life -----------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        await self._clock.drive(CHECK_S, self.tick)
+        """Watch the calendar as a core task; the feeds beside it may fail and be restarted without end."""
+        if self.feeds is None:
+            await self._clock.drive(CHECK_S, self.tick)
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._clock.drive(CHECK_S, self.tick), name="News_Agent calendar")
+            group.create_task(keep_running("news feeds", self.feeds.run, _announce_restart), name="News_Agent feeds")
 
     def tick(self, at: int) -> None:
-        """Announce windows that opened or closed since the last look."""
-        windows = self.calendar.open_windows(at)
-        if not windows and not self._open:
-            return
-        open_now = {_name(window): window for window in windows}
+        """Announce windows and cautions that opened or closed since the last look."""
+        self._advance(at)
+        self.cautions = [caution for caution in self.cautions if caution.until >= at]
+        open_now = {_name(window): (window.event.at, window.closes, window.classes) for window in self.calendar.open_windows(at)}
+        open_now |= {caution.name: (caution.at, caution.until, caution.classes) for caution in self.cautions if caution.at <= at}
         if open_now.keys() == self._open.keys():
             return
-        for name, window in open_now.items():
+        for name, (scheduled, until, classes) in open_now.items():
             if name not in self._open:
-                classes = tuple(sorted(c.value for c in window.classes))
-                self._journal.append(BlackoutOpened(at, name, window.event.at, window.closes, classes))
+                self._journal.append(BlackoutOpened(at, name, scheduled, until, tuple(sorted(c.value for c in classes))))
         for name in [name for name in self._open if name not in open_now]:
             self._journal.append(BlackoutClosed(at, name))
 
@@ -58,13 +129,73 @@ class NewsAgent:
         elif isinstance(fact, BlackoutClosed):
             self._open.pop(fact.event, None)
 
+    # -- what comes in ---------------------------------------------------------------------------------------------------
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Headlines first seen now, in order: on record first, then in the moods."""
+        if self._store is not None and self._coming is None:
+            self._store.add(items)
+        for item in items:
+            self._consider(item)
+
+    def _consider(self, item: Item) -> None:
+        if self.moods is None or self._policy is None:
+            return
+        story = self.moods.take(item)
+        if story is None or any(caution.headline == story.title for caution in self.cautions):
+            return
+        found = cautions.caution(story, max(story.began, story.seen - HOUR), self._policy.cautions, _SECONDHAND)
+        if found is not None and found.until >= item.first_seen:
+            self.cautions.append(found)
+            log.error("extraordinary headline: entries closed", action="event_pause", reason=found.name, until=found.until,
+                      assets=sorted(found.assets))
+
+    def take_snapshot(self, snapshot: Snapshot) -> None:
+        """What a calendar feed says now; kept if it is not what it said before."""
+        last = next((old for old in reversed(self._snapshots) if old.source == snapshot.source), None)
+        if last is not None and (last.events, last.first, last.last) == (snapshot.events, snapshot.first, snapshot.last):
+            return
+        if self._store is not None and self._coming is None:
+            self._store.add_snapshot(snapshot)
+        self._correct(snapshot, loud=True)
+
+    def _correct(self, snapshot: Snapshot, *, loud: bool) -> None:
+        if self._policy is None:
+            return
+        self._snapshots.append(snapshot)
+        self.calendar, changes = refresh.merge(self._base.events, self._base.covered_until, self._snapshots, self._policy)
+        for change in changes:
+            if loud and change.name not in self._changes:
+                log.warning("macro calendar changed", action="calendar_change", event=f"{change.kind} {change.title}", before=change.before,
+                            after=change.after, source=change.source)
+            self._changes.add(change.name)
+        self._warned = {kind for kind in self._warned if self.calendar.covered_until.get(kind) == self._base.covered_until.get(kind)}
+
+    def _advance(self, at: int) -> None:
+        """In a replay: take what had been seen by `at`, in the recorded order."""
+        while self._snapshots_coming and self._snapshots_coming[0].fetched <= at:
+            self._correct(self._snapshots_coming.pop(0), loud=False)
+        if self._coming is None:
+            return
+        while self._next is not None and self._next.first_seen <= at:
+            self._consider(self._next)
+            self._next = next(self._coming, None)
+
+    def _announce(self, state: FeedState, at: int) -> None:
+        if self._store is not None:
+            self._store.set_feed(state.source.name, state.state, state.reason, at, state.good_at, state.items)
+
     # -- what decisions ask ----------------------------------------------------------------------------------------------
 
     def blackout(self, asset_class: AssetClass, currencies: Sequence[str], at: int) -> tuple[str, int | None]:
-        """(name, until) of an open window that closes this class's entries, ("", None) without one."""
+        """(name, until) of an open window or caution that closes this class's entries, ("", None) without one."""
+        self._advance(at)
         for window in self.calendar.open_windows(at):
             if window.covers(asset_class, currencies):
                 return _name(window), window.closes
+        for caution in self.cautions:
+            if caution.at <= at <= caution.until and caution.covers(asset_class, currencies):
+                return caution.name, caution.until
         return "", None
 
     def calendar_ok(self, asset_class: AssetClass, at: int) -> bool:
@@ -77,8 +208,20 @@ class NewsAgent:
 
     def mood(self, instrument: Instrument, at: int) -> float | None:
         """-1..1, None while nothing was heard about it."""
-        return None
+        found = self.mood_of(instrument, at)
+        return None if found is None else found.value
+
+    def mood_of(self, instrument: Instrument, at: int) -> Mood | None:
+        """The mood with the headlines behind it."""
+        if self.moods is None:
+            return None
+        self._advance(at)
+        return self.moods.of(instrument, at)
 
 
 def _name(window: Window) -> str:
     return f"{window.event.kind} {window.event.title}"
+
+
+def _announce_restart(name: str, error: BaseException, pause_s: float) -> None:
+    log.error("peripheral task failed; it is started again", action="restart", task=name, reason=repr(error), pause_s=pause_s)

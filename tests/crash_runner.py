@@ -10,7 +10,10 @@ daemon until the market ends, or dies at FAILPOINT on the way:
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import math
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +28,8 @@ import structlog
 import main
 from modules.domain.events import Fact
 from modules.domain.instrument import AssetClass
-from modules.domain.order import Fate, Order, OrderState, Purpose
+from modules.domain.order import Fate, Order, Purpose
 from modules.domain.policies import Policies
-from modules.domain.settings import DEMO_WALLETS
 from modules.domain.signal import Intent, Structure
 from modules.news.calendar import Calendar
 from modules.runtime import failpoint
@@ -103,12 +105,15 @@ class Market24(DemoMarket):
     """The demo market of some hours, with a deposit and a withdrawal early enough for a short test."""
 
     def __init__(self, hours: float, seed: int = SEED) -> None:
-        super().__init__(seed, 1 + int(hours // 24))
-        self._until = self.start + int(hours * HOUR_MS)
+        super().__init__(seed, max(1, math.ceil(hours / 24)))
+        self.stop_after(hours)
         self.transfers = {
             self.start + 2 * HOUR_MS: (AssetClass.SPOT, Decimal(600)),
             self.start + 5 * HOUR_MS: (AssetClass.FOREX, Decimal(-2500)),
         }
+
+    def stop_after(self, hours: float) -> None:
+        self._until = self.start + int(hours * HOUR_MS)
 
     def resume(self, at: int) -> Iterator[Step]:
         return self._with_transfers(super().resume(at))
@@ -124,9 +129,19 @@ class Market24(DemoMarket):
 
 
 @cache
+def whole_market() -> Market24:
+    """The longest one, its days made: forked processes inherit it."""
+    made = Market24(24)
+    made.history("BTC/USDT", made.end, 1)
+    return made
+
+
+@cache
 def market(hours: float) -> Market24:
-    """One per process: it remembers the days it has made."""
-    return Market24(hours)
+    """The first `hours` (24 at most) of it. They share its days."""
+    part = copy.copy(whole_market())
+    part.stop_after(hours)
+    return part
 
 
 # -- a venue that keeps a log of what reached it ----------------------------------------------------------------------------
@@ -236,7 +251,7 @@ def report(life: Life) -> dict[str, object]:
 def unprotected(life: Life) -> list[str]:
     """Open trades that should have a stop at the venue for exactly what they hold, and have none, too many, or no exit under way."""
     daemon = life.daemon
-    resting = {r.client_order_id: r for r in life.venue._desk.orders.values() for r in (r.report(),) if r.state is OrderState.ACCEPTED}
+    resting = {working.order.client_order_id for working in life.venue._desk.orders.values() if working.works}
     found = []
     for trade_id, trade in daemon.executor.trades.items():
         held = daemon.portfolio.positions.get(trade.opened.symbol)
@@ -272,7 +287,8 @@ def orders_of(daemon: main.Daemon) -> dict[str, tuple[str, Decimal]]:
 
 
 def trades_of(daemon: main.Daemon) -> dict[str, tuple[str, str, bool, str]]:
-    return {key: (trade.opened.symbol, str(trade.exit_reason), trade.filled, str(trade.stop)) for key, trade in daemon.executor.trades.items()}
+    trades = daemon.executor.trades
+    return {key: (trade.opened.symbol, str(trade.exit_reason), trade.filled, str(trade.stop)) for key, trade in trades.items()}
 
 
 # -- as a process --------------------------------------------------------------------------------------------------------------
@@ -285,6 +301,10 @@ def run_once(folder: str, hours: float, specification: str = "") -> None:
     document = report(life)
     (Path(folder) / "report.json").write_text(json.dumps(document, default=str))
     life.close()
+
+
+if multiprocessing.current_process().name == "forkserver" or "multiprocessing.forkserver" in " ".join(sys.argv):
+    whole_market()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ BY = "cli:tester"
 class StillClock:
     """It is always the builders' noon."""
 
+    speed = 1.0
+
     def now(self) -> int:
         return AT
 
@@ -129,7 +131,8 @@ def test_an_unknown_command_class_or_trade_is_not_found_and_leaves_no_trace() ->
     before = daemon.journal.head
     with pytest.raises(NotFound, match="did you mean pause"):
         daemon.desk.handle("puase", {}, BY)
-    for command, arguments in (("pause", {"asset_class": "BONDS"}), ("forceexit", {"subject": "t-unknown"}), ("explain", {"subject": "d0"})):
+    unknown = (("pause", {"asset_class": "BONDS"}), ("forceexit", {"subject": "t-unknown"}), ("explain", {"subject": "d0"}))
+    for command, arguments in unknown:
         with pytest.raises(NotFound):
             daemon.desk.handle(command, arguments, BY)
     assert daemon.journal.head == before

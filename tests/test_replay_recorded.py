@@ -23,7 +23,6 @@ from modules.backtest.recorded import ENDED_AFTER_MS, RecordedSource
 from modules.domain import sessions
 from modules.domain.decision import Decision, Outcome, Rule
 from modules.domain.events import Fact, ForeignFill, OrderIntended
-
 from modules.domain.instrument import AssetClass, Side
 from modules.domain.market import Bar
 from modules.domain.money import ZERO, book
@@ -43,6 +42,9 @@ MINUTE = 60_000
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 LATENCY = POLICIES.costs.latency_ms
+TIRELESS = POLICIES.model_copy(update={"risk": POLICIES.risk.model_copy(update={
+    "cooldown_losses": 0, "cooldown_stop_outs": 0, "correlated_others_max": 9, "quote_volume_24h_min": ZERO})})
+"""Without the rules that would rest or ration a strategy that wants to trade all the time."""
 F = TypeVar("F", bound=Fact)
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared recordings are absent")
 
@@ -191,13 +193,13 @@ def test_the_wick_moves_no_mark_and_is_refused_by_nobody(play: Play) -> None:
 def test_on_the_frozen_feed_of_2023_03_24_nothing_is_entered_and_in_the_hole_after_it_nothing_fills(play: Play) -> None:
     hole = (at("2023-03-24 12:40"), at("2023-03-24 14:00"))
     run = play(["crypto_spot/binance_BTCUSDT_5m*", "crypto_spot/binance_ETHUSDT_5m*", "crypto_spot/binance_XRPUSDT_5m*"],
-               [wanting(SPOT, on=2, off=1)], "2023-03-24 08:00", "2023-03-24 18:00")
-    assert len(run.fills) > 50
+               [wanting(SPOT, on=4, off=1)], "2023-03-24 08:00", "2023-03-24 18:00", policies=TIRELESS)
+    assert len(run.fills) > 100
     frozen = [d for d in run.decisions if at("2023-03-24 12:00") <= d.at <= hole[0]]
     assert frozen
     for decision in frozen:  # six bars of 11:30..11:55 without a trade: from 12:00 on the feed counts as frozen
         assert decision.outcome is Outcome.DENIED and Rule.FEED_FROZEN in failed(decision), decision
-    assert not any(Rule.FEED_FROZEN in failed(d) for d in run.decisions if d.at < at("2023-03-24 11:55") or d.at > hole[1])
+    assert not any(Rule.FEED_FROZEN in failed(d) for d in run.decisions if d.at < at("2023-03-24 12:00") or d.at > hole[1])
     assert not [fill for fill in run.fills if hole[0] < fill.at < hole[1]]
     # Without volume nobody sells to us: what was bought before the freeze is held until the market is back.
     assert not [fill for fill in run.fills if at("2023-03-24 11:35") < fill.at < hole[1]]
@@ -207,12 +209,12 @@ def test_on_the_frozen_feed_of_2023_03_24_nothing_is_entered_and_in_the_hole_aft
 @needs_shared
 def test_every_fill_lies_in_a_bar_that_exists_and_inside_its_prices(play: Play) -> None:
     restless = wanting(SPOT, PERP, FOREX, on=3, off=1, stop=0.004, target=0.006, turn=True)
-    patterns = ["crypto_spot/coinbase_*_1m_bidask*", "crypto_spot/binance_BTCUSDT_5m*", "crypto_spot/binance_LINKUSDT_1h*",
-                "forex/*_1m_bidask*"]
     fills = 0
-    for first, last in (("2012-02-06", "2012-02-14"), ("2014-05-08", "2014-05-16"), ("2018-02-01", "2018-04-07"),
-                        ("2023-03-24", "2023-03-25")):
-        run = play(patterns, [restless], first, last)
+    for first, last, patterns in (("2012-02-07", "2012-02-07 12:00", ["forex/fxcm_GBPUSD_1m*", "forex/fxcm_EURUSD_1h*", "macro/oecd*"]),
+                                  ("2014-05-13", "2014-05-13 12:00", ["forex/oanda_*1m_bidask*", "macro/oecd*"]),
+                                  ("2018-04-05", "2018-04-05 08:00", ["crypto_spot/coinbase_*_1m_bidask*"]),
+                                  ("2018-02-05", "2018-02-12", ["crypto_spot/binance_[BEL]*USDT_1h*"])):
+        run = play(patterns, [restless], first, last, policies=TIRELESS)
         orders = {fact.order.client_order_id: fact.order for fact in run.facts(OrderIntended)}
         books = {i.symbol: (run.bars(i.symbol), run.source.intervals_ms[i.symbol], i) for i in run.source.instruments}
         for fill in run.fills:
@@ -221,7 +223,9 @@ def test_every_fill_lies_in_a_bar_that_exists_and_inside_its_prices(play: Play) 
             model = POLICIES.costs.of(instrument.asset_class)
             off = (model.half_spread_bp + model.slippage_bp + model.stop_slippage_bp + model.impact_bp) / 1e4
             if order is not None and order.kind is OrderKind.MARKET:  # at an opening, after the latency
-                bar = bars[fill.at - LATENCY]
+                opened = fill.at - fill.at % interval
+                assert LATENCY <= fill.at - opened <= 4 * LATENCY  # a reversal's opening follows its close
+                bar = bars[opened]
                 low = high = bar.open
             else:  # in the range of a bar that has just closed, or at its close by the venue
                 bar = bars[fill.at - interval]
@@ -230,7 +234,7 @@ def test_every_fill_lies_in_a_bar_that_exists_and_inside_its_prices(play: Play) 
             wide = max(2.0 * abs(bar.ask - bar.bid) / bar.close, 0.002) if bar.ask == bar.ask else 0.0
             assert low * (1 - off - wide) <= float(fill.price) <= high * (1 + off + wide), fill
             fills += 1
-    assert fills > 1000
+    assert fills > 500
 
 
 # -- a universe ------------------------------------------------------------------------------------------------------------------
@@ -264,10 +268,10 @@ def test_273_of_the_379_pairs_trade_less_than_five_million_a_day_and_are_denied_
 
 @needs_shared
 def test_a_crossed_close_is_no_quote_so_nothing_is_entered_on_it(play: Play) -> None:
-    run = play(["forex/fxcm_EURUSD_1h*", "macro/oecd*"], [wanting(FOREX, on=1, off=1)], "2010-03-01", "2010-04-01")
+    run = play(["forex/fxcm_EURUSD_1h*", "macro/oecd*"], [wanting(FOREX, on=1, off=1)], "2010-03-01", "2010-03-20")
     crossed = {ts + HOUR for ts, bar in run.bars("EUR/USD").items() if bar.ask < bar.bid}
     on_crossed = [d for d in run.decisions if d.at in crossed]
-    assert len(on_crossed) >= 10
+    assert len(on_crossed) >= 5
     for decision in on_crossed:
         (age,) = [check for check in decision.checks if check.rule is Rule.QUOTE_STALE]
         assert decision.outcome is Outcome.DENIED and age.measured is not None and age.measured >= 3600
@@ -277,14 +281,13 @@ def test_a_crossed_close_is_no_quote_so_nothing_is_entered_on_it(play: Play) -> 
 @needs_shared
 def test_forex_is_flat_over_weekends_christmas_and_new_year_and_fills_only_while_it_is_open(play: Play) -> None:
     restless = wanting(FOREX, on=30, off=2, stop=0.03)
-    run = play(["forex/oanda_EURUSD_1h*", "forex/oanda_NZDUSD_1h*", "forex/mt5_GBPUSD*", "macro/oecd*"], [restless],
-               "2014-10-01", "2015-03-01")
-    assert len(run.trades) > 100
+    run = play(["forex/oanda_EURUSD_1h*", "forex/mt5_GBPUSD*", "macro/oecd*"], [restless], "2014-11-15", "2015-01-20")
+    assert len(run.trades) > 50
     for trade in run.trades:
         assert trade.closed_at <= sessions.next_close(trade.opened_at), trade
         assert trade.exit_reason in (ExitReason.EXIT_SIGNAL, ExitReason.TIME_EXIT, ExitReason.STOP_LOSS)
     assert all(sessions.forex_open(fill.at) for fill in run.fills)
-    assert sum(trade.exit_reason is ExitReason.TIME_EXIT for trade in run.trades) > 20
+    assert sum(trade.exit_reason is ExitReason.TIME_EXIT for trade in run.trades) > 10
 
 
 @needs_shared
@@ -342,7 +345,7 @@ def test_funding_is_charged_at_each_recorded_settlement_at_its_rate_on_the_recor
 
 @needs_shared
 def test_a_recording_that_ends_takes_no_position_with_it(play: Play) -> None:
-    forever = wanting(SPOT, PERP, since=at("2019-10-11"), off=0, stop=0.5)
+    forever = wanting(SPOT, PERP, since=at("2019-10-11"), off=0, stop=0.35)
     run = play(["crypto_spot/coinbase_BTCUSD_1h*", "crypto_spot/binance_ETHUSDT_1h*", "crypto_perp/binance_BTCUSDT-PERP_1h.*",
                 "crypto_perp/binance_BTCUSDT-PERP_funding.*"], [forever], "2019-10-10", "2019-12-01")
     last = max(run.bars("BTC/USD"))
@@ -356,12 +359,21 @@ def test_a_recording_that_ends_takes_no_position_with_it(play: Play) -> None:
 
 
 @needs_shared
-def test_only_a_week_without_bars_ends_a_recording(play: Play) -> None:
-    run = play(["crypto_perp/binance_BTCUSDT-PERP_1h*", "crypto_spot/binance_BTCUSDT_1h*"], [], "2018-02-01", "2026-02-01")
-    ended = {(symbol, step.at) for step in run.source.steps() for symbol in step.ended}
-    assert ended == {("BTC/USDT:USDT", at("2025-01-01")), ("BTC/USDT", at("2025-01-01"))}
-    holes = [b - a for a, b in pairwise(sorted(run.bars("BTC/USDT")))]
-    assert DAY < max(holes) < ENDED_AFTER_MS
+def test_only_a_week_without_bars_ends_a_recording(tmp_path: Path) -> None:
+    for path in SHARED.glob("crypto_perp/binance_[BEA]*"):
+        (tmp_path / path.name).symlink_to(path)
+    source = RecordedSource(tmp_path, [PERP], (at("2018-02-01"), at("2026-02-01")), costs=POLICIES.costs, timeframe="1h")
+    ended = {(symbol, step.at) for step in source.steps() for symbol in step.ended}
+    assert ended == {(symbol, at("2025-01-01")) for symbol in ("BTC/USDT:USDT", "ETH/USDT:USDT", "ADA/USDT:USDT")}  # BTC and ETH begin anew
+
+
+@needs_shared
+def test_the_longest_outage_on_record_is_no_end(tmp_path: Path) -> None:
+    (tmp_path / "binance_BTCUSDT_1h.parquet").symlink_to(SHARED / "crypto_spot" / "binance_BTCUSDT_1h.parquet")
+    source = RecordedSource(tmp_path, None, (at("2018-02-01"), at("2018-03-01")), costs=POLICIES.costs)
+    opens = [bar.ts for step in source.steps() for _, bar in step.bars]
+    assert DAY < max(b - a for a, b in pairwise(opens)) < ENDED_AFTER_MS
+    assert not any(step.ended for step in source.steps())
 
 
 @needs_shared
@@ -417,11 +429,11 @@ def test_deribit_options_are_bought_and_settled_in_dollars_from_premiums_in_coin
 
 
 @needs_shared
-def test_the_shipped_strategies_replay_a_stormy_year_without_flooding_the_journal(play: Play) -> None:
+def test_the_shipped_strategies_replay_the_crash_of_2020_without_flooding_the_journal(play: Play) -> None:
     run = play(["crypto_spot/binance_[BEL]*USDT_1h*", "crypto_perp/*PERP_1h.*", "crypto_perp/*PERP_1h_mark.*", "crypto_perp/*funding.*"],
-               list(all_strategies().values()), "2020-01-01", "2020-07-01", wallet="10000")
+               list(all_strategies().values()), "2020-02-15", "2020-04-15", wallet="10000")
     trades = len(run.trades)
-    assert trades > 20
+    assert trades > 10
     orders = run.facts(OrderIntended)
     assert len(orders) < 8 * trades + 50  # entry, stop, target, exit and a few retries
     entries = {fact.order.trade_id: fact.order for fact in orders if fact.order.purpose is Purpose.ENTRY}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,19 @@ from modules.store.journal import Journal
 from modules.venues.demo_market import DemoMarket
 from modules.venues.paper_restore import remember, restore, resumed
 from modules.venues.paper_venue import PaperVenue
+from modules.venues.protocol import Step
 from tests.builders import make_fill, make_instrument, make_order, shipped_policies
-from tests.crash_runner import CASH, HOUR_MS, Life, live, market, policies, report
+from tests.crash_runner import CASH, HOUR_MS, Life, live, market, policies, report, unprotected
 
 D = Decimal
-HOURS = 8
+HOURS = 6
 CURRENCIES = {AssetClass.SPOT: "USDT", AssetClass.PERP: "USDT", AssetClass.OPTION: "USDT", AssetClass.FOREX: "USD"}
+
+
+@cache
+def demo() -> DemoMarket:
+    """One for all tests that only look at it: a market remembers the days it has made."""
+    return DemoMarket(3, 1)
 
 
 def fresh_venue(source: Any, wallets: dict[AssetClass, Decimal] = CASH, clock: Any = None) -> PaperVenue:
@@ -55,14 +64,14 @@ def picture(venue: PaperVenue) -> dict[str, Any]:
         "cash": {c: book.cash for c, book in desk.books.items()},
         "coins": {c: {k: v for k, v in book.coins.items() if v} for c, book in desk.books.items()},
         "bought": {c: dict(book.bought) for c, book in desk.books.items()},
-        "holdings": {s: (h.quantity, h.value, h.worth, h.margin, h.strike_rate) for b in desk.books.values() for s, h in b.holdings.items()},
+        "holdings": {symbol: (held.quantity, held.value, held.worth, held.margin, held.strike_rate)
+                     for book in desk.books.values() for symbol, held in book.holdings.items()},
         "free": {c: book.free for c, book in desk.books.items()},
         "orders": {k: (w.state, w.filled, w.venue_id, w.order, w.submitted_at, w.eligible_at) for k, w in desk.orders.items()},
         "resting": {s: [w.order.client_order_id for w in series.orders] for s, series in venue._prices.series.items() if series.orders},
         "fills": [seen.fill for seen in desk.fills],
-        "held": desk.held,
+        "held": set(desk.held),
         "liquidation": {s: series.liquidation for s, series in venue._prices.series.items() if series.liquidation},
-        "expiry": desk._next_expiry,
         "rollover": desk._rollover,
     }
 
@@ -124,44 +133,69 @@ def test_reading_the_journal_back_twice_gives_the_same_venue(watched: tuple[Life
 # -- the daemon ---------------------------------------------------------------------------------------------------------------
 
 
-def restarted(folder: Path, hours: float, stops: list[float], **options: Any) -> list[Life]:
-    """One life after another on one journal: stopped after each of `stops` hours, the last runs to the end."""
-    source = market(hours)
-    lives = [live(folder, source, until=source.start + int(stop * HOUR_MS), **options) for stop in stops]
-    return [*lives, live(folder, source, **options)]
+STOPS = (1.3, 1.99, 2.0, 2.4, 5.0)
+"""Hours after which the daemon is stopped; scripted transfers fall due at 2 and at 5."""
 
 
-def test_after_a_restart_books_and_venue_agree_and_every_open_trade_has_its_stop(tmp_path: Path) -> None:
-    stands: list[tuple[int, list[str], int]] = []
+@dataclass
+class Interrupted:
+    """A run in six lives on one journal, and what each found when it had started: (differences, trades open, unprotected ones)."""
+
+    lives: list[Life]
+    stands: list[tuple[int, int, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    folder, source = tmp_path_factory.mktemp("interrupted"), market(HOURS)
+    stands: list[tuple[int, int, list[str]]] = []
 
     def look(life: Life) -> None:
-        stands.append((life.differences_at_start, report(life)["unprotected"], len(life.daemon.executor.trades)))  # type: ignore[arg-type]
+        stands.append((life.differences_at_start, len(life.daemon.executor.trades), unprotected(life)))
 
-    lives = restarted(tmp_path, HOURS, [1.3, 2.7, 4.1, 6.6], on_started=look)
-    assert [stand[0] for stand in stands] == [0] * 5
-    assert sum(stand[2] for stand in stands) > 5, "the restarts found nothing open: this proves nothing"
-    assert not any(stand[1] for stand in stands[1:])
-    for life in lives:
-        document = report(life)
-        assert document["differences"] == 0 and document["unprotected"] == [] and document["in_doubt"] == 0
-        assert document["replayed"] == [] and document["quarantined"] == []
-    assert len(lives[-1].daemon.portfolio.closed) > len(lives[0].daemon.portfolio.closed) > 0
+    ends = [source.start + int(stop * HOUR_MS) for stop in STOPS]
+    return Interrupted([live(folder, source, until=until, on_started=look) for until in (*ends, None)], stands)
 
 
-def test_trading_goes_on_after_a_restart_and_no_fill_is_taken_for_a_repeat(tmp_path: Path) -> None:
-    lives = restarted(tmp_path, HOURS, [3.0])
-    facts = [fact for _, fact in lives[-1].journal.facts()]
-    fills = [fact.fill for fact in facts if isinstance(fact, Filled)]
-    again = [fill for fill in fills if fill.at > market(HOURS).start + int(3.1 * HOUR_MS)]
-    assert len(again) > 20
+def test_after_a_restart_books_and_venue_agree_and_every_open_trade_has_its_stop(interrupted: Interrupted) -> None:
+    assert [differences for differences, _, _ in interrupted.stands] == [0] * 6
+    assert sum(trades for _, trades, _ in interrupted.stands) > 5, "the restarts found nothing open: this proves nothing"
+    assert [missing for _, _, missing in interrupted.stands] == [[]] * 6
+    for life in interrupted.lives:
+        assert life.differences == 0 and unprotected(life) == [] and not life.daemon.executor.in_doubt
+        assert life.daemon.strategies.quarantined == []
+
+
+def test_the_last_of_many_lives_is_what_its_journal_says(interrupted: Interrupted) -> None:
+    last = interrupted.lives[-1]
+    assert report(last)["replayed"] == []
+    for asset_class in AssetClass:
+        ledger = last.daemon.portfolio.ledger(asset_class)
+        assert last.daemon.portfolio.wallet_cash(asset_class) == last.venue.books[asset_class].cash
+        assert ledger.net == ledger.gross - ledger.fees + ledger.funding
+
+
+def test_trading_goes_on_after_a_restart_and_no_fill_is_taken_for_a_repeat(interrupted: Interrupted) -> None:
+    last = interrupted.lives[-1]
+    fills = [fact.fill for _, fact in last.journal.facts() if isinstance(fact, Filled)]
+    for begin, end in itertools.pairwise((*STOPS[2:], HOURS)):
+        since, until = (market(HOURS).start + int(hour * HOUR_MS) for hour in (begin, end))
+        assert sum(since < fill.at < until for fill in fills) > 5
     assert len({(fill.symbol, fill.venue_trade_id) for fill in fills}) == len(fills)
-    assert {seen.fill for seen in lives[-1].venue._desk.fills} == set(fills), "the venue filled what the daemon did not book"
+    assert {seen.fill for seen in last.venue._desk.fills} == set(fills), "the venue filled what the daemon did not book"
 
 
-def test_transfers_of_the_script_are_made_once_however_often_the_daemon_restarts(tmp_path: Path) -> None:
-    lives = restarted(tmp_path, HOURS, [1.99, 2.0, 2.01, 4.99, 5.0])
-    booked = [fact for _, fact in lives[-1].journal.facts() if isinstance(fact, TransferSeen) and fact.venue_ref.startswith("transfer")]
-    assert [(fact.asset_class, fact.amount) for fact in booked] == [(AssetClass.SPOT, D(600)), (AssetClass.FOREX, D(-2500))]
+def test_transfers_of_the_script_are_made_once_however_often_the_daemon_restarts(interrupted: Interrupted) -> None:
+    facts = [fact for _, fact in interrupted.lives[-1].journal.facts() if isinstance(fact, TransferSeen)]
+    assert [(fact.asset_class, fact.amount) for fact in facts if fact.venue_ref.startswith("transfer")] == [
+        (AssetClass.SPOT, D(600)), (AssetClass.FOREX, D(-2500))]
+
+
+def test_market_time_goes_on_from_where_it_stopped(interrupted: Interrupted) -> None:
+    at = [fact.at for _, fact in interrupted.lives[-1].journal.facts()]
+    assert max(later - sooner for sooner, later in itertools.pairwise(at)) < HOUR_MS
+    # Nothing is told late by more than the step the clock stood in.
+    assert min(later - sooner for sooner, later in itertools.pairwise(at)) >= -300_000
 
 
 def test_a_transfer_that_the_crash_swallowed_is_made_at_the_restart(tmp_path: Path) -> None:
@@ -175,14 +209,6 @@ def test_a_transfer_that_the_crash_swallowed_is_made_at_the_restart(tmp_path: Pa
     whole = fresh_venue(market(HOURS))
     restore(whole, facts)
     assert venue._desk.books[AssetClass.SPOT].cash == whole._desk.books[AssetClass.SPOT].cash
-
-
-def test_market_time_goes_on_from_where_it_stopped(tmp_path: Path) -> None:
-    lives = restarted(tmp_path, HOURS, [3.0])
-    at = [fact.at for _, fact in lives[-1].journal.facts()]
-    assert max(b - a for a, b in zip(at, at[1:], strict=False)) < HOUR_MS
-    # Nothing is told late by more than the step the clock stood in.
-    assert min(b - a for a, b in zip(at, at[1:], strict=False)) >= -300_000
 
 
 def test_halts_pauses_and_baselines_survive(tmp_path: Path) -> None:
@@ -214,14 +240,16 @@ def test_an_exit_that_was_wished_before_the_stop_is_carried_out_after_it(tmp_pat
     def close_all(life: Life, at: int) -> None:
         if at == source.start + 3 * HOUR_MS and life.daemon.executor.trades:
             # The wish is on record; the process ends before the market opens again.
-            for trade_id in list(life.daemon.executor.trades):
+            for trade_id, trade in list(life.daemon.executor.trades.items()):
                 life.daemon.executor.request_exit(trade_id, ExitReason.FORCE_EXIT, at)
-                wished.append(trade_id)
+                if trade.filled:
+                    wished.append(trade_id)
 
     live(tmp_path, source, until=source.start + 3 * HOUR_MS, hook=close_all)
-    after = live(tmp_path, source)
+    after = live(tmp_path, source, until=source.start + 4 * HOUR_MS)
     closed = {trade.trade_id for trade in after.daemon.portfolio.closed}
     assert wished and set(wished) <= closed
+    assert not set(wished) & set(after.daemon.executor.trades)
 
 
 def test_a_journal_of_nothing_but_a_start_starts_the_market_at_its_beginning(tmp_path: Path) -> None:
@@ -230,27 +258,22 @@ def test_a_journal_of_nothing_but_a_start_starts_the_market_at_its_beginning(tmp
     live(tmp_path, source, until=source.start)
     with Journal(tmp_path / "journal.sqlite", read_only=True) as journal:
         assert main.resume_at(journal) == source.start
-    assert report(live(tmp_path, source))["differences"] == 0
-
-
-def test_every_class_adds_up_after_many_restarts(tmp_path: Path) -> None:
-    last = restarted(tmp_path, 5, [0.5 * n for n in range(1, 10)])[-1]
-    wallet = {c: book for c, book in last.venue.books.items()}
-    for asset_class in AssetClass:
-        ledger = last.daemon.portfolio.ledger(asset_class)
-        assert last.daemon.portfolio.wallet_cash(asset_class) == wallet[asset_class].cash
-        assert ledger.net == ledger.gross - ledger.fees + ledger.funding
-    assert report(last)["replayed"] == []
+    assert report(live(tmp_path, source, until=source.start + HOUR_MS))["differences"] == 0
 
 
 # -- a source that can be entered in the middle ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hours", [0, 0.01, 1, 7.99, 8, 21.04, 24])
+@cache
+def whole_day() -> list[Step]:
+    return list(demo().steps())
+
+
+@pytest.mark.parametrize("hours", [0, 0.01, 8, 21.04, 24])
 def test_the_demo_market_entered_in_the_middle_goes_on_as_if_it_had_been_watched(hours: float) -> None:
-    whole = list(DemoMarket(3, 1).steps())
+    whole = whole_day()
     at = whole[0].at + int(hours * HOUR_MS)
-    known, rest = resumed(DemoMarket(3, 1), at)
+    known, rest = resumed(demo(), at)
     index = max(i for i, one in enumerate(whole) if one.at <= at)
     assert known.at == whole[index].at and known.bars == ()
     assert repr(list(rest)) == repr(whole[index + 1:])
@@ -271,8 +294,8 @@ def test_a_source_that_cannot_be_entered_is_walked_through_and_knows_the_same() 
         def steps(self) -> Iterator[Any]:
             return self._market.steps()
 
-    at = DemoMarket(3, 1).start + 5 * HOUR_MS + 1
-    known, rest = resumed(DemoMarket(3, 1), at)
+    at = demo().start + 5 * HOUR_MS + 1
+    known, rest = resumed(demo(), at)
     walked, following = resumed(Walked(), at)  # type: ignore[arg-type]
     assert walked.at == known.at and repr(next(following)) == repr(next(rest))
     assert repr(sorted(walked.chains)) == repr(sorted(known.chains)) and sorted(walked.marks) == sorted(known.marks)
@@ -284,11 +307,11 @@ def test_a_source_that_cannot_be_entered_is_walked_through_and_knows_the_same() 
 
 BTC = replace(make_instrument(AssetClass.SPOT), venue="demo")
 PERP = replace(make_instrument(AssetClass.PERP), venue="demo", leverage_max=D(20))
-AT = DemoMarket(3, 1).start + HOUR_MS
+AT = demo().start + HOUR_MS
 
 
 def story(*facts: Fact) -> PaperVenue:
-    venue = fresh_venue(DemoMarket(3, 1), {AssetClass.SPOT: D(1), AssetClass.PERP: D(1000)})
+    venue = fresh_venue(demo(), {AssetClass.SPOT: D(1), AssetClass.PERP: D(1000)})
     restore(venue, [TransferSeen(AT, AssetClass.SPOT, D(5000), D(0), "opening SPOT"), *facts])
     return venue
 
@@ -375,7 +398,7 @@ def test_a_difference_that_was_booked_is_what_the_wallet_was() -> None:
 
 
 def test_an_option_that_expired_is_gone_and_its_value_is_cash() -> None:
-    source = DemoMarket(3, 1)
+    source = demo()
     known, _ = resumed(source, AT)
     quote = known.chains[0].quotes[0]
     call = source.contract(quote.symbol)
@@ -383,8 +406,8 @@ def test_an_option_that_expired_is_gone_and_its_value_is_cash() -> None:
     order = make_order(call, at=AT, quantity=D("0.10"), expires_at=None)
     fill = make_fill(order, quantity=D("0.10"), price=D(500), venue="demo", venue_trade_id="T2", fee=D("0.5"))
     wallets = {AssetClass.OPTION: D(1000)}
-    facts = [InstrumentListed(AT, call), OrderIntended(AT, order), OrderSent(AT, order.client_order_id),
-             OrderAccepted(AT, order.client_order_id, "P1"), Filled(AT, fill, True)]
+    facts: list[Fact] = [InstrumentListed(AT, call), OrderIntended(AT, order), OrderSent(AT, order.client_order_id),
+                         OrderAccepted(AT, order.client_order_id, "P1"), Filled(AT, fill, True)]
     held = fresh_venue(source, wallets)
     restore(held, facts)
     assert held._desk.books[AssetClass.OPTION].holdings[call.symbol].quantity == D("0.10") and held._desk._next_expiry == call.expiry
@@ -409,7 +432,7 @@ def test_money_of_a_class_without_a_wallet_is_refused_and_the_class_named() -> N
 
 
 def test_the_past_cannot_be_given_to_a_market_that_has_begun() -> None:
-    venue = fresh_venue(DemoMarket(3, 1))
+    venue = fresh_venue(demo())
     restore(venue, [TransferSeen(AT, AssetClass.SPOT, D(5000), D(0), "opening SPOT")])
     with pytest.raises(RuntimeError, match="begun"):
         restore(venue, [])
@@ -433,7 +456,7 @@ def test_facts_of_another_venue_are_none_of_its_business() -> None:
 async def test_in_real_time_a_held_position_can_be_closed_right_after_a_restart(tmp_path: Path) -> None:
     entry = make_order(PERP, at=AT, quantity=D("0.0100"), expires_at=None)
     fill = make_fill(entry, venue="demo", venue_trade_id="T2", fee=D("0.1"))
-    source = DemoMarket(3, 1)
+    source = demo()
     venue = fresh_venue(source, {AssetClass.PERP: D(1000)}, WallClock(100.0, AT + 60_000))
     restore(venue, [InstrumentListed(AT, PERP), OrderIntended(AT, entry), OrderSent(AT, entry.client_order_id),
                     OrderAccepted(AT, entry.client_order_id, "P1"), Filled(AT, fill, True)])

@@ -71,8 +71,8 @@ def _same_market(folder: StateFolder, seed: int) -> None:
     path = folder.path / "demo_seed"
     known = path.read_text(encoding="ascii").strip() if path.exists() else ""
     if known and known != str(seed):
-        raise ConfigurationError([f"demo.seed = {seed}: {folder.path} holds the books of market {known}; go on with --seed {known}, or give "
-                                  "this one another state_dir"])
+        raise ConfigurationError([f"demo.seed = {seed}: {folder.path} holds the books of market {known}; go on with --seed {known}, or "
+                                  "give this one another state_dir"])
     path.write_text(f"{seed}\n", encoding="ascii")
 
 

@@ -301,14 +301,49 @@ class FundsPolicy(VersionedPolicy):
         return self
 
 
+class MoodPolicy(Policy):
+    """How headlines become a mood (domain.md section 9)."""
+
+    half_life_h: Annotated[dict[AssetClass, Positive], AfterValidator(_all_classes)]
+    domains_min: Count
+    """Independent sources without which there is no mood."""
+    source_share_max: Fraction
+    """One source's part in a mood; a missing share counts as neutral."""
+    story_window_h: Positive
+    """Near-duplicates within this many hours are one story."""
+    story_likeness: Fraction
+    """Shared words over all words from which two headlines tell the same story."""
+    weight_floor: Positive
+    """Fresh headlines' worth of weight below which a mood is drawn to neutral."""
+    weight_min: Positive
+    """Below this total weight nobody speaks of it any more."""
+    silent_below: Fraction
+    """Readings closer to zero than this count as neutral."""
+    market_weight: Fraction
+    """What news about the crypto market as a whole weighs for one coin."""
+    item_age_h_max: Positive
+    future_minutes_max: Amount
+    """Items dated further ahead than this are refused."""
+
+
+class CautionPolicy(Policy):
+    """Extraordinary headlines: how long entries stay closed, and how often hearsay must be told."""
+
+    hours: dict[str, Amount]
+    """Kind -> hours; 0 = off."""
+    secondhand_domains_min: Count
+
+
 class NewsPolicy(VersionedPolicy):
-    """policies/news_policy.json: blackout windows in minutes before and after, per kind of event."""
+    """policies/news_policy.json: blackout windows in minutes before and after per kind of event, moods and cautions."""
 
     windows: dict[str, tuple[Count, Count]]
     """Event kind -> (minutes before, minutes after)."""
     classes: dict[str, tuple[AssetClass, ...]]
     """Event kind -> classes it closes."""
     horizon_days: Count
+    mood: MoodPolicy
+    cautions: CautionPolicy
 
     @model_validator(mode="after")
     def _same_kinds(self) -> NewsPolicy:

@@ -112,6 +112,25 @@ class HttpSettings(Section):
     port: Port = 8080
 
 
+class NewsSettings(Section):
+    """Headlines and calendar feeds; the shipped macro calendar is always in force."""
+
+    enabled: bool = False
+    off: Symbols = ()
+    """Sources not to be asked, by name."""
+    endpoints: dict[Word, str] = {}
+    """Other addresses than the sources' own."""
+    cryptopanic_token_file: File | None = None
+    cryptopanic_token: SecretStr | None = None
+    """For the environment only; without a token CryptoPanic is not asked."""
+
+    @model_validator(mode="after")
+    def _one_token(self) -> NewsSettings:
+        if self.cryptopanic_token is not None and self.cryptopanic_token_file is not None:
+            raise ValueError("give cryptopanic_token_file or cryptopanic_token, not both")
+        return self
+
+
 class DemoSettings(Section):
     seed: Annotated[Whole, Field(ge=0)] = 7
     speed: Annotated[float, BeforeValidator(_not_true), Field(gt=0)] = 60.0
@@ -132,6 +151,7 @@ class Settings(Section):
     mqtt: MqttSettings | None = None
     http: HttpSettings = HttpSettings()
     demo: DemoSettings = DemoSettings()
+    news: NewsSettings = NewsSettings()
     dry_run_wallet: dict[AssetClass, Annotated[Money, Field(gt=0)]] = {}
     """Paper and demo money; classes not named get 1,000 (in the demo: DEMO_WALLETS)."""
     strategies: dict[AssetClass, Symbols] = {}

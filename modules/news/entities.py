@@ -38,18 +38,18 @@ _TWO_WORDS: Final[Mapping[tuple[str, str], str]] = {
     ("bitcoin", "cash"): "BCH", ("ethereum", "classic"): "ETC", ("shiba", "inu"): "SHIB", ("binance", "coin"): "BNB",
 }
 _ALONE_TOO_COMMON: Final = frozenset(("sui", "dai", "luna", "cro", "eos", "etc", "shib", "doge", "ripple"))
-_CRYPTO_WORDS: Final = frozenset("""crypto cryptocurrency cryptocurrencies token tokens blockchain altcoin altcoins defi nft nfts stablecoin
-    stablecoins coin coins staking airdrop mainnet layer wallet wallets onchain binance coinbase kraken memecoin memecoins web3 exchange
-    validators dao protocol holders bulls bears whale whales tvl""".split())
-_MARKET_WORDS: Final = frozenset("crypto cryptocurrency cryptocurrencies altcoins altcoin".split())
+_CRYPTO_WORDS: Final = features.word_set("""crypto cryptocurrency cryptocurrencies token tokens blockchain altcoin altcoins defi nft nfts
+    stablecoin stablecoins coin coins staking airdrop mainnet layer wallet wallets onchain binance coinbase kraken memecoin memecoins web3 exchange
+    validators dao protocol holders bulls bears whale whales tvl""")
+_MARKET_WORDS: Final = features.word_set("crypto cryptocurrency cryptocurrencies altcoins altcoin")
 _METALS: Final = {"gold": "XAU", "xau": "XAU", "bullion": "XAU", "silver": "XAG", "xag": "XAG"}
 _COUNTRIES: Final[Mapping[str, str]] = {name: code for code, names in {
     "USD": "us american america united-states", "GBP": "uk britain british", "EUR": "eurozone german germany france french euro-area",
     "JPY": "japan japanese", "AUD": "australia australian", "NZD": "zealand", "CAD": "canada canadian", "CHF": "swiss switzerland",
 }.items() for name in names.split()}
-_DATA_WORDS: Final = frozenset("""gdp pmi retail employment unemployment jobs payrolls nfp economy economic output factory industrial wage wages
-    confidence trade exports jobless ism""".split())
-_PRICE_WORDS: Final = frozenset("inflation cpi ppi pce prices".split())
+_DATA_WORDS: Final = features.word_set("""gdp pmi retail employment unemployment jobs payrolls nfp economy economic output factory
+    industrial wage wages confidence trade exports jobless ism""")
+_PRICE_WORDS: Final = features.word_set("inflation cpi ppi pce prices")
 _TICKER: Final = re.compile(r"\$([A-Z]{2,6})\b|\b([A-Z]{2,6})\b(?=[-/]?USDT?\b|\s+(?:token|price|coin)\b)")
 _POLICY_SIGN: Final = {"hawkish": 1, "dovish": -1, "hike": 1, "hikes": 1, "hiked": 1, "hiking": 1, "cut": -1, "cuts": -1, "tightening": 1,
                        "easing": -1, "hawks": 1, "doves": -1}
@@ -112,7 +112,8 @@ def _coins(title: str, words: list[str], codes: tuple[str, ...]) -> set[str]:
     return coins
 
 
-_LOWER_CASE_WORDS: Final = frozenset("near link dot cosmos atom stellar optimism maker sol ada uni apt ton arb fil avalanche terra etc".split())
+_LOWER_CASE_WORDS: Final = features.word_set("""near link dot cosmos atom stellar optimism maker sol ada uni apt ton arb fil
+    avalanche terra etc""")
 
 
 def _written_as_name(title: str, word: str) -> bool:

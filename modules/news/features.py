@@ -27,19 +27,26 @@ DENSE: Final = (
 )
 """Names of the lexicon's numbers, in the order `dense` gives them."""
 
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, for tables that would else be columns of quotation marks."""
+    return frozenset(text.split())
+
+
 _URL: Final = re.compile(r"https?://\S*|www\.\S*|\S+\.\S+/\S*…|pic\.\S*")
 _HANDLE: Final = re.compile(r"@\w+|#(?=\w)")
 _CASHTAG: Final = re.compile(r"\$[A-Za-z][A-Za-z.]{0,6}\b|\([A-Z]{2,10}:\s?[A-Z.]{1,8}\)")
 _PAIR: Final = re.compile(r"\b([a-z]{3})\s?/\s?([a-z]{3})\b|\b(eur|gbp|aud|nzd|usd|cad|chf)(usd|jpy|gbp|chf|aud|nzd|cad|cnh|inr|mxn)\b")
 _TOKEN: Final = re.compile(r"[+\-−]?\$?\d[\d.,]*\s?(?:%|percent\b|pct\b)|\$?\d[\d.,]*(?:bn|mn|k|m|b)?\b|[a-z]+(?:['’][a-z]+)*|[?!;:]")
 _APOSTROPHE_S: Final = re.compile(r"['’]s\b")
-_CONNECTORS: Final = frozenset("as amid after despite while on following ahead before but though although when since with for from".split())
+_CONNECTORS: Final = word_set("as amid after despite while on following ahead before but though although when since with for from")
 BANKS: Final = {"fed": "USD", "fomc": "USD", "powell": "USD", "ecb": "EUR", "lagarde": "EUR", "boe": "GBP", "bailey": "GBP", "boj": "JPY",
                  "ueda": "JPY", "snb": "CHF", "rba": "AUD", "rbnz": "NZD", "boc": "CAD"}
-_POLICY: Final = {"hawkish": 1, "dovish": -1, "hike": 1, "hikes": 1, "hiking": 1, "hiked": 1, "hawks": 1, "doves": -1, "cut": -1, "cuts": -1,
-                  "tightening": 1, "easing": -1}
-_AGAINST_DOLLAR: Final = frozenset("gold silver bitcoin btc ether ethereum eth crypto cryptocurrency cryptocurrencies stocks oil wti nasdaq dow "
-                                   "xau altcoins copper".split())
+_POLICY: Final = {"hawkish": 1, "dovish": -1, "hike": 1, "hikes": 1, "hiking": 1, "hiked": 1, "hawks": 1, "doves": -1, "cut": -1,
+            "cuts": -1, "tightening": 1, "easing": -1}
+_AGAINST_DOLLAR: Final = word_set("""gold silver bitcoin btc ether ethereum eth crypto cryptocurrency cryptocurrencies stocks oil
+    wti nasdaq dow xau altcoins copper""")
 _MOVE_REACH: Final = 6
 
 
@@ -61,9 +68,9 @@ class Lexicon:
 
 
 class Polar(NamedTuple):
-    """One word or phrase that leans, at token `index`."""
+    """One word or phrase that leans, at token `place`."""
 
-    index: int
+    place: int
     value: float
     kind: str
     """word, phrase, composed or currency."""
@@ -85,7 +92,8 @@ def lexicon() -> Lexicon:
         words = tuple(text.replace("-", " ").split())
         phrases.setdefault(words[0], {})[words] = value
     return Lexicon(
-        valence, phrases, *(frozenset(raw[key].split()) for key in ("up", "down", "bad_when_up", "negators", "hedges", "neutral")),
+        valence, phrases, up=word_set(raw["up"]), down=word_set(raw["down"]), bad_when_up=word_set(raw["bad_when_up"]),
+        negators=word_set(raw["negators"]), hedges=word_set(raw["hedges"]), neutral=word_set(raw["neutral"]),
         currency_of=BANKS | {word: code for code, words in raw["currencies"].items() for word in words.split()},
         strength={word: sign for sign, key in ((1, "up"), (-1, "down")) for word in raw["currency_strength"][key].split()} | _POLICY)
 

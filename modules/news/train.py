@@ -247,7 +247,8 @@ def main() -> None:
         "made_by": "modules/news/train.py", "license": "MIT",
         "data": ["Twitter Financial News Sentiment, training split, MIT license per its card, "
                  f"{len(headlines.texts)} headlines, sha256 {hashlib.sha256(arguments.tfns.read_bytes()).hexdigest()}",
-                 *(f"own_{domain}.tsv, written for this project, {len(h.texts)} headlines" for domain, h in zip(DOMAINS, own, strict=True))],
+                 *(f"own_{domain}.tsv, written for this project, {len(h.texts)} headlines"
+                   for domain, h in zip(DOMAINS, own, strict=True))],
         "recipe": {name: getattr(RECIPE, name) for name in RECIPE.__dataclass_fields__},
     }
     shipped = document(model, provenance)

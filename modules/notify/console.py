@@ -121,7 +121,8 @@ class Console:
         for name, shown in status["classes"].items():
             equity = "-" if shown["equity"] is None else f"{Decimal(shown['equity']):,.2f} {shown['currency']}"
             table.add_row(
-                name, Text(shown["state"], style=STYLES[shown["state"]]), str(shown["phase"] or "-"), equity, _against(shown["drawdown_daily"], shown["drawdown_daily_max"]),
+                name, Text(shown["state"], style=STYLES[shown["state"]]),
+                str(shown["phase"] or "-"), equity, _against(shown["drawdown_daily"], shown["drawdown_daily_max"]),
                 _against(shown["drawdown_monthly"], shown["drawdown_monthly_max"]), str(shown["open_positions"]))
         problems = [Text(f"! {problem}", style="yellow") for problem in status["problems"]]
         return Group(table, *problems, *(Text(line, overflow="ellipsis", no_wrap=True) for line in self._events))

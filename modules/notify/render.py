@@ -74,7 +74,8 @@ def _amount(value: Decimal, places: int = 2) -> str:
 
 
 def _price(value: Decimal | float) -> str:
-    return f"{Decimal(str(value)).normalize():,f}"
+    exact = Decimal(f"{value:.7g}") if isinstance(value, float) else value
+    return f"{exact.normalize():,f}"
 
 
 def _when(at: int) -> str:

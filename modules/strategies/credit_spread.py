@@ -25,16 +25,16 @@ class CreditSpreadParams(NamedTuple):
     """Bars of the realized volatility."""
     slow: int = 288
     """Bars of the average that tells the direction."""
-    rich: float = 1.15
+    rich: float = 1.05
     """Implied over realized volatility that starts a view."""
     cheap: float = 0.7
     """Implied over realized volatility that ends it."""
     full: float = 0.6
     """Excess over `rich` at which the score is 1."""
-    against: float = 2.0
+    against: float = 2.5
     """How far beyond the average price may stand against the view, in standard deviations of a day (implied volatility)."""
     hold: int = 864
-    rest: int = 72
+    rest: int = 48
 
 
 class CreditSpreadState(NamedTuple):
@@ -82,9 +82,9 @@ STRATEGY = Strategy(
     init=init,
     step=step,
     warmup=864,
-    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (1.0, 2.0, 3.0), "hold": (288, 576, 864)},
+    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (1.5, 2.5, 4.0), "hold": (288, 576, 864)},
     structure=Structure.CREDIT_SPREAD,
-    days=1.75,
-    delta=0.30,
+    days=1.6,
+    delta=0.40,
     width=0.03,
 )

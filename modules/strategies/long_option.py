@@ -4,7 +4,7 @@ Compression: realized volatility over a short window is below `squeeze` times th
 bars. Trigger: a close beyond the channel of the last bars. Price: implied volatility at most `rich` times the long realized one, as a
 buyer of rich options is right about the move and still loses. Without an implied volatility there is no view. The premium is all that
 can be lost and all that is risked, so there is no stop: the view ends when the breakout has failed (back in the middle of the channel)
-or after `hold` bars; with a `hold` longer than the contract lives, what still runs then is settled at expiry.
+or after `hold` bars, before time value melts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LongOptionParams(NamedTuple):
     """Highest implied volatility, as a multiple of the long realized one."""
     full: float = 0.5
     """Realized over implied volatility, less one over `rich`, at which the score is 1."""
-    hold: int = 1296
+    hold: int = 864
 
 
 class LongOptionState(NamedTuple):
@@ -83,8 +83,8 @@ STRATEGY = Strategy(
     init=init,
     step=step,
     warmup=864,
-    space={"squeeze": (0.65, 0.75, 0.9), "channel": (144, 288, 432), "rich": (1.0, 1.25, 1.5), "hold": (432, 864, 1296)},
+    space={"squeeze": (0.65, 0.75, 0.9), "channel": (144, 288, 432), "rich": (1.0, 1.25, 1.5), "hold": (432, 864, 1440)},
     structure=Structure.LONG_OPTION,
-    days=1.75,
+    days=14.0,
     delta=0.45,
 )
