@@ -29,7 +29,7 @@ from modules.News_Agent import NewsAgent
 from modules.Operator_Desk import OperatorDesk
 from modules.Portfolio_Manager import PortfolioManager
 from modules.Risk_Management import ClassMoney, RiskManagement
-from modules.runtime import failpoint
+from modules.runtime import collector, failpoint
 from modules.runtime.clock import VirtualClock, VirtualLoop
 from modules.Sizer import Sizer
 from modules.store.decisions import Decisions
@@ -55,6 +55,8 @@ DAY_MS: Final = 86_400_000
 HISTORY_MS: Final = 31 * DAY_MS
 """How much past the correlation filter wants at start."""
 SHUTDOWN_S: Final = 8.0
+WATCH_S: Final = 5.0
+"""How often feeds are looked at for silence."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,10 @@ class Daemon:
 
     async def start(self) -> None:
         """Replay, list, recover, reconcile, warm up: start and crash recovery are this one path."""
+        with collector.paused():
+            await self._start()
+
+    async def _start(self) -> None:
         known = self.journal.replay()
         failpoint.hit("start.replayed")
         if known:
@@ -205,6 +211,7 @@ class Daemon:
             failpoint.hit("start.reconciled")
             await self._warm(venue, at)
         failpoint.hit("start.warmed")
+        self.market.returns.prepare()
         self.strategies.trade_from(at)
         self.started_at = at
 
@@ -251,6 +258,7 @@ class Daemon:
                 group.create_task(self.clock.drive(1.0, self.market.watch), name="Market_Data"),
                 group.create_task(self.sizer.run(self.clock, self.wallets.equity, self.classes), name="Sizer"),
                 group.create_task(self.kill_switch.run(self.clock), name="Kill_Switch"),
+                group.create_task(self.clock.drive(WATCH_S, self.market.watch), name="Market_Data"),
                 group.create_task(self.executor.run(), name="Trade_Executor"),
             ]
             stopping = asyncio.create_task(self._stop.wait(), name="stop")
@@ -285,7 +293,7 @@ def simulated_plan(
     wallets: Mapping[AssetClass, Decimal], calendar: Calendar, strategies: Mapping[AssetClass, Sequence[Strategy]],
     halt_file: Path | None = None, blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
     observers: Sequence[Callable[[Fact], None]] = (), after_batch: Sequence[Callable[[int], None]] = (),
-    on_decision: Callable[[Decision], None] | None = None,
+    on_decision: Callable[[Decision], None] | None = None, news: Setup | None = None,
 ) -> Plan:
     """A daemon on the paper venue over simulated prices: the demo market or recorded data, virtual time or the wall's."""
     currencies = settlement_currencies(source.instruments, wallets)
@@ -294,7 +302,7 @@ def simulated_plan(
         mode=mode, policies=policies, clock=clock, journal=journal, decisions=decisions, venues={venue.name: venue},
         venue_of=dict.fromkeys(wallets, venue.name), settlement=currencies, allocate=dict.fromkeys(wallets), strategies=strategies,
         references=reference_series(source.instruments), calendar=calendar, halt_file=halt_file, blacklist=blacklist, whitelist=whitelist,
-        observers=observers, after_batch=after_batch, on_decision=on_decision,
+        observers=observers, after_batch=after_batch, on_decision=on_decision, news=news,
     )
 
 
@@ -340,8 +348,10 @@ class Simulation:
 def simulate(
     source: MarketSource, *, policies: Policies, wallets: Mapping[AssetClass, Decimal], calendar: Calendar,
     strategies: Mapping[AssetClass, Sequence[Strategy]], folder: Path, on_instant: Callable[[int], None] | None = None,
+    news: Setup | None = None,
 ) -> Simulation:
-    """Run the whole daemon over a finite source on virtual time. `folder` takes its journal and decisions; `on_instant` is for progress."""
+    """Run the whole daemon over a finite source on virtual time. `folder` takes its journal and decisions; `on_instant` is for progress;
+    `news` is a recording of headlines (a Setup without sources), decided on as they were seen."""
     began = time.perf_counter()
     loop = VirtualLoop(source.start)
     try:
@@ -352,7 +362,7 @@ def simulate(
         recorder = Recorder(source.end - source.start)
         plan = simulated_plan(
             source, mode="replay", policies=policies, clock=clock, journal=journal, decisions=decisions, wallets=wallets,
-            calendar=calendar, strategies=strategies, observers=(recorder.on_fact,), on_decision=recorder.on_decision,
+            calendar=calendar, strategies=strategies, observers=(recorder.on_fact,), on_decision=recorder.on_decision, news=news,
             after_batch=(recorder.after_batch, *((on_instant,) if on_instant is not None else ())))
         daemon = Daemon(plan)
         recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown, daemon.kill_switch.nav, daemon.classes)
@@ -364,7 +374,8 @@ def simulate(
             recorder.sample(clock.now())
             return daemon.wallets.compare(venue.name, await venue.wallet())
 
-        differences = loop.run_until_complete(life())
+        with collector.rarely():
+            differences = loop.run_until_complete(life())
         bars = sum(daemon.market.bars_seen(asset_class) for asset_class in AssetClass)
         return Simulation(daemon, recorder, venue, bars, time.perf_counter() - began, differences)
     finally:

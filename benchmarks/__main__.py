@@ -30,12 +30,12 @@ class Item(NamedTuple):
 
 
 ITEMS: Final = {
-    "replay": Item("P5", ("--bars", "1500"), compares=True),
+    "replay": Item("P5", ("--bars", "800"), compares=True),
     "latency": Item("P6", ("--instruments", "3", "--minutes", "60")),
     "correlation": Item("P8", ("--instruments", "20", "--hours", "800")),
     "startup": Item("P9", ("--runs", "1", "--bars", "2")),
     "recovery": Item("P10", ("--events", "1000", "--appends", "20")),
-    "growth": Item("P11", ("--scale", "0.01")),
+    "growth": Item("P11", ("--scale", "0.004", "--repeat", "1")),
 }
 
 

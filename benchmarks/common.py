@@ -136,7 +136,7 @@ class SeriesSource:
                 self._at = at
                 funding: tuple[FundingRate, ...] = ()
                 if self._perps and at % (DAY // 3) == 0:
-                    funding = tuple(FundingRate(symbol, at, 0.0001, 8.0) for symbol in symbols)
+                    funding = tuple(FundingRate(symbol, at, 0.00005, 8.0) for symbol in symbols)
                 yield Step(at, tuple(zip(symbols, bars, strict=True)), (), funding)
 
     def opening(self, symbol: str) -> Quote | None:

@@ -25,7 +25,6 @@ from benchmarks.common import machine
 from modules import Logger_Config
 from modules.backtest.audit import audit, audit_folder
 from modules.backtest.recorded import RecordedSource
-from modules.venues.demo_market import DemoMarket
 from tests import independent_ledger, independent_rules
 from tests.builders import shipped_policies
 from tests.demo_runs import exported, simulate

@@ -27,8 +27,6 @@ from modules.store.journal import Journal
 
 GOAL: Final = 1.05
 GOAL_FIVEFOLD: Final = 5.5
-REPEAT: Final = 3
-"""The best of these counts: whatever else the machine does only ever adds."""
 
 
 def of_bars(bars: int) -> float:
@@ -62,9 +60,9 @@ def memory_of_bars(bars: int) -> float:
         tracemalloc.stop()
 
 
-def series(name: str, sizes: Sequence[int], cost: Callable[[int], float], fixed: float = 0.0) -> dict[str, Any]:
-    """Costs at three sizes less the fixed part, and their exponent."""
-    costs = [max(1e-9, min(cost(size) for _ in range(REPEAT)) - fixed) for size in sizes]
+def series(name: str, sizes: Sequence[int], cost: Callable[[int], float], repeat: int, fixed: float = 0.0) -> dict[str, Any]:
+    """Costs at three sizes, the best of `repeat`, less the fixed part, and their exponent."""
+    costs = [max(1e-9, min(cost(size) for _ in range(repeat)) - fixed) for size in sizes]
     found = {"sizes": list(sizes), "costs": costs, "exponent": common.exponent(sizes, costs)}
     shown = "  ".join(f"{size:,}: {spent:.2f}" for size, spent in zip(sizes, costs, strict=True))
     print(f"  {name:<28} {shown:<48} exponent {found['exponent']:.3f}")
@@ -74,20 +72,23 @@ def series(name: str, sizes: Sequence[int], cost: Callable[[int], float], fixed:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="of all sizes")
+    parser.add_argument("--repeat", type=int, default=3, help="the best of these counts: what else the machine does only ever adds")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
     print(f"machine: {common.machine()}")
 
     def sizes(smallest: int) -> list[int]:
-        return [max(1, int(smallest * factor * options.scale)) for factor in (1, 2, 4)]
+        return [factor * max(1, int(smallest * options.scale)) for factor in (1, 2, 4)]
 
     of_bars(1)  # imports, compiled plans
-    start = min(of_bars(1) for _ in range(REPEAT))
+    start = min(of_bars(1) for _ in range(options.repeat))
+    repeat = options.repeat
     runs = {
-        "bars": series("bars, CPU s", sizes(25_000), of_bars, start),
-        "instruments": series("instruments, CPU s", sizes(10), lambda count: of_instruments(count, max(1, int(2_000 * options.scale)))),
-        "journal_rows": series("journal rows, CPU s", sizes(25_000), of_rows),
-        "memory": series("bars, peak MB", sizes(25_000), memory_of_bars),
+        "bars": series("bars, CPU s", sizes(25_000), of_bars, repeat, start),
+        "instruments": series("instruments, CPU s", sizes(10), lambda count: of_instruments(count, max(1, int(2_000 * options.scale))),
+                              repeat),
+        "journal_rows": series("journal rows, CPU s", sizes(25_000), of_rows, repeat),
+        "memory": series("bars, peak MB", sizes(25_000), memory_of_bars, 1),
     }
     fivefold = (of_bars(int(525_000 * options.scale)) - start) / (of_bars(int(105_000 * options.scale)) - start)
     print(f"  five times the bars: {fivefold:.2f} times the CPU time (goal {GOAL_FIVEFOLD})")

@@ -1,4 +1,4 @@
-"""P6: from a closed bar to its order in the venue's lane. `python -m benchmarks.latency [--instruments 1000] [--minutes 120] [--json FILE]`.
+"""P6: from a closed bar to its order in the venue's lane. `python -m benchmarks.latency [--instruments 1000] [--json FILE]`.
 
 The live wiring on a real event loop: durable journal (every fact is committed with a full sync before anything follows from it), lanes,
 account listener, ticks, all shipped spot strategies on every instrument. Bars arrive as an exchange sends them, one instrument at a
@@ -19,14 +19,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks import common
 from main import Daemon, simulated_plan
 from modules.domain.instrument import AssetClass
 from modules.domain.market import Batch
 from modules.domain.order import Purpose
+from modules.domain.policies import Policies
 from modules.news.calendar import Calendar
+from modules.Risk_Management import ApprovedOrder
 from modules.runtime.clock import Tick
 from modules.store.decisions import Decisions
 from modules.store.journal import Journal
@@ -65,36 +67,54 @@ class MarketClock:
             await asyncio.sleep(period_s)
 
 
+class Lap(NamedTuple):
+    """Seconds."""
+
+    wall: float
+    cpu: float
+    """Of this thread: without the wait for the disk, and for the processor where other programs want it too."""
+
+
 class Stopwatch:
     """Times every bar handed to a daemon, and every entry from its bar to the lane."""
 
     def __init__(self, daemon: Daemon) -> None:
-        self.bars: list[float] = []
-        self.decided: list[float] = []
-        self.entries: list[float] = []
-        self._began = 0.0
+        self.bars: list[Lap] = []
+        self.decided: list[Lap] = []
+        self.entries: list[Lap] = []
+        self._began = Lap(0.0, 0.0)
         self._accept, self._place = daemon.market.accept, daemon.executor.place
         daemon.market.accept = self._timed_accept  # type: ignore[method-assign]
         daemon.executor.place = self._timed_place  # type: ignore[method-assign]
 
     def _timed_accept(self, batch: Batch) -> None:
-        self._began = time.perf_counter()
+        self._began = Lap(time.perf_counter(), time.thread_time())
         self._accept(batch)
-        self.bars.append(time.perf_counter() - self._began)
+        self.bars.append(self._lap())
 
-    def _timed_place(self, order: Any) -> None:
-        self._place(order)
-        if order.order.purpose is Purpose.ENTRY:
-            self.entries.append(time.perf_counter() - self._began)
+    def _lap(self) -> Lap:
+        return Lap(time.perf_counter() - self._began.wall, time.thread_time() - self._began.cpu)
+
+    def _timed_place(self, approved: ApprovedOrder) -> bool:
+        taken = self._place(approved)
+        if approved.order.purpose is Purpose.ENTRY:
+            self.entries.append(self._lap())
+        return taken
 
     def on_decision(self, _: object) -> None:
-        self.decided.append(time.perf_counter() - self._began)
+        self.decided.append(self._lap())
+
+
+def _roomy(policies: Policies) -> Policies:
+    """With room for many trades at once: every rule is evaluated, but a cap that is full would leave few orders to time."""
+    risk = policies.risk.model_copy(update={"max_open_trades": 1_000, "correlated_others_max": 1_000})
+    return policies.model_copy(update={"risk": risk})
 
 
 def measure(instruments: int, minutes: int, folder: Path) -> dict[str, Any]:
     """Milliseconds at the usual percentiles, for bars, decisions and entries."""
-    source = common.SeriesSource(minutes, count=instruments, past=1_000, stagger=True)
-    policies = common.policies()
+    source = common.SeriesSource(minutes, count=instruments, past=800, stagger=True)
+    policies = _roomy(common.policies())
     journal, decisions = Journal(folder / "journal.db"), Decisions(folder / "decisions.db")
     watches: list[Stopwatch] = []
     plan = simulated_plan(
@@ -118,7 +138,8 @@ def measure(instruments: int, minutes: int, folder: Path) -> dict[str, Any]:
     for name, values in (("bar", watch.bars), ("decision", watch.decided), ("order", watch.entries)):
         figures[f"{name}s"] = len(values)
         for share in (0.5, 0.99) if values else ():
-            figures[f"{name}_p{share * 100:g}_ms"] = common.percentile(values, share) * 1e3
+            figures[f"{name}_p{share * 100:g}_ms"] = common.percentile([lap.wall for lap in values], share) * 1e3
+            figures[f"{name}_p{share * 100:g}_cpu_ms"] = common.percentile([lap.cpu for lap in values], share) * 1e3
     return figures
 
 
@@ -152,7 +173,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
           f"{figures['memory_mb']:.0f} MB; one bare synced commit {bare:.3f} ms")
     for what, told in (("bar", "a bar taken in, all told"), ("decision", "bar to decision"), ("order", "bar to order in the lane")):
         if figures[f"{what}s"]:
-            print(f"  {told:<25} {figures[f'{what}s']:>7,} x   p50 {figures[f'{what}_p50_ms']:.3f} ms   p99 {figures[f'{what}_p99_ms']:.3f} ms")
+            print(f"  {told:<25} {figures[f'{what}s']:>7,} x   p50 {figures[f'{what}_p50_ms']:.3f} ms   "
+                  f"p99 {figures[f'{what}_p99_ms']:.3f} ms   (CPU {figures[f'{what}_p50_cpu_ms']:.3f} and "
+                  f"{figures[f'{what}_p99_cpu_ms']:.3f} ms)")
     reached = figures["orders"] and figures["order_p50_ms"] <= GOAL_P50_MS and figures["order_p99_ms"] <= GOAL_P99_MS
     print(f"  goal p50 {GOAL_P50_MS} ms, p99 {GOAL_P99_MS} ms: {'reached' if reached else 'missed'}")
     if options.json is not None:

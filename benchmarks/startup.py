@@ -92,13 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     medians = {name: statistics.median(run[name] for run in runs)
                for name in ("imported_s", "begun_s", "started_s", "first_bar_s", "first_bar_cpu_s", "first_bar_mb", "memory_mb")}
     forbidden = sorted({name for run in runs for name in run["forbidden"]})
-    print(f"  imports {medians['imported_s']:.2f} s, wired {medians['begun_s']:.2f} s, started {medians['started_s']:.2f} s, first bar accepted "
-          f"{medians['first_bar_s']:.2f} s after birth (CPU {medians['first_bar_cpu_s']:.2f} s; goal {GOAL_S} s)")
-    print(f"  resident memory {medians['first_bar_mb']:.0f} MB at the first bar, {medians['memory_mb']:.0f} MB after {options.bars} instants "
-          f"(goal {GOAL_MB:.0f} MB)")
+    print(f"  imports {medians['imported_s']:.2f} s, wired {medians['begun_s']:.2f} s, started {medians['started_s']:.2f} s, "
+          f"first bar accepted {medians['first_bar_s']:.2f} s after birth (CPU {medians['first_bar_cpu_s']:.2f} s; goal {GOAL_S} s)")
+    print(f"  resident memory {medians['first_bar_mb']:.0f} MB at the first bar, {medians['memory_mb']:.0f} MB after {options.bars} "
+          f"instants (goal {GOAL_MB:.0f} MB)")
     print(f"  heavy libraries imported: {', '.join(forbidden) or 'none'}")
     if options.json is not None:
-        report = {"benchmark": "startup", "machine": common.machine(), "medians": common.rounded(medians), "forbidden": forbidden, "runs": runs}
+        report = {"benchmark": "startup", "machine": common.machine(), "medians": common.rounded(medians), "forbidden": forbidden,
+                  "runs": runs}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 1 if forbidden else 0
 

@@ -44,7 +44,7 @@ class HigherBar(NamedTuple):
 class Higher:
     """Builds one higher timeframe out of closed bars; only bars that are complete are ever shown."""
 
-    __slots__ = ("_close", "_high", "_low", "_open", "_ts", "closed", "length", "seen")
+    __slots__ = ("_close", "_high", "_low", "_open", "_ts", "_whole", "closed", "length", "seen")
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -52,13 +52,17 @@ class Higher:
         self.seen: tuple[int, Any] = (0, None)
         """(bar's close, what the strategies of this series see of it): made once for all that share this timeframe."""
         self._ts = -1
+        self._whole = False
+        """Seen from its beginning: the very first one rarely is."""
         self._open = self._high = self._low = self._close = NAN
 
     def accept(self, bar: Bar, interval_ms: int) -> None:
         ts = bar.ts - bar.ts % self.length
         if ts != self._ts:
             if self._ts >= 0:  # its last bar was missing: it closed with what it had
-                self.closed = HigherBar(float(self._ts), self._open, self._high, self._low, self._close)
+                self._close_it(self._ts)
+            if ts == bar.ts:
+                self._whole = True
             self._ts, self._open, self._high, self._low = ts, bar.open, bar.high, bar.low
         else:
             if bar.high > self._high:
@@ -67,17 +71,47 @@ class Higher:
                 self._low = bar.low
         self._close = bar.close
         if bar.ts + interval_ms == ts + self.length:
-            self.closed = HigherBar(float(ts), self._open, self._high, self._low, self._close)
+            self._close_it(ts)
             self._ts = -1
+
+    def _close_it(self, ts: int) -> None:
+        if self._whole:
+            self.closed = HigherBar(float(ts), self._open, self._high, self._low, self._close)
+        self._whole = True  # whatever comes next is watched from its first bar on
 
 
 class Series:
     """Everything known about one instrument's market."""
 
     __slots__ = (
-        "ask", "bar", "bid", "closed_at", "decimal_mark", "financing", "frozen", "funding", "funding_at", "funding_interval_h", "gaps",
-        "half_spread", "higher", "hour_close", "hour_end", "instrument", "interval_ms", "lost", "mark_at", "mark_price", "predicted",
-        "quoted_at", "refused", "refused_close", "refused_run", "synthetic", "volumes",
+        "_summed",
+        "ask",
+        "bar",
+        "bid",
+        "closed_at",
+        "decimal_mark",
+        "financing",
+        "frozen",
+        "funding",
+        "funding_at",
+        "funding_interval_h",
+        "gaps",
+        "half_spread",
+        "higher",
+        "hour_close",
+        "hour_end",
+        "instrument",
+        "interval_ms",
+        "lost",
+        "mark_at",
+        "mark_price",
+        "predicted",
+        "quoted_at",
+        "refused",
+        "refused_close",
+        "refused_run",
+        "synthetic",
+        "volumes",
     )
 
     def __init__(self, instrument: Instrument, interval_ms: int, half_spread: float) -> None:
@@ -93,6 +127,7 @@ class Series:
         self.mark_at = 0
         self.decimal_mark: tuple[float, Decimal] = (NAN, ONE)
         self.volumes: deque[tuple[int, float]] = deque()
+        self._summed: tuple[int, float] = (0, NAN)
         self.frozen = 0
         self.funding = self.predicted = NAN
         self.funding_at = 0
@@ -109,6 +144,12 @@ class Series:
         self.gaps = 0
         self.lost = False
 
+    def day_volume(self) -> float:
+        """Sum of `volumes`, quote currency; summed once per bar, and only if somebody asks."""
+        if self._summed[0] != self.closed_at:
+            self._summed = (self.closed_at, math.fsum(map(_VOLUME, self.volumes)))
+        return self._summed[1]
+
 
 class MarketData:
     """See the module's first line. `patience` stretches how late a bar may be, for a demo market faster than real
@@ -123,6 +164,9 @@ class MarketData:
         self._risk = risk
         self._costs = costs
         self._jump = float(kill_switch.mark_jump_max)
+        self._skew_ms = risk.clock_offset_s_max * 1000.0
+        self._horizon = math.inf
+        """No bar can have closed later than this, UTC ms: a venue's clock is not further from ours."""
         self._on_bar = on_bar
         self._after = after_batch
         self._series: dict[str, Series] = {}
@@ -197,12 +241,15 @@ class MarketData:
                 self._list_chain(chain)
         for symbol, price in batch.marks:
             series = self._series.get(symbol)
-            if series is not None and math.isfinite(price) and price > 0.0:
+            if series is None or not 0.0 < price < math.inf:
+                continue
+            if series.bar is None or series.bar.close / self._jump < price < series.bar.close * self._jump:
                 series.mark_price, series.mark_at = price, at
         if batch.quotes:
             for symbol, quote in batch.quotes:
                 self._quote(symbol, quote)
         self.version += 1
+        self._horizon = at + self._skew_ms
         take, on_bar = self.take, self._on_bar
         good = [entry for entry in batch.bars if take(*entry)]
         for symbol, bar in good:
@@ -235,6 +282,8 @@ class MarketData:
         if not (0.0 < bar.low <= close <= bar.high < math.inf and bar.low <= bar.open <= bar.high):
             return self._refuse(series, bar, "bar is not a bar: prices must be positive and low <= open, close <= high")
         closed_at = bar.ts + series.interval_ms
+        if closed_at > self._horizon:
+            return self._refuse(series, bar, "the bar has not closed yet")
         if last is not None:
             if bar.ts <= last.ts:
                 return False  # a repeat or an older one: known already
@@ -252,7 +301,7 @@ class MarketData:
         series.closed_at = closed_at
         bid, ask = bar.bid, bar.ask
         if bid == bid and ask == ask:  # not NaN: recorded
-            if 0.0 < bid <= ask:  # a crossed or zero book is no quote: the last sane one ages
+            if close / self._jump < bid <= ask < close * self._jump:  # a crossed, empty or absurd book is no quote: the last one ages
                 series.bid, series.ask, series.quoted_at, series.synthetic = bid, ask, closed_at, False
         else:
             half = close * series.half_spread
@@ -410,11 +459,10 @@ class MarketData:
         series = self._series.get(symbol)
         if series is None or not series.volumes:
             return None
-        volumes = series.volumes
-        if volumes[0][0] > at - DAY:
-            total = math.fsum(map(_VOLUME, volumes))
+        if series.volumes[0][0] > at - DAY:
+            total = series.day_volume()
         else:
-            total = math.fsum([volume for seen, volume in volumes if seen > at - DAY])
+            total = math.fsum([volume for seen, volume in series.volumes if seen > at - DAY])
         if not math.isfinite(total):
             return None
         rate = self.rate(series.instrument.quote, "USD")
@@ -425,7 +473,7 @@ class MarketData:
         series = self._series.get(symbol)
         if series is None or not series.volumes:
             return None
-        total = math.fsum(map(_VOLUME, series.volumes))
+        total = series.day_volume()
         return total / len(series.volumes) if math.isfinite(total) else None
 
     def watch(self, at: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -62,6 +63,9 @@ class NewsAgent:
         self._changes: set[tuple[str, int | None, int]] = set()
         self._coming: Iterator[Item] | None = None
         self._next: Item | None = None
+        self._asked = 0
+        """The latest instant that anybody asked about."""
+        self._stamp = 0
         self._snapshots_coming: list[Snapshot] = []
         self.feeds: Feeds | None = None
         if policy is not None and setup is not None:
@@ -69,7 +73,7 @@ class NewsAgent:
             if setup.sources:
                 self._wire(setup)
             else:
-                self._coming = setup.store.items()
+                self._coming = setup.store.items(setup.since)
                 self._next = next(self._coming, None)
                 self._snapshots_coming = list(setup.store.snapshots())
 
@@ -132,10 +136,18 @@ class NewsAgent:
     # -- what comes in ---------------------------------------------------------------------------------------------------
 
     def take(self, items: Sequence[Item]) -> None:
-        """Headlines first seen now, in order: on record first, then in the moods."""
-        if self._store is not None and self._coming is None:
-            self._store.add(items)
+        """Headlines first seen now, in order: on record first, then in the moods.
+
+        None is stamped with an instant that a decision has looked at already, nor before the last one: so a replay, which gives a
+        decision all that was seen by its time, gives it exactly what it had.
+        """
+        stamped = []
         for item in items:
+            self._stamp = max(item.first_seen, self._asked + 1, self._stamp)
+            stamped.append(replace(item, first_seen=self._stamp))
+        if self._store is not None:
+            self._store.add(stamped)
+        for item in stamped:
             self._consider(item)
 
     def _consider(self, item: Item) -> None:
@@ -166,13 +178,14 @@ class NewsAgent:
         self.calendar, changes = refresh.merge(self._base.events, self._base.covered_until, self._snapshots, self._policy)
         for change in changes:
             if loud and change.name not in self._changes:
-                log.warning("macro calendar changed", action="calendar_change", event=f"{change.kind} {change.title}", before=change.before,
-                            after=change.after, source=change.source)
+                log.warning("macro calendar changed", action="calendar_change", release=f"{change.kind} {change.title}",
+                            before=change.before, after=change.after, source=change.source)
             self._changes.add(change.name)
         self._warned = {kind for kind in self._warned if self.calendar.covered_until.get(kind) == self._base.covered_until.get(kind)}
 
     def _advance(self, at: int) -> None:
         """In a replay: take what had been seen by `at`, in the recorded order."""
+        self._asked = max(self._asked, at)
         while self._snapshots_coming and self._snapshots_coming[0].fetched <= at:
             self._correct(self._snapshots_coming.pop(0), loud=False)
         if self._coming is None:
@@ -210,6 +223,22 @@ class NewsAgent:
         """-1..1, None while nothing was heard about it."""
         found = self.mood_of(instrument, at)
         return None if found is None else found.value
+
+    def cautions_at(self, at: int) -> list[Caution]:
+        """Those in force, newest first."""
+        self._advance(at)
+        return sorted((c for c in self.cautions if c.at <= at <= c.until), key=lambda c: (-c.at, c.name))
+
+    def sources(self) -> list[tuple[str, str, str, int, int | None, int]]:
+        """(source, state, reason, at, last good answer, headlines) per feed; empty without a store."""
+        return [] if self._store is None else self._store.feeds()
+
+    def mood_of_asset(self, asset: str, at: int) -> Mood | None:
+        """The mood about one coin, or about one currency whatever it is traded against."""
+        if self.moods is None:
+            return None
+        self._advance(at)
+        return self.moods.of_asset(asset, at)
 
     def mood_of(self, instrument: Instrument, at: int) -> Mood | None:
         """The mood with the headlines behind it."""

@@ -159,6 +159,7 @@ class RiskManagement:
             side=signal.side, score=signal.score, confidence=signal.confidence, entry=signal.entry, stop=signal.stop, target=signal.target,
             outcome=Outcome.APPROVED if failed is None else Outcome.DENIED, stopped_by=None if failed is None else failed.rule,
             checks=tuple(checks), size=size, legs=tuple(legs), policy_hash=self._policies.hash, learning=learning or {},
+            hold=signal.hold, interval_ms=signal.interval_ms,
         )
 
     # -- the veto ---------------------------------------------------------------------------------------------------------

@@ -376,7 +376,9 @@ class Sizer:
             self._journal.append(fact)
         self.apply(fact)    # once more than the journal's own call does no harm: it only stores the phase
 
-    async def run(self, clock: Clock, equity: Callable[[AssetClass], Decimal | None], classes: Iterable[AssetClass]) -> None:
+    async def run(
+        self, clock: Clock, equity: Callable[[AssetClass], Decimal | None], classes: Iterable[AssetClass] = AssetClass,
+    ) -> None:
         """Watch the phases of the sub-ledgers of `classes` for ever."""
         watched = tuple(classes)
 

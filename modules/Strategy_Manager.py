@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("Strategy_Manager")
 NO_CHAIN: Final = ChainSlice()
 HOURS_8: Final = 8.0
+MINUTE: Final = 60_000
+LARGEST: Final = 1e300
 
 
 class Runner:
@@ -223,6 +225,7 @@ class StrategyManager:
             intent = self._step(runner, series, bar, at)
             if intent is None:
                 continue
+            runner.reversal = None  # decided when the close is filled at once, or not at all: by now it is an old bar's view
             sign = runner.sign
             if sign == 0 and runner.trade is None:
                 continue
@@ -251,11 +254,11 @@ class StrategyManager:
         runner.bars += 1
         if intent is runner.intent:  # the very same tuple as at the bar before: checked then
             return intent
-        score = intent.score
-        if not -1.0 <= score <= 1.0 or not 0.0 <= intent.stop < 1e300 or not 0.0 <= intent.target < 1e300 or intent.hold < 0:
+        sign, error = attempt(_sign_of, intent)
+        if error is not None:
             return self._quarantine(runner, f"returned nonsense: {intent!r}", at)
         runner.intent = intent
-        runner.sign = (score > 0.0) - (score < 0.0)
+        runner.sign = sign
         return intent
 
     def _seen(self, runner: Runner, series: Series, bar: Bar, at: int) -> Market:
@@ -264,12 +267,13 @@ class StrategyManager:
         reference = self._references.get(runner.asset_class)
         leader = self._market.series[reference].bar if reference is not None else None
         ts, high_open, high_high, high_low, high_close = higher.closed
-        market = Market(
+        # tuple.__new__ instead of Market(): once a bar and series, and a NamedTuple's own constructor costs as much as an indicator.
+        market = tuple.__new__(Market, (
             at, bar.open, bar.high, bar.low, bar.close, bar.volume, series.bid, series.ask,
             series.mark_price if series.mark_at == series.closed_at else bar.close, series.funding * (HOURS_8 / series.funding_interval_h),
             high_open, high_high, high_low, high_close, ts, leader.close if leader is not None else NAN,
             self._look.chain_slice(runner.strategy, series.instrument, at) if option else NO_CHAIN,
-        )
+        ))
         if not option:
             higher.seen = (at, market)
         return market
@@ -281,6 +285,7 @@ class StrategyManager:
             for other in runners:
                 if other.strategy.name == name and not other.quarantined:
                     other.quarantined = reason
+                    other.reversal = None
                     if other.trade_id:
                         self._executor.request_exit(other.trade_id, ExitReason.EMERGENCY_EXIT, at)
         self.quarantined.append(Quarantine(name, runner.symbol, reason))
@@ -295,9 +300,10 @@ class StrategyManager:
             self._executor.request_exit(trade.trade_id, ExitReason.EXIT_SIGNAL, at)
             return
         if trade.asset_class is AssetClass.FOREX and self._policies.risk.forex_weekend_flat and (
-            at + trade.interval_ms >= sessions.next_close(runner.entered_ts)
+            at + 2 * trade.interval_ms + self._policies.risk.rollover_minutes * MINUTE >= sessions.next_close(runner.entered_ts)
         ):
-            # The last open before the weekend or holiday. Where it was not to be had (the feed ended early), the first one after.
+            # Out before the spreads of the last minutes, and with an open to spare: real feeds often lack the last one. Where none was
+            # to be had (the feed ended early), the first one after.
             self._executor.request_exit(trade.trade_id, ExitReason.TIME_EXIT, at)
             return
         if trade.hold > 0 and at - runner.entered_ts >= trade.hold * trade.interval_ms:
@@ -324,11 +330,14 @@ class StrategyManager:
         side = Side.BUY if intent.score > 0.0 else Side.SELL
         entry = series.ask if side is Side.BUY else series.bid
         sign = side.sign
+        target = entry + sign * intent.target if intent.target > 0.0 else None
+        if target is not None and target <= 0.0:
+            target = None  # a short cannot gain more than everything: after a crash a target of many ranges may lie below zero
         return Signal(
             at=at, strategy=runner.strategy.name, symbol=runner.symbol, asset_class=runner.asset_class, side=side, score=intent.score,
             confidence=self._look.confidence(runner.strategy.name, runner.asset_class, intent.score),
             entry=entry, stop=entry - sign * intent.stop if intent.stop > 0.0 else None,
-            target=entry + sign * intent.target if intent.target > 0.0 else None,
+            target=target,
             hold=int(intent.hold), interval_ms=series.interval_ms, structure=runner.strategy.structure,
         )
 
@@ -357,6 +366,14 @@ class StrategyManager:
     def trade_from(self, at: int) -> None:
         """Nothing opens before `at`: the first bars only warm up."""
         self._trading_from = at
+
+
+def _sign_of(intent: Any) -> int:
+    """The holding an intent wants. Raises ValueError (or what comparing a strategy's own types raises) if its numbers make no sense."""
+    score: float = intent.score
+    if not (-1.0 <= score <= 1.0 and 0.0 <= intent.stop < LARGEST and 0.0 <= intent.target < LARGEST and 0 <= int(intent.hold) < LARGEST):
+        raise ValueError("out of range")
+    return (score > 0.0) - (score < 0.0)
 
 
 def decision_line(decision: Decision) -> dict[str, object]:

@@ -98,8 +98,9 @@ class Trade:
         self.opened = opened
         self.records: list[Record] = []
         self.exit_reason: ExitReason | None = None
-        self.exit_tries = 0
-        self.exit_after = 0
+        self.exit_tries: dict[str, int] = {}
+        self.exit_after: dict[str, int] = {}
+        """Symbol -> exit orders that ended without closing it, and when (UTC ms) the next one may go."""
         self.filled = False
         self.venue = ""
         self.stop: Decimal | None = None
@@ -110,6 +111,11 @@ class Trade:
 
     def working(self, *purposes: Purpose, symbol: str | None = None) -> list[Record]:
         return [r for r in self.records if r.working and r.order.purpose in purposes and (symbol is None or r.order.symbol == symbol)]
+
+    def refused(self, target: Decimal, quantity: Decimal) -> bool:
+        """Whether the venue has rejected this very target order: sending it again at every tick would only flood venue and journal."""
+        return any(r.state is OrderState.REJECTED and r.order.purpose is Purpose.TARGET and r.order.price == target
+                   and r.order.quantity == quantity for r in self.records)
 
     def attempts(self, purpose: Purpose, symbol: str) -> int:
         return sum(1 for r in self.records if r.order.purpose is purpose and r.order.symbol == symbol)
@@ -419,6 +425,8 @@ class TradeExecutor:
                 else:
                     self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # half a spread is no spread
         elif purpose is Purpose.EXIT:
+            tries = trade.exit_tries[record.order.symbol] = trade.exit_tries.get(record.order.symbol, 0) + 1
+            trade.exit_after[record.order.symbol] = record.order.at + min(MINUTE << min(tries - 1, 8), EXIT_RETRY_LONGEST_MS)
             self._attention.add(trade.opened.trade_id)
         elif trade.exit_reason is not None:
             self._work_exit(trade, fact.at)
@@ -466,11 +474,14 @@ class TradeExecutor:
             trade.stop = from_float(opened.stop, instrument.tick, up=long)
         failpoint.hit("protect.before")
         wanted = [(Purpose.STOP, OrderKind.STOP, trade.stop, trade.stop_reason)]
-        if opened.target is not None and self._venues[trade.venue].capabilities.resting_target:
+        refused = any(r.state is OrderState.REJECTED and r.order.purpose is Purpose.TARGET for r in trade.records)  # and it would be again
+        if opened.target is not None and not refused and self._venues[trade.venue].capabilities.resting_target:
             wanted.append((Purpose.TARGET, OrderKind.TARGET, from_float(opened.target, instrument.tick, up=long), ExitReason.ROI))
         for purpose, kind, price, reason in wanted:
             working = trade.working(purpose)
             if not working:
+                if purpose is Purpose.TARGET and trade.refused(price, abs(held)):
+                    continue  # the venue said no to this very order: the stop protects, the strategy closes
                 self._send(trade, instrument, purpose, kind, -held, price, reason, at)
                 failpoint.hit("protect.placed")
             elif len(working) > 1 or working[0].order.quantity - working[0].filled != abs(held) or working[0].order.price != price:
@@ -479,7 +490,7 @@ class TradeExecutor:
                     self._cancel(record, "resize")
 
     def _work_exit(self, trade: Trade, at: int) -> None:
-        """Send what is still missing to be flat: the risky legs (short) first, then the rest."""
+        """Send what is still missing to be flat: the risky legs (short) first, then the rest. What failed is tried again with patience."""
         for record in trade.working(Purpose.ENTRY):
             self._cancel(record, "exit")
         held = {leg: self._held(trade, leg) for leg in self._symbols(trade)}
@@ -488,7 +499,7 @@ class TradeExecutor:
         for symbol, quantity in (shorts if multi and shorts else held).items():
             if quantity == ZERO or trade.working(Purpose.EXIT, symbol=symbol):
                 continue
-            if at < trade.exit_after:
+            if at < trade.exit_after.get(symbol, 0):
                 self._attention.add(trade.opened.trade_id)
                 continue
             instrument = self._market.instrument(symbol)
@@ -497,8 +508,6 @@ class TradeExecutor:
                 continue
             if self._locked(trade, instrument):
                 continue
-            trade.exit_tries += 1
-            trade.exit_after = at + min(MINUTE << min(trade.exit_tries - 1, 8), EXIT_RETRY_LONGEST_MS)
             self._send(trade, instrument, Purpose.EXIT, OrderKind.MARKET, -quantity, None, trade.exit_reason, at)
 
     def _locked(self, trade: Trade, instrument: Instrument) -> bool:

@@ -13,7 +13,6 @@ import asyncio
 import copy
 import json
 import math
-import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ import structlog
 import main
 from modules.domain.events import Fact
 from modules.domain.instrument import AssetClass
+from modules.domain.market import Bar
 from modules.domain.order import Fate, Order, Purpose
 from modules.domain.policies import Policies
 from modules.domain.signal import Intent, Structure
@@ -89,12 +89,14 @@ def strategies() -> dict[AssetClass, list[Strategy]]:
 
 @cache
 def policies() -> Policies:
-    """The shipped ones, but for a trader who never tires and a venue that is asked about orders in doubt every few seconds."""
+    """The shipped ones, but for a trader who never tires, stops that trail, and orders in doubt that are asked about every few seconds."""
     shipped = shipped_policies()
     risk = shipped.risk.model_copy(update={
         "cooldown_losses": 1_000, "cooldown_stop_outs": 1_000, "correlated_others_max": 9, "expiry_days_min": 1, "option_delta_max": 2,
     })
-    execution = shipped.execution.model_copy(update={"doubt_query_spacing_s": (1.0, 2.0), "doubt_misses_min": 3, "doubt_proof_s": 5.0})
+    execution = shipped.execution.model_copy(update={
+        "doubt_query_spacing_s": (1.0, 2.0), "doubt_misses_min": 3, "doubt_proof_s": 5.0,
+        "break_even_at_r": 0.3, "trail_at_r": 0.6, "trail_distance_r": 0.5})
     return shipped.model_copy(update={"risk": risk, "execution": execution})
 
 
@@ -114,6 +116,10 @@ class Market24(DemoMarket):
 
     def stop_after(self, hours: float) -> None:
         self._until = self.start + int(hours * HOUR_MS)
+
+    def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
+        """Two days of it: nothing here looks further back, and a start is what these tests do most."""
+        return super().history(symbol, until, min(bars, 2 * 288))
 
     def resume(self, at: int) -> Iterator[Step]:
         return self._with_transfers(super().resume(at))
@@ -301,10 +307,6 @@ def run_once(folder: str, hours: float, specification: str = "") -> None:
     document = report(life)
     (Path(folder) / "report.json").write_text(json.dumps(document, default=str))
     life.close()
-
-
-if multiprocessing.current_process().name == "forkserver" or "multiprocessing.forkserver" in " ".join(sys.argv):
-    whole_market()
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ class State:
 class Checks:
     """(rule, unit) -> (measured, passes) from the inputs, at one decision."""
 
-    def __init__(self, state: State, decision: Any, holds: dict[str, tuple[int, int]]) -> None:
+    def __init__(self, state: State, decision: Any) -> None:
         self.state, self.d, self.market, self.policies = state, decision, state.market, state.policies
         self.risk = state.policies["risk"]
         self.at, self.kind, self.symbol = decision["at"], decision["asset_class"], decision["symbol"]
@@ -192,11 +192,7 @@ class Checks:
         self.bars = self.market.bars[self.symbol]
         self.index = self.bars.last(self.at)
         self.plain = self.symbol.partition("#")[0]
-        self.horizon = self._horizon(holds)
-
-    def _horizon(self, holds: dict[str, tuple[int, int]]) -> int:
-        hold, interval = holds.get(self.d["strategy"], (0, 0))
-        return hold * interval if hold else int(self.risk["holding_default_s"] * 1000)
+        self.horizon = decision["hold"] * decision["interval_ms"] or int(self.risk["holding_default_s"] * 1000)
 
     def derive(self, rule: str, unit: str) -> tuple[float, bool] | None:
         """None: no code here for it."""
@@ -591,12 +587,11 @@ def rederive(folder: Path) -> Report:
 
 
 def _walk_decisions(facts: list[Any], decisions: list[Any], state: State, report: Report) -> None:
-    holds = {fact["strategy"]: (fact["hold"], fact["interval_ms"]) for fact in facts if fact["kind"] == "TradeOpened"}
     place = 0
     for decision in decisions:
         place = _advance(facts, place, decision, state)
         halting = any(fact["kind"] == "TradingHalted" and fact["at"] == decision["at"] for fact in facts[place:place + 50])
-        _judge(decision, Checks(state, decision, holds), report, halting=halting)
+        _judge(decision, Checks(state, decision), report, halting=halting)
         if decision["outcome"] == "APPROVED":  # its own facts come next: trade, then entry
             while not (facts[place]["kind"] == "OrderIntended" and facts[place]["order"]["decision_id"] == decision["decision_id"]):
                 state.apply(facts[place])
@@ -629,11 +624,16 @@ def _judge(decision: Any, checks: Checks, report: Report, *, halting: bool) -> N
     derived: set[str] = set()
     for check in every:
         rule, unit, passed = check["rule"], check["unit"], check["passed"]
+        if check["measured"] is None:  # unknown (no contract was found, say), and unknown never passes
+            if passed:
+                report.faults.append(f"{name}: {rule} ({unit}) passed on an unknown input")
+            report.stated[rule] += 1
+            continue
         found = None if _as_stated(rule, unit) else checks.derive(rule, unit)
         if found is None:
             if not _as_stated(rule, unit):
                 report.faults.append(f"{name}: nobody re-derives {rule} ({unit})")
-            elif check["measured"] is not None and check["limit"] is not None and not _follows(check):
+            elif check["limit"] is not None and not _follows(check):
                 report.faults.append(f"{name}: {rule} {check['measured']} against {check['limit']} is said to be {passed}")
             report.stated[rule] += 1
             continue

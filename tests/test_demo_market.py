@@ -413,7 +413,7 @@ def test_a_contract_is_known_by_its_symbol_alone(run: Run) -> None:
 
 def test_expiries_are_daily_weekly_and_monthly() -> None:
     listed = [datetime.fromtimestamp(expiry / 1000, UTC) for expiry in expiries(DEFAULT_START)]
-    assert [day.strftime("%m-%d") for day in listed] == ["01-05", "01-06", "01-07", "01-09", "01-16", "01-23", "01-30"]
+    assert [day.strftime("%m-%d") for day in listed] == ["01-05", "01-06", "01-07", "01-08", "01-09", "01-10", "01-16", "01-23", "01-30"]
     assert {day.hour for day in listed} == {8}
     assert expiries(int(listed[0].timestamp()) * 1000)[0] == int(listed[1].timestamp()) * 1000, "at its expiry a contract is gone"
 

@@ -23,7 +23,7 @@ from tests import independent_ledger
 from tests.demo_runs import exported
 
 SEEDS = (7, 21)
-DAYS = 3
+DAYS = 2
 LEDGER = Path(independent_ledger.__file__)
 
 

@@ -19,10 +19,11 @@ import pytest
 
 import config
 import main
+from modules.backtest.audit import audit
 from modules.backtest.recorded import ENDED_AFTER_MS, RecordedSource
 from modules.domain import sessions
 from modules.domain.decision import Decision, Outcome, Rule
-from modules.domain.events import Fact, ForeignFill, OrderIntended
+from modules.domain.events import Fact, ForeignFill, OrderIntended, OrderRejected
 from modules.domain.instrument import AssetClass, Side
 from modules.domain.market import Bar
 from modules.domain.money import ZERO, book
@@ -119,8 +120,8 @@ class Run(NamedTuple):
 
 
 class Play:
-    """Replays links to some recordings with some strategies. Whatever happens, the books must agree with the venue's wallet at the end
-    and nobody may have been quarantined."""
+    """Replays links to some recordings with some strategies. Whatever happens, the books must agree with the venue's wallet at the end,
+    with a recount from the market's own numbers, and nobody may have been quarantined."""
 
     def __init__(self, tmp_path: Path) -> None:
         self._tmp = tmp_path
@@ -143,6 +144,7 @@ class Play:
             source, policies=policies, wallets={c: Decimal(wallet) for c in AssetClass if by_class[c]},
             calendar=Calendar((), policies.news, {}), strategies=by_class, folder=state)
         assert simulation.differences == 0
+        assert audit(simulation) == []
         assert not simulation.daemon.strategies.quarantined
         return Run(source, simulation)
 
@@ -201,9 +203,19 @@ def test_on_the_frozen_feed_of_2023_03_24_nothing_is_entered_and_in_the_hole_aft
         assert decision.outcome is Outcome.DENIED and Rule.FEED_FROZEN in failed(decision), decision
     assert not any(Rule.FEED_FROZEN in failed(d) for d in run.decisions if d.at < at("2023-03-24 12:00") or d.at > hole[1])
     assert not [fill for fill in run.fills if hole[0] < fill.at < hole[1]]
-    # Without volume nobody sells to us: what was bought before the freeze is held until the market is back.
-    assert not [fill for fill in run.fills if at("2023-03-24 11:35") < fill.at < hole[1]]
-    assert any(trade.opened_at < hole[0] < hole[1] <= trade.closed_at for trade in run.trades)
+    assert not [fill for fill in run.fills if at("2023-03-24 11:35") < fill.at < hole[1]]  # without volume nobody trades with us
+
+
+@needs_shared
+def test_what_is_held_when_a_feed_freezes_is_sold_when_it_is_back_and_asking_does_not_flood_the_journal(play: Play) -> None:
+    run = play(["crypto_spot/binance_BTCUSDT_5m*"],
+               [wanting(SPOT, since=at("2023-03-24 11:15"), until=at("2023-03-24 12:00"), off=0, stop=0.05)],
+               "2023-03-24 08:00", "2023-03-24 18:00")
+    bought, sold = run.fills
+    assert bought.at == at("2023-03-24 11:15") + LATENCY
+    assert sold.at == at("2023-03-24 14:05") + LATENCY  # the first opening after a bar with volume
+    exits = [fact for fact in run.facts(OrderIntended) if fact.order.purpose is Purpose.EXIT]
+    assert 2 <= len(exits) <= 8
 
 
 @needs_shared
@@ -283,8 +295,11 @@ def test_forex_is_flat_over_weekends_christmas_and_new_year_and_fills_only_while
     restless = wanting(FOREX, on=30, off=2, stop=0.03)
     run = play(["forex/oanda_EURUSD_1h*", "forex/mt5_GBPUSD*", "macro/oecd*"], [restless], "2014-11-15", "2015-01-20")
     assert len(run.trades) > 50
+    opens = {symbol: sorted(run.bars(symbol)) for symbol in ("EUR/USD", "GBP/USD")}
     for trade in run.trades:
         assert trade.closed_at <= sessions.next_close(trade.opened_at), trade
+        lived = [trade.opened_at, *(ts for ts in opens[trade.symbol] if trade.opened_at < ts < trade.closed_at), trade.closed_at]
+        assert max(b - a for a, b in pairwise(lived)) <= 4 * HOUR, trade  # no closed market in between, whatever the calendar says
         assert trade.exit_reason in (ExitReason.EXIT_SIGNAL, ExitReason.TIME_EXIT, ExitReason.STOP_LOSS)
     assert all(sessions.forex_open(fill.at) for fill in run.fills)
     assert sum(trade.exit_reason is ExitReason.TIME_EXIT for trade in run.trades) > 10
@@ -379,11 +394,11 @@ def test_the_longest_outage_on_record_is_no_end(tmp_path: Path) -> None:
 @needs_shared
 def test_two_recordings_of_one_coin_never_sell_each_others_coins(play: Play) -> None:
     # Both are long; the 5-minute one is stopped and re-enters all the time, the hourly one has a stop far away and must keep its coins.
-    nervous = wanting(SPOT, name="nervous", on=6, off=1, stop=0.002, target=0.002)
-    calm = wanting(SPOT, name="calm", since=at("2023-01-10 02:00"), off=0, stop=0.4)
+    nervous = wanting(SPOT, name="nervous", on=6, off=1, stop=0.0006, target=0.0006)
+    calm = wanting(SPOT, name="calm", since=at("2023-01-12 02:00"), off=0, stop=0.4)
     nervous = replace(nervous, interval_ms=5 * MINUTE)
     calm = replace(calm, interval_ms=HOUR)
-    run = play(["crypto_spot/binance_BTCUSDT_5m*", "crypto_spot/binance_BTCUSDT_1h*"], [nervous, calm], "2023-01-10", "2023-01-14")
+    run = play(["crypto_spot/binance_BTCUSDT_5m*", "crypto_spot/binance_BTCUSDT_1h*"], [nervous, calm], "2023-01-12", "2023-01-14", policies=TIRELESS)
     assert len(run.trades) > 50 and {trade.strategy for trade in run.trades} == {"nervous"}
     assert {trade.symbol for trade in run.trades} == {"BTC/USDT#binance-5m"}
     sold: Counter[str] = Counter()
@@ -441,3 +456,33 @@ def test_the_shipped_strategies_replay_the_crash_of_2020_without_flooding_the_jo
     filled = {fill.client_order_id for fill in run.fills}
     assert {trade for trade, order in entries.items() if order.client_order_id in filled} <= stops  # nothing is held without a stop
     assert run.simulation.daemon.journal.count < 100 * trades + 2000
+
+
+@needs_shared
+def test_a_short_whose_target_lies_below_zero_has_no_target_and_nothing_is_refused(play: Play) -> None:
+    # After a crash a target of many average ranges does that; in May 2021 one was sent, and refused, every hour.
+    run = play(["crypto_perp/binance_ADAUSDT-PERP_1h.*", "crypto_perp/binance_ADAUSDT-PERP_funding*"],
+               [wanting(PERP, since=at("2021-08-24"), off=0, stop=0.3, target=1.5, side=-1.0)], "2021-08-23", "2021-08-26")
+    assert run.decisions and run.decisions[0].outcome is Outcome.APPROVED, failed(run.decisions[0])
+    assert {fact.order.purpose for fact in run.facts(OrderIntended)} == {Purpose.ENTRY, Purpose.STOP}
+    assert not run.facts(OrderRejected)
+
+
+# -- the forex calendar (no recordings needed) --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("opened", "closes"), [
+    ("2015-12-22 10:00", "2015-12-24 17:00"),   # Thursday before Christmas, noon New York
+    ("2015-12-28 10:00", "2015-12-31 17:00"),
+    ("2016-01-04 10:00", "2016-01-08 22:00"),   # an ordinary Friday, 17:00 New York
+    ("2016-07-04 10:00", "2016-07-08 21:00"),   # in summer time
+    ("2010-12-23 10:00", "2010-12-24 17:00"),   # the eve is the Friday itself
+])
+def test_forex_closes_for_weekends_and_at_noon_before_christmas_and_new_year(opened: str, closes: str) -> None:
+    assert sessions.next_close(at(opened)) == at(closes)
+    assert sessions.forex_open(at(closes) - MINUTE) and not sessions.forex_open(at(closes))
+
+
+def test_forex_opens_again_at_five_in_new_york_after_a_holiday() -> None:
+    assert not sessions.forex_open(at("2014-12-25 21:59")) and sessions.forex_open(at("2014-12-25 22:00"))
+    assert not sessions.forex_open(at("2016-01-01 22:00")) and sessions.forex_open(at("2016-01-03 22:00"))

@@ -224,7 +224,7 @@ def test_credit_spread_rests_for_half_a_day_before_it_sells_again() -> None:
     first = signs.index(True)
     ended = signs.index(False, first)
     again = signs.index(True, ended)
-    assert (ended - first, again - ended) == (1440, 144)
+    assert (ended - first, again - ended) == (768, 144)
 
 
 # --- the registry ---------------------------------------------------------------------------------------------------------------

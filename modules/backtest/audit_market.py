@@ -8,20 +8,24 @@ conversion of coin-quoted options (their rows are taken as they are). Refuses no
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
+from itertools import accumulate
 from typing import Any, Final
 
 from modules.backtest.export_run import Row, Run
-from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.instrument import DOLLARS, AssetClass, Instrument
 from modules.domain.sessions import next_rollover, nights
 from modules.venues.protocol import MarketSource, Step
 
 UNIT: Final = Decimal("0.00000001")
 SIXTEEN: Final = Context(prec=16)
 DAYS_PER_YEAR: Final = 365
+Course = tuple[list[int], list[Decimal]]
+"""A position through time: when it changed, and what it was from then on."""
+NOTHING: Final[Course] = ([], [])
 
 
 class Tape:
@@ -127,8 +131,8 @@ class Tape:
     def rates(self, instrument: Instrument, price: Decimal, currency: str, at: int) -> set[Decimal]:
         """What one unit of the quote currency may have been worth at `at`: two where a pair's close changed at that very instant, as
         orders are matched bar by bar."""
-        if instrument.quote == currency or instrument.asset_class is AssetClass.OPTION:
-            return {Decimal(1)}  # options quoted in dollars; coin-quoted ones are not asked about
+        if instrument.quote == currency or instrument.asset_class is AssetClass.OPTION or {instrument.quote, currency} <= DOLLARS:
+            return {Decimal(1)}  # a dollar coin is a dollar; of options only those quoted in dollars are asked about
         if instrument.base == currency:
             return {SIXTEEN.divide(Decimal(1), price)}
         direct, inverse = self._pairs.get((instrument.quote, currency)), self._pairs.get((currency, instrument.quote))
@@ -206,7 +210,7 @@ def _expected_funding(run: Run, tape: Tape, costs: Mapping[str, Any], currencies
     """Venue reference -> (time, possible amounts) of every settlement and rollover that a position lived through."""
     held = _positions(row for row in run.tables["fills"] if row["margined"] == "1")
     for symbol, at, stated_at, rate, mark in tape.funding:
-        position, price = _at(held.get(symbol, ()), at), mark if mark is not None else tape.close(symbol, at)
+        position, price = _at(held.get(symbol, NOTHING), at), mark if mark is not None else tape.close(symbol, at)
         if position and price is not None:
             instrument, exact = tape.instruments[symbol], Decimal(repr(price))
             notional = position * instrument.contract_size * exact
@@ -263,17 +267,18 @@ def _settlement_faults(row: Row, tape: Tape, costs: Mapping[str, Any]) -> Iterat
 # -- small arithmetic ---------------------------------------------------------------------------------------------------------
 
 
-def _positions(fills: Iterable[Row]) -> dict[str, list[tuple[int, Decimal]]]:
-    """Symbol -> (time, signed change), in order of time."""
-    changes: dict[str, list[tuple[int, Decimal]]] = {}
+def _positions(fills: Iterable[Row]) -> dict[str, Course]:
+    """Symbol -> its fills' times in order and the signed position after each."""
+    changes: dict[str, list[tuple[int, Decimal]]] = defaultdict(list)
     for row in fills:
-        sign = 1 if row["side"] == "BUY" else -1
-        insort(changes.setdefault(row["symbol"], []), (int(row["at"]), sign * Decimal(row["quantity"])))
-    return changes
+        changes[row["symbol"]].append((int(row["at"]), (1 if row["side"] == "BUY" else -1) * Decimal(row["quantity"])))
+    return {symbol: ([at for at, _ in sorted(some)], list(accumulate(change for _, change in sorted(some))))
+            for symbol, some in changes.items()}
 
 
-def _at(changes: Sequence[tuple[int, Decimal]], at: int) -> Decimal:
-    return sum((change for when, change in changes if when <= at), Decimal(0))
+def _at(course: Course, at: int) -> Decimal:
+    row = bisect_right(course[0], at)
+    return course[1][row - 1] if row else Decimal(0)
 
 
 def _up(amount: Decimal) -> Decimal:

@@ -28,7 +28,7 @@ from modules.domain.settings import Settings
 from modules.news.calendar import Calendar
 from modules.notify.console import Console, opening_lines
 from modules.notify.render import FactLogger
-from modules.runtime import lifesigns
+from modules.runtime import collector, lifesigns
 from modules.runtime.clock import WallClock
 from modules.runtime.control import ControlServer
 from modules.runtime.supervise import keep_running
@@ -121,6 +121,7 @@ class _Process:
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         await self.daemon.start()
+        collector.keep_for_good()
         self._bars = {c: self.daemon.market.bars_seen(c) for c in AssetClass}
         self._console = Console(lambda: self._reports.status({}), self._opening)
         tasks = [asyncio.create_task(self._keep(name, work), name=name) for name, work in self._peripherals().items()]

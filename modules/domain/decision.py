@@ -159,3 +159,6 @@ class Decision:
     legs: tuple[Leg, ...]
     policy_hash: str
     learning: dict[str, float | str] = field(default_factory=dict)
+    hold: int = 0
+    """Longest holding time in bars of `interval_ms` (0 = no limit): over what carry was reckoned."""
+    interval_ms: int = 0

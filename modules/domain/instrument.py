@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from typing import Final
-from typing import Final
 
 from modules.domain.money import ONE, ZERO, round_down, round_up
 

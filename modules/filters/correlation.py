@@ -32,6 +32,8 @@ SUSPECT_SQUARES: Final = 1e-6
 """A sum of squared deviations below this (returns of 0.004 % per hour) may be mostly the rounding residue of running sums: such a pair is
 computed from its returns instead."""
 FIRST_CAPACITY: Final = 8
+MANY: Final = 8
+"""When more than one row in so many is stale, multiplying whole matrices is quicker than going row by row."""
 SPARSE: Final = 4
 """When fewer than one symbol in so many has a return, gathering those few is quicker than a pass over whole matrices."""
 # A pair (i, j) is summed over the hours both have: how many, i's and j's returns, i's and j's squares, and the products. Each is one
@@ -99,6 +101,10 @@ class ReturnsBook:
             if hour < self._newest:
                 self._stale.add(row)
         self._version += 1
+
+    def prepare(self) -> None:
+        """Do now what the first question after many returns would have to wait for."""
+        self._refresh()
 
     def pair(self, a: str, b: str) -> tuple[float, int]:
         """(Pearson correlation, number of hours it rests on) over the hours of the window in which both have a return.
@@ -204,6 +210,16 @@ class ReturnsBook:
 
     def _refresh(self) -> None:
         """Make the sums of stale rows from their returns, without the newest hour."""
+        if not self._stale:
+            return
+        size = len(self._rows)
+        if MANY * len(self._stale) >= size:
+            powers = self._powers[:, :, :size].copy()
+            powers[:, self._newest % self._window] = 0.0
+            for sums, left, right in zip(self._sums, LEFT, RIGHT, strict=True):
+                np.matmul(powers[left].T, powers[right], out=sums[:size, :size])
+            self._stale.clear()
+            return
         for row in self._stale:
             own = self._powers[:, :, row].copy()
             own[:, self._newest % self._window] = 0.0

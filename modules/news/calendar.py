@@ -46,10 +46,10 @@ class Calendar:
     """All known releases as windows, plus each series' horizon. Unknown kinds are refused by name."""
 
     def __init__(self, events: Iterable[MacroEvent], policy: NewsPolicy, covered_until: Mapping[str, int | None]) -> None:
-        unique: dict[tuple[str, int], MacroEvent] = {}
+        unique: dict[tuple[str, int, str], MacroEvent] = {}
         for event in events:
             if event.kind in policy.windows:
-                unique.setdefault((event.kind, event.at), event)
+                unique.setdefault((event.kind, event.at, event.currency), event)
         self.events: tuple[MacroEvent, ...] = tuple(sorted(unique.values(), key=lambda e: (e.at, e.kind)))
         self.covered_until = dict(covered_until)
         self._policy = policy

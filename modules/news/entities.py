@@ -39,8 +39,8 @@ _TWO_WORDS: Final[Mapping[tuple[str, str], str]] = {
 }
 _ALONE_TOO_COMMON: Final = frozenset(("sui", "dai", "luna", "cro", "eos", "etc", "shib", "doge", "ripple"))
 _CRYPTO_WORDS: Final = features.word_set("""crypto cryptocurrency cryptocurrencies token tokens blockchain altcoin altcoins defi nft nfts
-    stablecoin stablecoins coin coins staking airdrop mainnet layer wallet wallets onchain binance coinbase kraken memecoin memecoins web3 exchange
-    validators dao protocol holders bulls bears whale whales tvl""")
+    stablecoin stablecoins coin coins staking airdrop mainnet layer wallet wallets onchain binance coinbase kraken memecoin memecoins web3
+    exchange validators dao protocol holders bulls bears whale whales tvl""")
 _MARKET_WORDS: Final = features.word_set("crypto cryptocurrency cryptocurrencies altcoins altcoin")
 _METALS: Final = {"gold": "XAU", "xau": "XAU", "bullion": "XAU", "silver": "XAG", "xag": "XAG"}
 _COUNTRIES: Final[Mapping[str, str]] = {name: code for code, names in {

@@ -59,6 +59,8 @@ class Lexicon:
     """First word -> whole phrase -> valence."""
     up: frozenset[str]
     down: frozenset[str]
+    undo: frozenset[str]
+    """Ends what is bad ("tosses the lawsuit"), moves nothing else."""
     bad_when_up: frozenset[str]
     negators: frozenset[str]
     hedges: frozenset[str]
@@ -84,15 +86,17 @@ def lexicon() -> Lexicon:
     for sign, group in ((1.0, raw["positive"]), (-1.0, raw["negative"])):
         for size in ("1", "2"):
             valence.update((word, sign * float(size)) for word in group[size].split() if "-" not in word)
+    valence.update(dict.fromkeys(raw["zero"].split(), 0.0))    # words that look like inflections of leaning ones, and do not lean
     phrases: dict[str, dict[tuple[str, ...], float]] = {}
     hyphenated = [(word, sign * 1.5) for sign, key in ((1.0, "positive"), (-1.0, "negative")) for group in raw[key].values()
                   for word in group.split() if "-" in word]
     listed = [(text, sign * 1.5) for sign, key in ((1.0, "phrases_positive"), (-1.0, "phrases_negative")) for text in raw[key]]
     for text, value in (*hyphenated, *listed):
-        words = tuple(text.replace("-", " ").split())
+        words = tuple("num" if word.isdigit() else word for word in text.replace("-", " ").split())
         phrases.setdefault(words[0], {})[words] = value
     return Lexicon(
-        valence, phrases, up=word_set(raw["up"]), down=word_set(raw["down"]), bad_when_up=word_set(raw["bad_when_up"]),
+        valence, phrases, up=word_set(raw["up"]), down=word_set(raw["down"]), undo=word_set(raw["undo"]),
+        bad_when_up=word_set(raw["bad_when_up"]),
         negators=word_set(raw["negators"]), hedges=word_set(raw["hedges"]), neutral=word_set(raw["neutral"]),
         currency_of=BANKS | {word: code for code, words in raw["currencies"].items() for word in words.split()},
         strength={word: sign for sign, key in ((1, "up"), (-1, "down")) for word in raw["currency_strength"][key].split()} | _POLICY)
@@ -158,6 +162,7 @@ class _Known(NamedTuple):
     move: int
     """+1 up, -1 down, 0 neither."""
     bad: bool
+    undo: bool
 
 
 _known: dict[str, _Known] = {}
@@ -172,7 +177,7 @@ def _look_up(word: str) -> _Known:
         forms = _forms(word)
         valence = next((book.valence[form] for form in forms if form in book.valence), 0.0)
         move = next((1 if form in book.up else -1 for form in forms if form in book.up or form in book.down), 0)
-        found = _Known(valence, move, any(form in book.bad_when_up for form in forms[:2]))
+        found = _Known(valence, move, any(form in book.bad_when_up for form in forms[:2]), word in book.undo)
         if len(_known) >= _KNOWN_MAX:
             _known.clear()
         _known[word] = found
@@ -205,11 +210,11 @@ def polars(found: Tokens) -> list[Polar]:
             if value:
                 result.append(Polar(index, value, "currency"))
             continue
-        if entry.move:
+        if entry.move or entry.undo:
             other = _bad_noun(known, taken, words, index)
             if other is not None:
                 taken[index] = taken[other] = True
-                result.append(Polar(index, _turned(words, index, -1.2 * entry.move), "composed"))
+                result.append(Polar(index, _turned(words, index, -1.2 * (entry.move or -1)), "composed"))
     result.extend(Polar(index, _turned(words, index, entry.valence), "word")
                   for index, entry in enumerate(known) if entry.valence and not taken[index])
     result.sort()

@@ -131,7 +131,7 @@ def parse_cryptopanic(body: bytes, source: str, domain: str, at: int) -> list[It
             if isinstance(coins, list) else []
         guid = str(row.get("id") or row.get("url") or title)
         if title:
-            items.append(Item(at, source, domain_of(str(writer)) if writer else domain, one_line(guid, NAME_MAX), title,
+            items.append(Item(at, source, (domain_of(str(writer)) if writer else "") or domain, one_line(guid, NAME_MAX), title,
                               moment(str(row.get("published_at") or "")), clean_codes(codes)))
     return items
 
@@ -164,8 +164,11 @@ def moment(text: str) -> int | None:
 
 
 def domain_of(address: str) -> str:
-    """The registrable-looking end of a host name: what counts as one writer."""
-    host = urlsplit(address if "//" in address else "//" + address).hostname or ""
+    """The registrable-looking end of a host name: what counts as one writer. "" where there is none."""
+    try:
+        host = urlsplit(address if "//" in address else "//" + address).hostname or ""
+    except ValueError:    # brackets that hold no address
+        return ""
     parts = [part for part in one_line(host.lower(), 120).split(".") if part]
     short = len(parts) > 2 and len(parts[-2]) <= 3 and len(parts[-1]) == 2
     return ".".join(parts[-3:] if short else parts[-2:])

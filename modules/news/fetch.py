@@ -85,7 +85,8 @@ class Feeds:
 
     async def _watch(self, session: aiohttp.ClientSession, source: Source, delay_s: float) -> None:
         await asyncio.sleep(min(delay_s, source.every_s))
-        while (pause := await self.ask(session, source)) > 0.0:
+        while True:
+            pause = await self.ask(session, source)
             await asyncio.sleep(pause)
 
     async def ask(self, session: aiohttp.ClientSession, source: Source) -> float:
@@ -152,7 +153,6 @@ class Feeds:
         items = feeds.changed(await asyncio.to_thread(parse, body, source.name, source.domain, at), state.known)
         state.items += len(items)
         for start in range(0, len(items), STEP):
-            # What is first seen is what reaches the moods now; a batch that waits its turn is not seen yet.
             self.on_items(items[start : start + STEP])
             await asyncio.sleep(0)
 

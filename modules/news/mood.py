@@ -1,8 +1,8 @@
 """Moods per asset from the headlines seen so far: one story once, one source capped, all of it fading. Owns the stories; decides nothing.
 
-mood = sum over sources of min(share, cap) x its mean score, where shares are of max(total weight, floor): what is missing counts as
-neutral, so one loud source or one lonely headline never makes a mood. Everything is a function of the items in their order and of `at`,
-so a recorded store replays to the same moods bit for bit.
+mood = evidence x sum over sources of min(share of all weight, cap) x its mean score, evidence = min(1, all weight / floor): a share that
+the cap takes away and weight that is missing count as neutral, so no loud source and no lonely headline makes a mood. Everything is a
+function of the items in their order and of `at`, so a recorded store replays to the same moods bit for bit.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class Story:
     """Why it counts for nothing or less; "" = it counts."""
     guids: set[str] = field(default_factory=set)
     tellers: set[str] = field(default_factory=set)
+    replaced: int | None = None
+    """When its writer changed the headline: from then on the edited story counts in its place."""
 
 
 class Contribution(NamedTuple):
@@ -105,9 +107,7 @@ class Moods:
         words = frozenset(word for word in features.tokens(item.title).words if word not in _STOP and len(word) > 1)
         known = self._by_guid.get(item.source + "\n" + item.guid)
         if known is not None:
-            if known.domain == item.domain and known.title != item.title:
-                self._judge(known, item, words)
-            return known
+            return self._edited(known, item, words) if known.domain == item.domain and known.title != item.title else known
         twin = self._twin(words, at)
         if twin is not None:
             twin.guids.add(item.source + "\n" + item.guid)
@@ -123,14 +123,23 @@ class Moods:
         self._judge(story, item, words)
         return story
 
+    def _edited(self, old: Story, item: Item, words: frozenset[str]) -> Story:
+        """An edit changes what a story says from now on, neither its age nor what it had said before."""
+        story = Story(old.began, item.first_seen, old.domain, "", frozenset(), {}, 0.0, "", set(old.guids), set(old.tellers))
+        old.replaced = item.first_seen
+        for guid in story.guids:
+            self._by_guid[guid] = story
+        self.stories.append(story)
+        self._judge(story, item, words)
+        return story
+
     def _judge(self, story: Story, item: Item, words: frozenset[str]) -> None:
-        """(Re)read a story's headline: an edit changes what it says, not its age."""
+        """Read a story's headline: whom it concerns and how."""
         reading = self._model.read(item.title)
         tags = entities.tag(item.title, reading, item.codes)
         score, note = reading.score, tags.abstains
         if looks_like_hype(item.title) and not note:
             note = "hype: its praise counts for nothing"
-        self._unlink(story)
         silent = float(self._policy.silent_below)
         story.title, story.words, story.score, story.note = item.title, words, score, note
         story.assets = {asset: 0.0 if abs(value) < silent or (note and value > 0.0) else value for asset, value in tags.assets.items()}
@@ -165,7 +174,7 @@ class Moods:
         likeness = least
         for key, shared in counts.items():
             story = candidates[key]
-            if story.seen < since:
+            if story.seen < since or story.replaced is not None:
                 continue
             found = len(story.words & words) / len(story.words | words) if shared else 0.0
             if found > likeness or (found == likeness and best is None):
@@ -180,7 +189,8 @@ class Moods:
         while self.stories and (self.stories[0].seen < at - keep or len(self.stories) >= STORIES_MAX):
             old = self.stories.popleft()
             for guid in old.guids:
-                self._by_guid.pop(guid, None)
+                if self._by_guid.get(guid) is old:
+                    del self._by_guid[guid]
             self._unlink(old)
 
     # -- answering ---------------------------------------------------------------------------------------------------------
@@ -191,6 +201,13 @@ class Moods:
             return self._mood(((instrument.base, 1.0), (instrument.quote, -1.0)), AssetClass.FOREX, at)
         return self._mood(((instrument.base, 1.0), (entities.MARKET, float(self._policy.market_weight))), instrument.asset_class, at)
 
+    def of_asset(self, asset: str, at: int) -> Mood | None:
+        """The mood about a coin, a currency on its own, or entities.MARKET."""
+        if asset in entities.CURRENCIES:
+            return self._mood(((asset, 1.0),), AssetClass.FOREX, at)
+        market = () if asset == entities.MARKET else ((entities.MARKET, float(self._policy.market_weight)),)
+        return self._mood(((asset, 1.0), *market), AssetClass.SPOT, at)
+
     def _mood(self, legs: Sequence[tuple[str, float]], asset_class: AssetClass, at: int) -> Mood | None:
         policy = self._policy
         half_life = float(policy.half_life_h[asset_class]) * HOUR
@@ -200,7 +217,7 @@ class Moods:
         contributions = []
         for asset, sign in legs:
             for story in self._recent(asset, oldest):
-                if story.seen > at or story.began < oldest or id(story) in seen:
+                if story.seen > at or story.began < oldest or id(story) in seen or (story.replaced is not None and story.replaced <= at):
                     continue
                 seen.add(id(story))
                 weight = 0.5 ** ((at - story.began) / half_life) * (abs(sign) if asset == entities.MARKET else 1.0)
@@ -210,12 +227,12 @@ class Moods:
         total = math.fsum(weight for part in parts.values() for weight, _ in part)
         if len(parts) < policy.domains_min or total < float(policy.weight_min):
             return None
-        floor, cap = max(total, float(policy.weight_floor)), float(policy.source_share_max)
+        cap, evidence = float(policy.source_share_max), min(1.0, total / float(policy.weight_floor))
         value = 0.0
         for domain in sorted(parts):
             weight = math.fsum(w for w, _ in parts[domain])
             mean = math.fsum(w * s for w, s in parts[domain]) / weight
-            value += min(weight / floor, cap) * mean
+            value += min(weight / total, cap) * mean * evidence
         contributions.sort(key=lambda c: (-c.weight * abs(c.score), c.seen, c.title))
         return Mood(max(-1.0, min(1.0, value)), len(parts), tuple(contributions))
 

@@ -23,6 +23,8 @@ class Setup:
     sources: Sequence[Source] = ()
     """Asked while running; none = the store is a recording, replayed by the time its items were first seen."""
     token: str = ""
+    since: int = 0
+    """A recording is replayed from what was first seen then (UTC ms)."""
 
 
 def from_settings(settings: NewsSettings, folder: Path) -> Setup | None:

@@ -27,14 +27,14 @@ class CreditSpreadParams(NamedTuple):
     """Bars of the average that tells the direction."""
     rich: float = 1.05
     """Implied over realized volatility that starts a view."""
-    cheap: float = 0.7
+    cheap: float = 0.75
     """Implied over realized volatility that ends it."""
     full: float = 0.6
     """Excess over `rich` at which the score is 1."""
     against: float = 2.5
     """How far beyond the average price may stand against the view, in standard deviations of a day (implied volatility)."""
-    hold: int = 864
-    rest: int = 48
+    hold: int = 768
+    rest: int = 144
 
 
 class CreditSpreadState(NamedTuple):
@@ -82,9 +82,9 @@ STRATEGY = Strategy(
     init=init,
     step=step,
     warmup=864,
-    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (1.5, 2.5, 4.0), "hold": (288, 576, 864)},
+    space={"rich": (1.05, 1.15, 1.3), "slow": (144, 288, 576), "against": (1.5, 2.5, 4.0), "hold": (384, 576, 768)},
     structure=Structure.CREDIT_SPREAD,
     days=1.6,
-    delta=0.40,
+    delta=0.45,
     width=0.03,
 )

@@ -94,7 +94,7 @@ FOREX: Final = (
 
 PERPS: Final = ("BTC", "ETH", "SOL", "DOGE", "PAXG")
 SPOTS: Final = ("BTC", "ETH", "SOL", "XRP", "ADA", "DUST")
-OPTION_UNDERLYINGS: Final = ("BTC", "ETH")
+OPTION_UNDERLYINGS: Final = ("BTC", "ETH", "PAXG")
 QUOTED_SPOT: Final = "ADA/USDT"
 """The one spot pair whose bid and ask are recorded, sometimes too wide to trade."""
 
@@ -114,9 +114,12 @@ class OptionListing(NamedTuple):
     lot: str
     open_interest: float
     """Contracts, at the money."""
+    volatility: float
+    """Annual, in the long run."""
 
 
-OPTIONS: Final = {"BTC": OptionListing(1_000, "1", "0.01", 1_600.0), "ETH": OptionListing(50, "0.1", "0.1", 9_000.0)}
+OPTIONS: Final = {"BTC": OptionListing(1_000, "1", "0.01", 1_600.0, 0.50), "ETH": OptionListing(50, "0.1", "0.1", 9_000.0, 0.66),
+                  "PAXG": OptionListing(10, "0.1", "0.1", 700.0, 0.15)}
 
 
 def spot_symbol(name: str) -> str:

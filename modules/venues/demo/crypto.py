@@ -28,6 +28,7 @@ from modules.venues.demo.catalog import (
     HISTORY_DAYS,
     HOUR_MS,
     OPTION_UNDERLYINGS,
+    OPTIONS,
     PERP_DIGITS,
     QUOTED_HALF_SPREAD,
     QUOTED_SPOT,
@@ -72,10 +73,11 @@ _RELEASE_MULTIPLE: Final = 2.2
 _WEEKEND_VOLUME: Final = 0.7
 _VARIANCE_WEIGHT: Final = 0.005
 _BARS_PER_YEAR: Final = 365 * BARS_PER_DAY
-_IMPLIED_FLOOR: Final = 0.12
+_IMPLIED_FLOOR: Final = 0.22
 _IMPLIED_SHARE: Final = 0.94
-_IMPLIED_MIN: Final = 0.25
-_IMPLIED_MAX: Final = 1.40
+_IMPLIED_MIN: Final = 0.5
+_IMPLIED_MAX: Final = 2.8
+"""Floor, least and most are multiples of the underlying's long-run volatility."""
 
 
 @dataclass(slots=True)
@@ -259,12 +261,13 @@ def _implied(coin: _Coin, path: _Path) -> F64:
     levels = []
     previous = path.open[0]
     variance = coin.variance
+    usual = OPTIONS[coin.model.name].volatility
     for slot, close in enumerate(path.close, 1):
         change = close / previous - 1.0
         previous = close
         variance += _VARIANCE_WEIGHT * (change * change - variance)
         if slot % BARS_PER_HOUR == 0:
-            level = _IMPLIED_FLOOR + _IMPLIED_SHARE * math.sqrt(variance * _BARS_PER_YEAR)
-            levels.append(min(_IMPLIED_MAX, max(_IMPLIED_MIN, level)))
+            level = _IMPLIED_FLOOR * usual + _IMPLIED_SHARE * math.sqrt(variance * _BARS_PER_YEAR)
+            levels.append(min(_IMPLIED_MAX * usual, max(_IMPLIED_MIN * usual, level)))
     coin.variance = variance
     return rounded(levels, 6)

@@ -26,10 +26,9 @@ enough that no butterfly is free."""
 _TERM: Final = 0.55
 _TERM_ANCHOR_DAYS: Final = 14.0
 """A level far from its long-run mean is felt in full up to about two weeks and fades beyond."""
-_LONG_RUN: Final = {"BTC": 0.50, "ETH": 0.66}
 _HALF_SPREAD_SHARE: Final = 0.015
 _HALF_SPREAD_FAR: Final = 0.008
-_HALF_SPREAD_INDEX: Final = 0.00005
+_HALF_SPREAD_INDEX: Final = 0.00002
 """Half spread = of the cheaper side's premium (0.015 + 0.008 m^2), plus this much of the index."""
 _ROOT_HALF: Final = math.sqrt(0.5)
 _DENSITY: Final = 1.0 / math.sqrt(2.0 * math.pi)
@@ -64,7 +63,7 @@ class OptionMarket:
         quotes: list[OptionQuote] = []
         for expiry in expiries(at):
             years = (expiry - at) / _YEAR_MS
-            volatility = _term(level, _LONG_RUN[self._underlying], years)
+            volatility = _term(level, self._listing.volatility, years)
             forward = spot * (1.0 + _BASIS * years)
             series = self._list(expiry, at, forward, volatility * math.sqrt(years))
             quotes += self._quotes(series, years, spot, forward, volatility)
@@ -76,7 +75,7 @@ class OptionMarket:
             del self._series[expiry]
         for expiry in expiries(at):
             years = (expiry - at) / _YEAR_MS
-            self._list(expiry, at, spot * (1.0 + _BASIS * years), _term(level, _LONG_RUN[self._underlying], years) * math.sqrt(years))
+            self._list(expiry, at, spot * (1.0 + _BASIS * years), _term(level, self._listing.volatility, years) * math.sqrt(years))
 
     def _list(self, expiry: int, at: int, forward: float, deviation: float) -> _Series:
         series = self._series.get(expiry)

@@ -1,0 +1,1269 @@
+"""An order's life: four fates, doubt and its proof, protective stops, exits, spreads, halts, a full lane. The venue is a fake behind the
+same protocol; books, kill switch, risk and journal are the real ones; time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from modules.domain.decision import Leg
+from modules.domain.errors import VenueBusy, VenueDenied, VenueUnreachable
+from modules.domain.events import (
+    ExitRequested,
+    Fact,
+    Filled,
+    ForeignFill,
+    InstrumentListed,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderInDoubt,
+    OrderIntended,
+    OrderRejected,
+    OrderSent,
+    PositionClosed,
+    Scope,
+    TradeAbandoned,
+    TradeOpened,
+    TradingHalted,
+    TransferSeen,
+    Trigger,
+)
+from modules.domain.instrument import AssetClass, Instrument, Right, Side
+from modules.domain.market import Bar, Batch
+from modules.domain.order import Accepted, ExitReason, Fate, InDoubt, NotSent, Order, OrderReport, OrderState, Purpose, Refused
+from modules.domain.signal import Structure
+from modules.Funds_Controller import FundsController
+from modules.Kill_Switch import KillSwitch
+from modules.Market_Data import MarketData
+from modules.Portfolio_Manager import PortfolioManager
+from modules.Risk_Management import _TOKEN, ApprovedOrder, RiskManagement
+from modules.runtime.clock import VirtualClock, VirtualLoop
+from modules.store.journal import Journal
+from modules.Trade_Executor import TradeExecutor
+from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, OrderDone, Venue, Wallet
+from tests.builders import AT, BTC_PERP, BTC_SPOT, make_fill, make_instrument, make_order, shipped_policies
+
+D = Decimal
+PERP, SPOT, OPTION = AssetClass.PERP, AssetClass.SPOT, AssetClass.OPTION
+POLICIES = shipped_policies()
+CALL_HIGH = "BTC/USDT:USDT-260130-54000-C"
+INSTRUMENTS = {instrument.symbol: instrument for instrument in (
+    make_instrument(SPOT), make_instrument(PERP), make_instrument(OPTION),
+    make_instrument(OPTION, symbol=CALL_HIGH, strike=D(54000), right=Right.CALL),
+)}
+CALL_LOW = make_instrument(OPTION).symbol
+Answer = Fate | Callable[[Order], Awaitable[Fate]]
+
+
+class FakeVenue:
+    """Answers as it is told, remembers everything it was asked, and has no opinion."""
+
+    name = "paper"
+
+    def __init__(self) -> None:
+        self.capabilities = Capabilities(True, True, True, True, True, True, in_process=False)
+        self.submitted: list[Order] = []
+        self.canceled: list[str] = []
+        self.answers: dict[str, list[Answer]] = {}
+        """Purpose, or client order id -> answers in turn; Accepted when they have run out."""
+        self.cancel_answers: list[Answer] = []
+        self.knows: dict[str, OrderReport] = {}
+        self.fills: list[FillSeen] = []
+        self.asked: list[str] = []
+        self.asked_at: list[int] = []
+        self.faults: list[Exception] = []
+        """Raised by the next questions, one each."""
+        self.working: list[OrderReport] = []
+        self.clock: VirtualClock | None = None
+
+    async def submit(self, order: Order) -> Fate:
+        self.submitted.append(order)
+        waiting = self.answers.get(order.client_order_id) or self.answers.get(order.purpose.value)
+        answer = waiting.pop(0) if waiting else Accepted(f"V{len(self.submitted)}")
+        return await answer(order) if callable(answer) else answer
+
+    async def cancel(self, order: Order) -> Fate:
+        self.canceled.append(order.client_order_id)
+        answer = self.cancel_answers.pop(0) if self.cancel_answers else Accepted("")
+        return await answer(order) if callable(answer) else answer
+
+    async def order(self, client_order_id: str, symbol: str) -> OrderReport | None:
+        self.asked.append(client_order_id)
+        self.asked_at.append(self.clock.now() if self.clock is not None else 0)
+        if self.faults:
+            raise self.faults.pop(0)
+        return self.knows.get(client_order_id)
+
+    async def fills_since(self, at: int) -> Sequence[FillSeen]:
+        return [seen for seen in self.fills if seen.fill.at >= at]
+
+    async def wallet(self) -> Wallet:
+        return Wallet(AT, {PERP: ClassWallet("USDT", D(10_000), {}, {})}, self.working)
+
+    async def instruments(self) -> Sequence[Instrument]:
+        return list(INSTRUMENTS.values())
+
+    async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
+        return []
+
+    def interval_ms(self, symbol: str) -> int:
+        return 300_000
+
+    async def market_events(self) -> AsyncIterator[Batch]:
+        return
+        yield Batch(0)
+
+    async def account_events(self) -> AsyncIterator[AccountEvent]:
+        return
+        yield OrderDone("", 0, "", "")
+
+    async def close(self) -> None: ...
+
+
+def reopened(journal: Journal) -> Journal:
+    """What the next life of the process finds on disk."""
+    copy = Journal(None)
+    for _, fact in journal.facts():
+        copy.append(fact)
+    return copy
+
+
+class Rig:
+    """The executor among real authorities, with 10,000 in every class, a market at 50,000 and a venue that does as it is told."""
+
+    def __init__(self, journal: Journal | None = None, venue: FakeVenue | None = None, *, lane_size: int = 64) -> None:
+        self.loop = VirtualLoop(AT)
+        self.clock = VirtualClock(self.loop)
+        self.venue = venue or FakeVenue()
+        self.venue.clock = self.clock
+        self.journal = journal or Journal(None)
+        self.portfolio = PortfolioManager(journal=self.journal, settlement=dict.fromkeys(AssetClass, "USDT"))
+        self.funds = FundsController(journal=self.journal, policy=POLICIES.funds, allocate={})
+        self.kill_switch = KillSwitch(journal=self.journal, policy=POLICIES.kill_switch, equity=lambda _: None)
+        self.risk = RiskManagement(self.journal, POLICIES, self.kill_switch, self.funds, money=lambda _: None, live=False)
+        self.market = MarketData(journal=self.journal, risk=POLICIES.risk, kill_switch=POLICIES.kill_switch, costs=POLICIES.costs,
+                                 on_bar=lambda *_: None)
+        self.market.list_instruments(list(INSTRUMENTS.values()), self.venue.interval_ms)
+        for symbol in (BTC_PERP, BTC_SPOT):
+            self.market.take(symbol, Bar(AT - 300_000, 50_000.0, 50_000.0, 50_000.0, 50_000.0, 9.0, 450_000.0))
+        policy = POLICIES.execution.model_copy(update={"lane_size": lane_size})
+        venues: dict[str, Venue] = {self.venue.name: self.venue}
+        self.executor = TradeExecutor(
+            journal=self.journal, clock=self.clock, venues=venues, risk=self.risk, kill_switch=self.kill_switch,
+            market=self.market, positions=self.portfolio.positions, policy=policy, kill_policy=POLICIES.kill_switch, costs=POLICIES.costs)
+        self.facts: list[Fact] = []
+        for projection in (self.portfolio.apply, self.funds.apply, self.kill_switch.apply, self.executor.apply, self.risk.apply):
+            self.journal.project(projection)
+        for reactor in (self.portfolio.on_fact, self.kill_switch.on_fact, self.executor.on_fact, self.facts.append):
+            self.journal.react(reactor)
+        self.numbers = 0
+        if journal is None:
+            for asset_class in AssetClass:
+                self.journal.append(TransferSeen(AT, asset_class, D(10_000), D(0), f"opening {asset_class}"))
+            for instrument in INSTRUMENTS.values():
+                self.journal.append(InstrumentListed(AT, instrument))
+        else:
+            self.journal.replay()
+
+    def play(self, scenario: Callable[[Rig], Awaitable[None]]) -> None:
+        """Run the executor's lanes beside `scenario` until that is over."""
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(self.executor.run())
+                await self.clock.settle()
+                await scenario(self)
+                await self.clock.settle()
+                running.cancel()
+
+        try:
+            self.loop.run_until_complete(both())
+        finally:
+            self.loop.close()
+
+    # -- what a decision would have written
+
+    def enter(self, symbol: str = BTC_PERP, side: Side = Side.BUY, quantity: str = "0.1", trade_id: str = "trade-1", *,
+              stop: float | None = None, target: float | None = None) -> Order:
+        """Approve, journal and place an entry with a stop 2 % away and a target 4 % away."""
+        instrument = INSTRUMENTS[symbol]
+        order = make_order(instrument, side=side, quantity=D(quantity), trade_id=trade_id, at=self.clock.now(),
+                           expires_at=self.clock.now() + 60_000, client_order_id=f"tb{trade_id}entry")
+        self.journal.append(TradeOpened(
+            self.clock.now(), trade_id, "d", "trend", symbol, instrument.asset_class, side.value, Structure.SINGLE.value, 0.7, 0.6,
+            50_000.0, stop or 50_000.0 * (1 - 0.02 * side.sign), target or 50_000.0 * (1 + 0.04 * side.sign), 0, 300_000, D(100)))
+        self.journal.append(OrderIntended(self.clock.now(), order))
+        self.executor.place(ApprovedOrder(order, _TOKEN))
+        return order
+
+    def enter_spread(self, quantity: str = "0.10") -> Order:
+        """A call spread: the low strike bought first, then the high one sold."""
+        low, high = INSTRUMENTS[CALL_LOW], INSTRUMENTS[CALL_HIGH]
+        legs = (Leg(low.symbol, Side.BUY, D(quantity), D(1000)), Leg(high.symbol, Side.SELL, D(quantity), D(600)))
+        order = make_order(low, quantity=D(quantity), trade_id="spread-1", arrival_price=D(1000), client_order_id="tbspread1entry",
+                           at=self.clock.now(), expires_at=self.clock.now() + 60_000)
+        self.journal.append(TradeOpened(
+            self.clock.now(), "spread-1", "d", "verticals", BTC_PERP, OPTION, "BUY", Structure.CREDIT_SPREAD.value, 0.7, 0.6, 400.0, None,
+            None, 0, 300_000, D(40), legs))
+        self.journal.append(OrderIntended(self.clock.now(), order))
+        self.executor.place(ApprovedOrder(order, _TOKEN))
+        return order
+
+    # -- what a venue would report
+
+    def fill(self, order: Order, quantity: str | None = None, price: str | None = None, *, number: str | None = None) -> FillSeen:
+        """A fill of `order` (all of it unless told) arrives."""
+        self.numbers += 1
+        amount = D(quantity) if quantity is not None else order.quantity
+        known = self.executor._record(order.client_order_id)
+        done = known is not None and known.filled + amount >= order.quantity
+        at = D(price) if price is not None else (order.price or order.arrival_price)
+        seen = FillSeen(make_fill(order, quantity=amount, price=at, fee=D("0.01"), at=self.clock.now(),
+                                  venue_trade_id=number or f"T{self.numbers}"), done)
+        self.executor.on_fill(seen)
+        return seen
+
+    def ended(self, order: Order, how: str = "canceled", reason: str = "") -> None:
+        self.executor.on_done(OrderDone(order.client_order_id, self.clock.now(), how, reason))
+
+    async def wait(self, seconds: float) -> None:
+        """Let time pass, a tick every second of it."""
+        for _ in range(int(seconds)):
+            await asyncio.sleep(1.0)
+            self.clock.pulse(self.clock.now())
+        await self.clock.settle()
+
+    # -- what came of it
+
+    def of(self, kind: type) -> list[Fact]:
+        return [fact for fact in self.facts if type(fact) is kind]
+
+    def sent(self, purpose: Purpose, symbol: str | None = None) -> list[Order]:
+        return [o for o in self.venue.submitted if o.purpose is purpose and (symbol is None or o.symbol == symbol)]
+
+    def state(self, order: Order) -> OrderState:
+        record = self.executor._record(order.client_order_id)
+        assert record is not None
+        return record.state
+
+    def resting(self, purpose: Purpose) -> list[Order]:
+        """Working orders of a purpose, as the executor sees them."""
+        return [r.order for r in self.executor.orders.values() if r.working and r.order.purpose is purpose]
+
+    def protected(self) -> Decimal:
+        """How much the working stops would close."""
+        return sum((r.order.quantity - r.filled for r in self.executor.orders.values()
+                    if r.working and r.order.purpose is Purpose.STOP), D(0))
+
+
+async def hang(_: Order) -> Fate:
+    await asyncio.sleep(1e6)
+    raise AssertionError("nobody waits that long")
+
+
+# -- four fates --------------------------------------------------------------------------------------------------------
+
+
+def test_every_step_of_an_accepted_order_is_on_record_before_the_next() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        assert rig.venue.submitted == [], "nothing leaves before the lane runs"
+        await rig.clock.settle()
+        assert rig.venue.submitted == [order] and rig.state(order) is OrderState.ACCEPTED
+        steps = [type(fact) for fact in rig.facts if getattr(fact, "client_order_id", "") == order.client_order_id]
+        assert steps == [OrderSent, OrderAccepted]
+
+    rig.play(scenario)
+
+
+def test_the_order_is_on_record_as_sent_when_the_venue_sees_it() -> None:
+    rig = Rig()
+    seen: list[list[type]] = []
+
+    async def look(order: Order) -> Fate:
+        seen.append([type(fact) for fact in rig.facts[-2:]])
+        return Accepted("V1")
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [look]
+        rig.enter()
+        await rig.clock.settle()
+
+    rig.play(scenario)
+    assert seen == [[OrderIntended, OrderSent]]
+
+
+def test_a_refused_entry_ends_with_its_code_and_frees_its_funds() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [Refused("INSUFFICIENT", "no money")]
+        order = rig.enter()
+        assert rig.funds.reserved(PERP) > 0
+        await rig.clock.settle()
+        assert rig.state(order) is OrderState.REJECTED and rig.funds.reserved(PERP) == 0
+        (rejected,) = rig.of(OrderRejected)
+        assert isinstance(rejected, OrderRejected) and rejected.code == "INSUFFICIENT"
+        assert len(rig.of(TradeAbandoned)) == 1 and rig.executor.trades == {}
+
+    rig.play(scenario)
+
+
+def test_an_order_that_never_left_ends_as_expired_and_is_not_tried_again() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [NotSent("no route to host")]
+        order = rig.enter()
+        await rig.wait(120)
+        assert rig.state(order) is OrderState.EXPIRED and rig.venue.submitted == [order] and rig.executor.trades == {}
+
+    rig.play(scenario)
+
+
+@pytest.mark.parametrize("answer", [InDoubt("garbled reply"), hang], ids=["garbled", "no answer"])
+def test_an_order_in_doubt_keeps_its_funds_and_closes_its_instrument(answer: Answer) -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [answer]
+        order = rig.enter()
+        reserved = rig.funds.reserved(PERP)
+        await rig.wait(14)
+        assert rig.state(order) is OrderState.IN_DOUBT
+        assert rig.executor.doubtful(BTC_PERP) and not rig.executor.doubtful(BTC_SPOT)
+        assert rig.funds.reserved(PERP) == reserved > 0
+        assert rig.executor.in_doubt == [order]
+
+    rig.play(scenario)
+
+
+# -- doubt and its end -------------------------------------------------------------------------------------------------
+
+
+def test_an_order_in_doubt_is_asked_about_with_growing_pauses_and_never_sent_again() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        rig.enter()
+        await rig.wait(50)
+        assert len(rig.venue.submitted) == 1
+        pauses = [round((b - a) / 1000) for a, b in zip([AT, *rig.venue.asked_at], rig.venue.asked_at, strict=False)]
+        assert pauses[:5] == [1, 2, 4, 8, 15]
+
+    rig.play(scenario)
+
+
+def test_an_order_in_doubt_that_the_venue_knows_is_adopted() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        order = rig.enter()
+        rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, OrderState.ACCEPTED, D(0), D("0.1"))
+        await rig.wait(2)
+        assert rig.state(order) is OrderState.ACCEPTED and not rig.executor.doubtful(BTC_PERP) and rig.executor.in_doubt == []
+        assert rig.executor.orders[order.client_order_id].venue_order_id == "V9"
+
+    rig.play(scenario)
+
+
+def test_fills_of_an_order_in_doubt_are_booked_before_its_end_is_believed() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        order = rig.enter()
+        rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, OrderState.FILLED, D("0.1"), D("0.1"))
+        await rig.wait(4)
+        assert rig.state(order) is OrderState.IN_DOUBT, "it says filled, and the fills are not there yet"
+        rig.venue.fills.append(FillSeen(make_fill(order, quantity=D("0.1"), fee=D("0.01"), venue_trade_id="T7", at=AT - 30_000), True))
+        await rig.wait(8)
+        assert rig.state(order) is OrderState.FILLED and rig.portfolio.positions[BTC_PERP].quantity == D("0.1")
+        assert rig.protected() == D("0.1")
+
+    rig.play(scenario)
+
+
+@pytest.mark.parametrize("state, kind", [(OrderState.CANCELED, OrderCanceled), (OrderState.EXPIRED, OrderExpired),
+                                         (OrderState.REJECTED, OrderRejected)])
+def test_an_order_in_doubt_found_ended_ends(state: OrderState, kind: type) -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        order = rig.enter()
+        rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, state, D(0), D("0.1"))
+        await rig.wait(2)
+        assert len(rig.of(kind)) == 1 and rig.executor.trades == {} and rig.funds.reserved(PERP) == 0
+
+    rig.play(scenario)
+
+
+def test_absence_is_proven_by_spaced_misses_enough_time_and_a_fence_and_only_then_believed() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        order = rig.enter()
+        await rig.wait(58)
+        assert rig.state(order) is OrderState.IN_DOUBT and len(rig.venue.asked) >= 5, "five misses, but not sixty seconds"
+        assert rig.venue.canceled == []
+        await rig.wait(40)
+        assert rig.state(order) is OrderState.EXPIRED and rig.venue.canceled == [order.client_order_id], "fenced by a cancel"
+        assert len(rig.venue.submitted) == 1 and rig.executor.trades == {}
+        (expired,) = rig.of(OrderExpired)
+        assert isinstance(expired, OrderExpired) and "never placed" in expired.reason
+
+    rig.play(scenario)
+
+
+def test_an_order_that_appears_behind_the_fence_is_adopted_after_all() -> None:
+    rig = Rig()
+
+    async def appear(order: Order) -> Fate:
+        rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, OrderState.CANCELED, D(0), D("0.1"))
+        return Accepted("V9")
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        rig.venue.cancel_answers = [appear]
+        order = rig.enter()
+        await rig.wait(120)
+        assert rig.state(order) is OrderState.CANCELED
+
+    rig.play(scenario)
+
+
+@pytest.mark.parametrize("fault", [VenueUnreachable("down"), VenueBusy("banned", AT + 9_000), VenueDenied("bad key")],
+                         ids=["unreachable", "busy", "denied"])
+def test_a_question_that_fails_is_no_miss_and_counts_against_the_venue(fault: Exception) -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        rig.venue.faults = [fault] * 3
+        order = rig.enter()
+        await rig.wait(62)
+        assert rig.state(order) is OrderState.IN_DOUBT, "three of the questions were no answers"
+        errors = [fact for fact in rig.facts if type(fact).__name__ == "ApiErrorSeen"]
+        assert len(errors) == 4  # the submit and three questions
+
+    rig.play(scenario)
+
+
+def test_a_partial_fill_resolves_the_doubt() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [InDoubt("time-out")]
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order, "0.04")
+        assert rig.state(order) is OrderState.ACCEPTED and not rig.executor.doubtful(BTC_PERP)
+        assert rig.executor.in_doubt == []
+
+    rig.play(scenario)
+
+
+def test_an_order_partly_filled_that_the_venue_has_forgotten_ends_by_the_same_proof() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order, "0.04")
+        rig.venue.cancel_answers = [Refused("UNKNOWN", "no such order")]
+        await rig.wait(61)  # the unfilled timeout asks for a cancel, which the venue refuses
+        assert rig.state(order) is OrderState.IN_DOUBT
+        await rig.wait(120)
+        assert rig.state(order) is OrderState.EXPIRED and rig.protected() == D("0.04")
+
+    rig.play(scenario)
+
+
+# -- fills -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fill_is_booked_once_however_often_it_is_told() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        seen = rig.fill(order, "0.04", number="T1")
+        rig.executor.on_fill(seen)
+        rig.executor.on_fill(seen._replace(order_done=True))
+        assert len(rig.of(Filled)) == 1 and rig.portfolio.positions[BTC_PERP].quantity == D("0.04")
+
+    rig.play(scenario)
+
+
+def test_the_same_trade_id_on_another_symbol_is_another_fill() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        perp, spot = rig.enter(), rig.enter(BTC_SPOT, trade_id="trade-2")
+        await rig.clock.settle()
+        rig.fill(perp, number="T1")
+        rig.fill(spot, number="T1")
+        assert len(rig.of(Filled)) == 2
+
+    rig.play(scenario)
+
+
+def test_a_fill_before_its_acknowledgement_is_ours() -> None:
+    rig = Rig()
+
+    async def fill_first(order: Order) -> Fate:
+        rig.fill(order)
+        return Accepted("V1")
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [fill_first]
+        order = rig.enter()
+        await rig.clock.settle()
+        assert rig.state(order) is OrderState.FILLED and rig.protected() == D("0.1")
+
+    rig.play(scenario)
+
+
+def test_an_execution_nobody_ordered_is_foreign_and_touches_no_trade() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        strange = make_fill(make_order(INSTRUMENTS[BTC_PERP]), client_order_id="by-hand", fee=D("0.01"))
+        rig.executor.on_fill(FillSeen(strange, True))
+        assert len(rig.of(ForeignFill)) == 1 and rig.portfolio.positions == {}
+        rig.executor.on_fill(FillSeen(strange, True))
+        assert len(rig.of(ForeignFill)) == 1
+
+    rig.play(scenario)
+
+
+# -- protection --------------------------------------------------------------------------------------------------------
+
+
+def test_right_after_the_fill_stop_and_target_rest_at_the_venue() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        (stop,), (target,) = rig.sent(Purpose.STOP), rig.sent(Purpose.TARGET)
+        assert (stop.side, stop.quantity, stop.price, stop.reduce_only) == (Side.SELL, D("0.1"), D("49000.0"), True)
+        assert (target.side, target.quantity, target.price) == (Side.SELL, D("0.1"), D("52000.0"))
+
+    rig.play(scenario)
+
+
+def test_a_shorts_stop_is_above_it_and_rounded_toward_less_risk() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter(side=Side.SELL, stop=51_000.07, target=48_000.0)
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        (stop,) = rig.sent(Purpose.STOP)
+        assert (stop.side, stop.price) == (Side.BUY, D("51000.0"))
+
+    rig.play(scenario)
+
+
+def test_each_partial_fill_moves_the_stop_to_what_is_held_and_never_are_there_two() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        for quantity, held in (("0.03", "0.03"), ("0.02", "0.05"), ("0.05", "0.1")):
+            rig.fill(order, quantity)
+            await rig.clock.settle()
+            assert len(rig.resting(Purpose.STOP)) == 1
+            for old in list(rig.venue.canceled):  # the venue confirms what was canceled
+                rig.venue.canceled.remove(old)
+                rig.executor.on_done(OrderDone(old, rig.clock.now(), "canceled", "on request"))
+                assert rig.protected() <= D(held), "more stops than position"
+            await rig.clock.settle()
+            assert rig.protected() == D(held) and len(rig.resting(Purpose.STOP)) == len(rig.resting(Purpose.TARGET)) == 1
+
+    rig.play(scenario)
+
+
+def test_a_stop_that_is_being_filled_is_left_alone_and_only_the_target_shrinks() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        (stop,), (target,) = rig.resting(Purpose.STOP), rig.resting(Purpose.TARGET)
+        rig.fill(stop, "0.04")
+        await rig.clock.settle()
+        assert rig.venue.canceled == [target.client_order_id]
+        rig.ended(target)
+        await rig.clock.settle()
+        assert rig.resting(Purpose.STOP) == [stop] and rig.resting(Purpose.TARGET)[0].quantity == D("0.06")
+
+    rig.play(scenario)
+
+
+def test_what_cannot_be_protected_is_not_held() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["stop"] = [Refused("WOULD_TRIGGER", "price is through it")]
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        (wish,) = rig.of(ExitRequested)
+        assert isinstance(wish, ExitRequested) and wish.reason is ExitReason.EMERGENCY_EXIT
+        (out,) = rig.sent(Purpose.EXIT)
+        assert (out.side, out.quantity, out.reduce_only) == (Side.SELL, D("0.1"), True)
+        assert len(rig.sent(Purpose.STOP)) == 1, "it is not tried again"
+
+    rig.play(scenario)
+
+
+def test_a_target_the_venue_refuses_is_done_without() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["target"] = [Refused("PRICE", "too far")]
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.wait(30)
+        assert len(rig.sent(Purpose.TARGET)) == 1 and rig.protected() == D("0.1") and rig.of(ExitRequested) == []
+
+    rig.play(scenario)
+
+
+def test_a_stop_somebody_else_canceled_is_put_back_within_a_tick() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        (stop,) = rig.resting(Purpose.STOP)
+        rig.ended(stop, reason="by the owner, in the venue's app")
+        await rig.wait(1)
+        (again,) = rig.resting(Purpose.STOP)
+        assert again.client_order_id != stop.client_order_id and again.price == stop.price and rig.protected() == D("0.1")
+
+    rig.play(scenario)
+
+
+def test_a_stop_moves_only_toward_less_risk() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        (stop,) = rig.resting(Purpose.STOP)
+        rig.executor.move_stop("trade-1", D("48000.0"), rig.clock.now())
+        await rig.clock.settle()
+        assert rig.venue.canceled == []
+        rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
+        await rig.clock.settle()
+        assert rig.venue.canceled == [stop.client_order_id]
+        rig.ended(stop)
+        await rig.clock.settle()
+        (moved,) = rig.resting(Purpose.STOP)
+        assert moved.price == D("49500.0") and moved.exit_reason is ExitReason.TRAILING_STOP_LOSS
+
+    rig.play(scenario)
+
+
+def test_a_cancel_without_an_answer_is_repeated_at_the_next_tick() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        rig.venue.cancel_answers = [InDoubt("time-out")]
+        rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
+        await rig.wait(2)
+        assert len(rig.venue.canceled) == 2 and len(set(rig.venue.canceled)) == 1
+
+    rig.play(scenario)
+
+
+def test_a_refused_cancel_means_asking_what_became_of_the_order() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)
+        await rig.clock.settle()
+        (stop,) = rig.resting(Purpose.STOP)
+        rig.venue.cancel_answers = [Refused("UNKNOWN", "no such order")]
+        rig.venue.knows[stop.client_order_id] = OrderReport(stop.client_order_id, "V2", BTC_PERP, OrderState.CANCELED, D(0), D("0.1"))
+        rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
+        await rig.wait(3)
+        assert len(rig.of(OrderInDoubt)) == 1 and rig.state(stop) is OrderState.CANCELED
+        (again,) = rig.resting(Purpose.STOP)
+        assert again.price == D("49500.0")
+
+    rig.play(scenario)
+
+
+# -- exits -------------------------------------------------------------------------------------------------------------
+
+
+async def opened(rig: Rig, symbol: str = BTC_PERP) -> Order:
+    order = rig.enter(symbol)
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    return order
+
+
+def test_asking_twice_for_an_exit_sends_one_order() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        rig.executor.request_exit("trade-1", ExitReason.TIME_EXIT, rig.clock.now())
+        await rig.wait(5)
+        assert len(rig.sent(Purpose.EXIT)) == 1 and len(rig.of(ExitRequested)) == 1
+
+    rig.play(scenario)
+
+
+def test_flat_closes_the_trade_and_cancels_what_still_rests() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        resting = {order.client_order_id for order in (*rig.resting(Purpose.STOP), *rig.resting(Purpose.TARGET))}
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        rig.fill(rig.sent(Purpose.EXIT)[0], price="50100")
+        await rig.clock.settle()
+        assert len(rig.of(PositionClosed)) == 1 and rig.executor.trades == {}
+        assert set(rig.venue.canceled) == resting and len(resting) == 2
+        for order in list(rig.executor.orders.values()):
+            rig.ended(order.order)
+        assert rig.executor.orders == {}
+
+    rig.play(scenario)
+
+
+def test_an_exit_that_does_not_fill_is_tried_again_with_growing_patience() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        for _ in range(3):
+            await rig.wait(61)
+            rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
+            await rig.wait(1)
+        tries = [order.at for order in rig.sent(Purpose.EXIT)]
+        assert len(tries) >= 3 and tries[2] - tries[1] > tries[1] - tries[0]
+        assert len({order.client_order_id for order in rig.sent(Purpose.EXIT)}) == len(tries)
+
+    rig.play(scenario)
+
+
+def test_the_rest_of_an_exit_that_filled_in_part_is_sent_again() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        (out,) = rig.sent(Purpose.EXIT)
+        rig.fill(out, "0.03")
+        rig.ended(out, "expired", "unfilled")
+        await rig.wait(130)
+        assert rig.sent(Purpose.EXIT)[1].quantity == D("0.07")
+
+    rig.play(scenario)
+
+
+def test_where_resting_orders_lock_the_coins_the_stop_goes_before_the_exit() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.capabilities = replace(rig.venue.capabilities, resting_target=False)
+        await opened(rig, BTC_SPOT)
+        (stop,) = rig.resting(Purpose.STOP)
+        assert rig.sent(Purpose.TARGET) == [], "beside the stop there is nothing left to lock"
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        assert rig.venue.canceled == [stop.client_order_id] and rig.sent(Purpose.EXIT) == []
+        rig.ended(stop)
+        await rig.clock.settle()
+        assert len(rig.sent(Purpose.EXIT)) == 1
+
+    rig.play(scenario)
+
+
+def test_an_exit_while_the_entry_still_works_cancels_the_entry_and_closes_what_fills_meanwhile() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order, "0.04")
+        await rig.clock.settle()
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        assert order.client_order_id in rig.venue.canceled and rig.sent(Purpose.EXIT)[0].quantity == D("0.04")
+        rig.fill(order, "0.06")  # it crossed the cancel
+        rig.fill(rig.sent(Purpose.EXIT)[0])
+        await rig.wait(70)
+        assert rig.sent(Purpose.EXIT)[1].quantity == D("0.06")
+
+    rig.play(scenario)
+
+
+# -- late fills --------------------------------------------------------------------------------------------------------
+
+
+def test_a_fill_after_its_order_was_given_up_is_adopted_and_closed_at_once() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [NotSent("so it seemed")]
+        order = rig.enter()
+        await rig.clock.settle()
+        assert rig.executor.trades == {}
+        rig.fill(order)
+        await rig.clock.settle()
+        assert rig.of(ForeignFill) == [] and rig.state(order) is OrderState.FILLED
+        (out,) = rig.sent(Purpose.EXIT)
+        assert out.quantity == D("0.1") and out.exit_reason is ExitReason.EMERGENCY_EXIT
+        rig.fill(out)
+        assert rig.portfolio.positions == {} and rig.executor.trades == {}
+
+    rig.play(scenario)
+
+
+def test_an_exit_and_a_stop_that_both_fill_leave_nothing_open() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        (stop,) = rig.resting(Purpose.STOP)
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        rig.fill(rig.sent(Purpose.EXIT)[0])
+        assert rig.portfolio.positions == {}
+        rig.fill(stop)  # it had triggered before the cancel came
+        await rig.clock.settle()
+        back = rig.sent(Purpose.EXIT)[-1]
+        assert (back.side, back.quantity) == (Side.BUY, D("0.1"))
+        rig.fill(back)
+        assert rig.portfolio.positions == {} and rig.executor.trades == {} and len(rig.of(PositionClosed)) == 2
+
+    rig.play(scenario)
+
+
+def test_a_late_fill_is_still_closed_if_the_daemon_dies_before_it_asked() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [NotSent("so it seemed")]
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.journal._reactors.clear()  # the power goes right after the row
+        rig.fill(order)
+
+    rig.play(scenario)
+    again = Rig(reopened(rig.journal), FakeVenue())
+
+    async def restarted(rig: Rig) -> None:
+        rig.executor.recover(rig.clock.now())
+        await rig.clock.settle()
+        assert rig.sent(Purpose.EXIT)[0].quantity == D("0.1")
+
+    again.play(restarted)
+
+
+# -- spreads -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_second_leg_of_a_spread_follows_the_first_for_what_it_filled() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        first = rig.enter_spread()
+        await rig.clock.settle()
+        rig.fill(first, "0.04")
+        await rig.clock.settle()
+        assert rig.sent(Purpose.ENTRY, CALL_HIGH) == [], "the first is still filling"
+        rig.ended(first, "expired", "unfilled timeout")
+        await rig.clock.settle()
+        (second,) = rig.sent(Purpose.ENTRY, CALL_HIGH)
+        assert (second.side, second.quantity) == (Side.SELL, D("0.04"))
+
+    rig.play(scenario)
+
+
+def test_where_the_second_leg_fails_the_first_is_closed() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        first = rig.enter_spread()
+        await rig.clock.settle()
+        rig.venue.answers["entry"] = [Refused("MARGIN", "no")]
+        rig.fill(first)
+        await rig.clock.settle()
+        (out,) = rig.sent(Purpose.EXIT)
+        assert (out.symbol, out.side, out.quantity, out.exit_reason) == (CALL_LOW, Side.SELL, D("0.10"), ExitReason.EMERGENCY_EXIT)
+
+    rig.play(scenario)
+
+
+def test_a_halt_between_the_legs_closes_the_first() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        first = rig.enter_spread()
+        await rig.clock.settle()
+        rig.kill_switch.halt(Scope.OPTION, Trigger.MANUAL, at=rig.clock.now(), reason="test")
+        rig.fill(first)
+        await rig.clock.settle()
+        assert rig.sent(Purpose.ENTRY, CALL_HIGH) == [] and rig.sent(Purpose.EXIT)[0].symbol == CALL_LOW
+
+    rig.play(scenario)
+
+
+def test_the_short_leg_is_bought_back_before_the_long_one_is_sold() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.fill(await _first_leg(rig))
+        await rig.clock.settle()
+        rig.fill(rig.sent(Purpose.ENTRY, CALL_HIGH)[0])
+        await rig.clock.settle()
+        rig.executor.request_exit("spread-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.wait(3)
+        assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH]
+        rig.fill(rig.sent(Purpose.EXIT)[0])
+        await rig.clock.settle()
+        assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH, CALL_LOW]
+        rig.fill(rig.sent(Purpose.EXIT)[1])
+        assert len(rig.of(PositionClosed)) == 1
+
+    rig.play(scenario)
+
+
+async def _first_leg(rig: Rig) -> Order:
+    first = rig.enter_spread()
+    await rig.clock.settle()
+    return first
+
+
+def test_an_exit_wished_while_the_second_leg_was_on_its_way_closes_both() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.fill(await _first_leg(rig))
+        await rig.clock.settle()
+        (second,) = rig.sent(Purpose.ENTRY, CALL_HIGH)
+        rig.executor.request_exit("spread-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        rig.fill(second)  # it crossed the cancel
+        await rig.wait(70)
+        assert {order.symbol for order in rig.sent(Purpose.EXIT)} == {CALL_HIGH, CALL_LOW}
+
+    rig.play(scenario)
+
+
+# -- time, halts, lanes ------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_that_does_not_fill_in_time_is_canceled_once() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.wait(59)
+        assert rig.venue.canceled == []
+        await rig.wait(10)
+        assert rig.venue.canceled == [order.client_order_id]
+        rig.ended(order)
+        assert rig.executor.trades == {} and rig.funds.reserved(PERP) == 0
+
+    rig.play(scenario)
+
+
+def test_a_halt_cancels_working_entries_and_never_exits_nor_stops() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        waiting, other = rig.enter(trade_id="trade-2"), rig.enter(BTC_SPOT, trade_id="trade-3")
+        await rig.clock.settle()
+        rig.kill_switch.halt(Scope.PERP, Trigger.MANUAL, at=rig.clock.now(), reason="test")
+        await rig.clock.settle()
+        assert rig.venue.canceled == [waiting.client_order_id]
+        assert rig.state(other) is OrderState.ACCEPTED and rig.protected() == D("0.1")
+        assert len(rig.sent(Purpose.EXIT)) == 1
+
+    rig.play(scenario)
+
+
+def test_an_entry_still_in_the_lane_when_the_halt_comes_never_leaves() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        rig.kill_switch.halt(Scope.ALL, Trigger.MANUAL, at=rig.clock.now(), reason="test")
+        await rig.wait(5)
+        assert rig.venue.submitted == [] and rig.state(order) is OrderState.CANCELED and rig.executor.trades == {}
+
+    rig.play(scenario)
+
+
+def test_a_halt_that_flattens_closes_what_it_covers() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.executor._kill_policy = POLICIES.kill_switch.model_copy(update={"flatten_on": ("manual",)})
+        rig.journal.append(TradingHalted(rig.clock.now(), Scope.PERP, Trigger.MANUAL, "", "", None, "test"))
+        await rig.clock.settle()
+        assert rig.sent(Purpose.EXIT)[0].exit_reason is ExitReason.KILL_SWITCH
+
+    rig.play(scenario)
+
+
+def test_a_full_lane_refuses_the_entry_and_it_ends_unsent() -> None:
+    rig = Rig(lane_size=1)
+
+    async def scenario(rig: Rig) -> None:
+        first, second = rig.enter(), rig.enter(BTC_SPOT, trade_id="trade-2")
+        await rig.clock.settle()
+        assert rig.venue.submitted == [first] and rig.state(second) is OrderState.CANCELED
+        (canceled,) = rig.of(OrderCanceled)
+        assert isinstance(canceled, OrderCanceled) and canceled.reason == "lane full"
+
+    rig.play(scenario)
+
+
+def test_a_lane_that_is_full_when_stop_and_target_are_due_protects_a_tick_later_and_does_not_hang() -> None:
+    rig = Rig(lane_size=1)
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order)  # stop takes the only place, the target finds none
+        await rig.wait(3)
+        assert rig.protected() == D("0.1") and len(rig.resting(Purpose.TARGET)) == 1
+        assert len(rig.facts) < 100
+
+    rig.play(scenario)
+
+
+def test_after_the_shutdown_began_no_entry_leaves_but_exits_do() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.executor.stop_opening()
+        entry = rig.enter(BTC_SPOT, trade_id="trade-2")
+        rig.executor.request_exit("trade-1", ExitReason.FORCE_EXIT, rig.clock.now())
+        await rig.clock.settle()
+        assert entry not in rig.venue.submitted and rig.state(entry) is OrderState.CANCELED and len(rig.sent(Purpose.EXIT)) == 1
+
+    rig.play(scenario)
+
+
+def test_an_order_too_old_before_it_could_be_sent_is_not_sent() -> None:
+    rig = Rig()
+
+    async def slow(order: Order) -> Fate:
+        await asyncio.sleep(9.0)
+        return Accepted("V1")
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [slow] * 8
+        orders = [rig.enter(trade_id=f"trade-{n}") for n in range(8)]
+        await rig.wait(100)
+        assert len(rig.venue.submitted) == 7 and rig.state(orders[-1]) is OrderState.EXPIRED
+
+    rig.play(scenario)
+
+
+# -- start -------------------------------------------------------------------------------------------------------------
+
+
+def restarted(before: Rig, scenario: Callable[[Rig], Awaitable[None]], venue: FakeVenue | None = None) -> None:
+    """A new life on the journal of an old one: replay, recover, then `scenario`."""
+    rig = Rig(reopened(before.journal), venue or FakeVenue())
+
+    async def whole(rig: Rig) -> None:
+        await scenario(rig)
+
+    rig.executor.recover(rig.clock.now())
+    rig.play(whole)
+
+
+def test_an_intent_that_never_left_ends_at_the_start() -> None:
+    rig = Rig()
+    order = rig.enter()
+    rig.loop.close()
+
+    async def scenario(rig: Rig) -> None:
+        await rig.wait(3)
+        assert rig.state(order) is OrderState.EXPIRED and rig.venue.submitted == [] and rig.executor.trades == {}
+
+    restarted(rig, scenario)
+
+
+def test_an_order_sent_without_an_answer_is_in_doubt_from_the_start() -> None:
+    rig = Rig()
+    order = rig.enter()
+    rig.journal.append(OrderSent(AT, order.client_order_id))
+    rig.loop.close()
+
+    async def scenario(rig: Rig) -> None:
+        assert rig.executor.doubtful(BTC_PERP) and rig.executor.in_doubt == [order]
+        await rig.wait(100)
+        assert rig.venue.submitted == [] and rig.state(order) is OrderState.EXPIRED
+
+    restarted(rig, scenario)
+
+
+def test_a_position_found_without_its_stop_gets_one_within_a_tick() -> None:
+    rig = Rig()
+    order = rig.enter()
+    rig.journal.append(OrderSent(AT, order.client_order_id))
+    rig.journal.append(OrderAccepted(AT, order.client_order_id, "V1"))
+    rig.journal._reactors.clear()  # the power goes right after the fill
+    rig.fill(order)
+    rig.loop.close()
+
+    async def scenario(rig: Rig) -> None:
+        await rig.wait(1)
+        assert rig.protected() == D("0.1") and len(rig.sent(Purpose.STOP)) == 1
+
+    restarted(rig, scenario)
+
+
+def test_half_a_spread_found_at_the_start_is_closed() -> None:
+    rig = Rig()
+    first = rig.enter_spread()
+    rig.journal.append(OrderSent(AT, first.client_order_id))
+    rig.journal.append(OrderAccepted(AT, first.client_order_id, "V1"))
+    rig.journal._reactors.clear()
+    rig.fill(first)
+    rig.loop.close()
+
+    async def scenario(rig: Rig) -> None:
+        await rig.wait(1)
+        assert rig.sent(Purpose.ENTRY) == [] and rig.sent(Purpose.EXIT)[0].symbol == CALL_LOW
+
+    restarted(rig, scenario)
+
+
+def test_a_stop_whose_trade_has_ended_is_canceled_at_the_start() -> None:
+    rig = Rig()
+
+    async def life(rig: Rig) -> None:
+        await opened(rig)
+        rig.venue.cancel_answers = [hang, hang]
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        rig.fill(rig.sent(Purpose.EXIT)[0])
+
+    rig.play(life)
+    left = {record.order.client_order_id for record in rig.executor.orders.values() if record.working}
+    assert len(left) == 2
+
+    async def scenario(rig: Rig) -> None:
+        await rig.clock.settle()
+        assert set(rig.venue.canceled) == left
+
+    restarted(rig, scenario)
+
+
+def test_fills_missed_while_we_were_away_are_booked_once_and_unlisted_orders_asked_about() -> None:
+    rig = Rig()
+
+    async def life(rig: Rig) -> None:
+        await opened(rig)
+
+    rig.play(life)
+    (stop,), (target,) = rig.resting(Purpose.STOP), rig.resting(Purpose.TARGET)
+    venue = FakeVenue()
+    venue.fills = [FillSeen(make_fill(stop, price=D(49_000), fee=D("0.01"), venue_trade_id="T99", at=AT + 5), True)]
+    venue.knows[target.client_order_id] = OrderReport(target.client_order_id, "V3", BTC_PERP, OrderState.CANCELED, D(0), D("0.1"))
+
+    async def scenario(rig: Rig) -> None:
+        for _ in range(2):
+            await rig.executor.catch_up(venue, await venue.wallet())
+        assert rig.portfolio.positions == {} and len(rig.of(PositionClosed)) == 1 and len(rig.of(Filled)) == 1
+        assert rig.state(target) is OrderState.CANCELED
+
+    restarted(rig, scenario, venue)
+
+
+def test_an_order_of_ours_that_rests_at_the_venue_though_it_ended_here_is_canceled() -> None:
+    rig = Rig()
+
+    async def life(rig: Rig) -> None:
+        rig.ended(rig.enter(), "canceled")
+        await rig.clock.settle()
+
+    rig.play(life)
+    venue = FakeVenue()
+    (entry,) = [fact.order for fact in rig.facts if isinstance(fact, OrderIntended)]
+    venue.working = [OrderReport(entry.client_order_id, "V1", BTC_PERP, OrderState.ACCEPTED, D(0), D("0.1"))]
+
+    async def scenario(rig: Rig) -> None:
+        await rig.executor.catch_up(venue, await venue.wallet())
+        assert venue.canceled == [entry.client_order_id]
+
+    restarted(rig, scenario, venue)
+
+
+def test_a_replay_rebuilds_every_record_and_trade() -> None:
+    rig = Rig()
+
+    async def life(rig: Rig) -> None:
+        await opened(rig)
+        second = rig.enter(BTC_SPOT, trade_id="trade-2")
+        await rig.clock.settle()
+        rig.fill(second, "0.04")
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.clock.settle()
+        rig.fill(rig.sent(Purpose.EXIT)[0])
+        await rig.clock.settle()
+
+    rig.play(life)
+    again = Rig(reopened(rig.journal))
+    again.loop.close()
+
+    def told(executor: TradeExecutor) -> dict[str, object]:
+        return {"orders": {k: (r.state, r.filled, r.venue_order_id) for k, r in executor.orders.items()},
+                "trades": {k: (t.filled, t.exit_reason, t.stop, t.stop_reason, len(t.records)) for k, t in executor.trades.items()},
+                "ended": set(executor._ended), "seen": executor._seen, "expiring": set(executor._expiring)}
+
+    assert told(again.executor) == told(rig.executor)
