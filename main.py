@@ -255,7 +255,6 @@ class Daemon:
             others = [
                 group.create_task(self.wallets.run(), name="Wallet_Sync"),
                 group.create_task(self.news.run(), name="News_Agent"),
-                group.create_task(self.clock.drive(1.0, self.market.watch), name="Market_Data"),
                 group.create_task(self.sizer.run(self.clock, self.wallets.equity, self.classes), name="Sizer"),
                 group.create_task(self.kill_switch.run(self.clock), name="Kill_Switch"),
                 group.create_task(self.clock.drive(WATCH_S, self.market.watch), name="Market_Data"),

@@ -35,6 +35,7 @@ ITEMS: Final = {
     "correlation": Item("P8", ("--instruments", "20", "--hours", "800")),
     "startup": Item("P9", ("--runs", "1", "--bars", "2")),
     "recovery": Item("P10", ("--events", "1000", "--appends", "20")),
+    "sentiment": Item("headlines", ("--repeat", "1")),
     "growth": Item("P11", ("--scale", "0.004", "--repeat", "1")),
 }
 

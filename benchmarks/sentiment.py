@@ -1,6 +1,7 @@
-"""The sentiment model: quality on headlines it never saw, per class, and the time of one reading.
+"""The sentiment model: quality on headlines it was not trained on, per class, and the time of one reading.
 
-`python -m benchmarks.sentiment` reads benchmarks/headlines/*.tsv, which no model was trained on (tests hold that). `--tfns FILE` adds
+`python -m benchmarks.sentiment` reads benchmarks/headlines/*.tsv, which no model was trained on (a test holds that; docs/news.md
+says why they are no blind test). `--tfns FILE` adds
 five-fold cross-validation in its training domain and each of our own domains left out (two minutes; needs scipy). Where
 vaderSentiment happens to be installed it is measured beside ours.
 """
@@ -72,13 +73,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sets = headlines()
-    report: dict[str, Any] = {"machine": common.machine(), "model": shipped().digest, "never seen": {}}
+    report: dict[str, Any] = {"machine": common.machine(), "model": shipped().digest, "not trained on": {}}
     for domain, rows in sets.items():
         readings = [shipped().read(title) for _, title in rows]
         truth = [label for label, _ in rows]
         wrong = opposite(truth, [r.score for r in readings])
         found = {**macro_f1(truth, [r.label for r in readings]), "opposite": wrong, "rows": len(rows)}
-        report["never seen"][domain] = found
+        report["not trained on"][domain] = found
         print(f"{domain:8}", "  ".join(f"{name} {value:.1f}" for name, value in found.items()))
         if (peer := vader(rows)) is not None:
             report.setdefault("vader", {})[domain] = peer

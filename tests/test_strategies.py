@@ -219,12 +219,12 @@ def test_credit_spread_sells_rich_volatility_on_the_side_of_the_trend_and_rests_
     assert [intent.score > 0.0 for intent in collapse[-4:]] == [True, False, False, False]
 
 
-def test_credit_spread_rests_for_half_a_day_before_it_sells_again() -> None:
+def test_credit_spread_rests_for_two_hours_before_it_sells_again() -> None:
     signs = [intent.score != 0.0 for intent in views("credit_spread", bars(wiggle(2600), iv=1.2))]
     first = signs.index(True)
     ended = signs.index(False, first)
     again = signs.index(True, ended)
-    assert (ended - first, again - ended) == (768, 144)
+    assert (ended - first, again - ended) == (768, 24)
 
 
 # --- the registry ---------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ VERBS: Final = {
     "trade": "trade:run",
     "demo": "simulated:demo", "replay": "simulated:replay",
     "size": "size:run",
+    "news": "news_reports:news", "events": "news_reports:events",
     **dict.fromkeys(("status", "balance", "trades", "profit", "daily", "performance", "explain"), "questions:run"),
     **dict.fromkeys(("pause", "resume", "kill", "reset-kill", "flatten", "forceexit", "funds", "reconcile"), "commands:run"),
     "journal": "journal_tools:verify", "export": "journal_tools:export",

@@ -209,6 +209,10 @@ def _tools(verbs: _Verbs) -> None:
     show.add_argument("--policies", action="store_true", help="the policies too")
     verbs.add("list-strategies", "strategies that can be used, and what is wrong with the others")
     verbs.add("list-instruments", "what can be traded here").add_argument("--class", dest="asset_class", type=_one_class, metavar="CLASS")
+    verbs.add("news", "moods with the headlines behind them, cautions, sources").add_argument(
+        "asset", nargs="?", help="BTC, EUR, ...; without one, everything anybody spoke about")
+    verbs.add("events", "what releases come and what each of them will close").add_argument(
+        "--days", type=float, default=14.0, metavar="N", help="how far ahead (default 14)")
     verbs.add("list-venues", "venues that are configured, and which modes work today")
     journal = verbs.add("journal", "verify: the hash chain, and that the books rebuild the same twice")
     journal.add_argument("action", choices=("verify",))

@@ -25,6 +25,7 @@ from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.sessions import iso
 from modules.domain.settings import Settings
+from modules.news import setup as news_setup
 from modules.news.calendar import Calendar
 from modules.notify.console import Console, opening_lines
 from modules.notify.render import FactLogger
@@ -96,6 +97,7 @@ class _Process:
             source, mode=settings.mode, policies=policies, clock=WallClock(settings.demo.speed, start), journal=journal,
             decisions=self._decisions, wallets={c: settings.dry_run_wallet[c] for c in AssetClass},
             calendar=Calendar(source.macro_events, policies.news, covered_until={}), strategies=strategies, halt_file=folder.halt_file,
+            news=news_setup.from_settings(settings.news, folder.path),
             blacklist=settings.pair_blacklist, whitelist=settings.pair_whitelist, observers=(self._logger.on_fact, self._show),
             after_batch=(self._count_bars,), on_decision=self._logger.on_decision)
         self.daemon = main.Daemon(plan)

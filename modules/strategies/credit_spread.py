@@ -34,7 +34,7 @@ class CreditSpreadParams(NamedTuple):
     against: float = 2.5
     """How far beyond the average price may stand against the view, in standard deviations of a day (implied volatility)."""
     hold: int = 768
-    rest: int = 144
+    rest: int = 24
 
 
 class CreditSpreadState(NamedTuple):

@@ -1,0 +1,313 @@
+"""The venue's wallet against our books: what is told is booked once, and what nothing explains is seen twice before it is believed."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from modules.domain.errors import VenueUnreachable
+from modules.domain.events import BalanceAdjusted, Filled, FundingBooked, OptionSettled, OrderCanceled, Reconciled, TransferSeen
+from modules.domain.instrument import AssetClass
+from modules.domain.order import OrderReport, OrderState
+from modules.venues.protocol import ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Wallet
+from modules.Wallet_Sync import WalletSync
+from tests.builders import AT, BTC_CALL, BTC_PERP, BTC_SPOT, make_fill
+from tests.test_trade_executor import POLICIES, FakeVenue, Rig
+
+D = Decimal
+SPOT, PERP, OPTION, FOREX = AssetClass.SPOT, AssetClass.PERP, AssetClass.OPTION, AssetClass.FOREX
+
+
+class AccountVenue(FakeVenue):
+    """A venue whose wallets are set by the test, one per question; the last one stays."""
+
+    def __init__(self, *wallets: Wallet) -> None:
+        super().__init__()
+        self.wallets = list(wallets)
+
+    async def wallet(self) -> Wallet:
+        if self.faults:
+            raise self.faults.pop(0)
+        return self.wallets.pop(0) if len(self.wallets) > 1 else self.wallets[0]
+
+
+def wallet(at: int = AT, *, spot: str = "10000", perp: str = "10000", coins: dict[str, Decimal] | None = None,
+           positions: dict[str, Decimal] | None = None) -> Wallet:
+    return Wallet(at, {SPOT: ClassWallet("USDT", D(spot), coins or {}, {}), PERP: ClassWallet("USDT", D(perp), {}, positions or {})}, [])
+
+
+class Desk(Rig):
+    """The executor's rig with a Wallet_Sync over it."""
+
+    def __init__(self, *wallets: Wallet) -> None:
+        venue = AccountVenue(*(wallets or (wallet(),)))
+        super().__init__(venue=venue)
+        self.account = venue
+        self.sync = WalletSync(
+            journal=self.journal, clock=self.clock, venues={venue.name: venue}, venue_of=dict.fromkeys(AssetClass, venue.name),
+            portfolio=self.portfolio, funds=self.funds, kill_switch=self.kill_switch, market=self.market, policy=POLICIES.execution,
+            worth=self.worth)
+        self.sync.attach(self.executor)
+        # What the rig's own journal holds so far are the opening balances: told to the projection as at a replay.
+        for _, fact in self.journal.facts():
+            self.sync.apply(fact)
+        self.journal._projections.append(self.sync.apply)
+
+    def worth(self, asset_class: AssetClass) -> Decimal | None:
+        return self.portfolio.equity(asset_class, lambda symbol: self.market.mark(symbol, AT), self.market.settle_rate)
+
+    def reconcile(self) -> int:
+        return self.loop.run_until_complete(self.sync.reconcile(self.account))
+
+
+def adjustments(desk: Desk) -> list[tuple[AssetClass, str, Decimal]]:
+    return [(fact.asset_class, fact.currency, fact.amount) for fact in desk.facts if isinstance(fact, BalanceAdjusted)]
+
+
+# -- differences --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_difference_seen_once_is_only_noted_and_seen_twice_is_booked() -> None:
+    desk = Desk()
+    odd = wallet(perp="9990")
+    assert desk.sync.compare("paper", odd) == 1 and adjustments(desk) == []
+    assert desk.sync.compare("paper", odd) == 1 and adjustments(desk) == [(PERP, "USDT", D(-10))]
+    assert desk.portfolio.wallet_cash(PERP) == D(9990)
+    assert desk.sync.compare("paper", odd) == 0
+
+
+def test_a_difference_that_was_only_a_fill_on_its_way_is_never_booked() -> None:
+    desk = Desk()
+    assert desk.sync.compare("paper", wallet(perp="9990")) == 1
+    assert desk.sync.compare("paper", wallet()) == 0
+    assert desk.sync.compare("paper", wallet(perp="9990")) == 1
+    assert adjustments(desk) == []
+
+
+def test_two_different_differences_in_a_row_are_two_first_sights() -> None:
+    desk = Desk()
+    desk.sync.compare("paper", wallet(perp="9990"))
+    desk.sync.compare("paper", wallet(spot="9990"))
+    desk.sync.compare("paper", wallet(spot="9980"))
+    assert adjustments(desk) == []
+    desk.sync.compare("paper", wallet(spot="9980"))
+    assert adjustments(desk) == [(SPOT, "USDT", D(-20))]
+
+
+def test_coins_and_positions_are_compared_by_name() -> None:
+    desk = Desk()
+    odd = wallet(coins={"BTC": D("0.5")}, positions={BTC_PERP: D("-0.1")})
+    assert desk.sync.compare("paper", odd) == 2
+    assert desk.sync.compare("paper", odd) == 2
+    assert set(adjustments(desk)) == {(SPOT, "BTC", D("0.5")), (PERP, BTC_PERP, D("-0.1"))}
+
+
+def test_books_that_hold_more_than_the_venue_differ_too() -> None:
+    desk = Desk()
+
+    async def hold(desk: Rig) -> None:
+        order = desk.enter(BTC_SPOT)
+        await desk.clock.settle()
+        desk.fill(order)
+
+    desk.play(hold)
+    held = desk.portfolio.positions[BTC_SPOT].quantity
+    cash = desk.portfolio.wallet_cash(SPOT)
+    gone = wallet(spot=str(cash))
+    assert desk.sync.compare("paper", wallet(spot=str(cash), coins={"BTC": held})) == 0
+    assert desk.sync.compare("paper", gone) == 1
+    desk.sync.compare("paper", gone)
+    assert adjustments(desk) == [(SPOT, "BTC", -held)]
+
+
+# -- what the venue tells -----------------------------------------------------------------------------------------------------
+
+
+def test_funding_is_booked_once_per_reference() -> None:
+    desk = Desk()
+    paid = FundingPaid("paper", BTC_PERP, PERP, D("-1.5"), 0.0001, AT, "funding:1")
+    for event in (paid, paid, paid._replace(venue_ref="funding:2")):
+        desk.sync.take(event)
+    assert len(desk.of(FundingBooked)) == 2 and desk.portfolio.wallet_cash(PERP) == D(9997)
+
+
+def test_a_settlement_is_booked_once_per_reference() -> None:
+    desk = Desk()
+    settled = Settled("paper", BTC_CALL, D("0.1"), D(700), D(1), D("0.2"), AT, "expiry:1")
+    desk.sync.take(settled)
+    desk.sync.take(settled)
+    assert len(desk.of(OptionSettled)) == 1
+
+
+def test_a_deposit_is_no_profit_and_a_withdrawal_no_drawdown() -> None:
+    desk = Desk()
+    before = desk.kill_switch.nav(SPOT)
+    for amount, reference in ((D(600), "t1"), (D(-5000), "t2")):
+        desk.sync.take(Transferred(SPOT, amount, AT, reference))
+        desk.sync.take(Transferred(SPOT, amount, AT, reference))
+    ledger = desk.portfolio.ledger(SPOT)
+    assert ledger.cash == D(5600) and ledger.transfers == D(5600) and ledger.net == 0
+    desk.kill_switch.mark(SPOT, ledger.cash, AT + 1)
+    assert desk.kill_switch.nav(SPOT) == before and desk.kill_switch.drawdown(SPOT, "day") == 0
+    moved = [fact for fact in desk.facts if isinstance(fact, TransferSeen) and fact.venue_ref in ("t1", "t2")]
+    assert [(fact.amount, fact.equity_before) for fact in moved] == [(D(600), D(10_000)), (D(-5000), D(10_600))]
+
+
+def test_a_transfer_while_a_price_is_missing_is_priced_by_the_cash() -> None:
+    desk = Desk()
+    desk.market.series[BTC_SPOT].quoted_at = 0
+
+    async def hold(desk: Rig) -> None:
+        order = desk.enter(BTC_SPOT, stop=49_000.0)
+        await desk.clock.settle()
+        desk.fill(order)
+
+    desk.play(hold)
+    desk.sync.take(Transferred(SPOT, D(100), AT, "t1"))
+    (moved,) = [fact for fact in desk.facts if isinstance(fact, TransferSeen) and fact.venue_ref == "t1"]
+    assert moved.equity_before == desk.portfolio.ledger(SPOT).cash - 100
+
+
+def test_fills_and_ends_go_to_the_executor() -> None:
+    desk = Desk()
+
+    async def scenario(desk: Rig) -> None:
+        assert isinstance(desk, Desk)
+        order, other = desk.enter(), desk.enter(BTC_SPOT, trade_id="trade-2")
+        await desk.clock.settle()
+        seen = FillSeen(make_fill(order, quantity=order.quantity, fee=D("0.01")), True)
+        desk.sync.take(seen)
+        desk.sync.take(seen)
+        desk.sync.take(OrderDone(other.client_order_id, AT + 5, "canceled", "by the owner"))
+
+    desk.play(scenario)
+    assert len(desk.of(Filled)) == 1 and len(desk.of(OrderCanceled)) == 1
+
+
+# -- the start -------------------------------------------------------------------------------------------------------------------
+
+
+def test_before_it_is_reconciled_no_wallet_has_an_age_and_no_class_an_equity() -> None:
+    desk = Desk()
+    assert desk.sync.age_s(SPOT, AT) is None and desk.sync.equity(SPOT) is None
+    desk.reconcile()
+    assert desk.sync.age_s(SPOT, AT + 3_000) == 3.0 and desk.sync.equity(SPOT) == D(10_000)
+    assert desk.sync.equity(OPTION) is None, "a class the venue does not know has no equity"
+
+
+def test_an_agreeing_start_takes_one_look_and_says_so() -> None:
+    desk = Desk()
+    assert desk.reconcile() == 0
+    (done,) = desk.of(Reconciled)
+    assert isinstance(done, Reconciled) and done.differences == 0 and adjustments(desk) == []
+
+
+def test_a_difference_that_is_still_there_at_the_second_look_is_booked_before_trading_starts() -> None:
+    desk = Desk(wallet(perp="9000"))
+    assert desk.reconcile() == 1
+    assert adjustments(desk) == [(PERP, "USDT", D(-1000))] and desk.portfolio.wallet_cash(PERP) == D(9000)
+    assert desk.sync.compare("paper", wallet(perp="9000")) == 0
+    (done,) = desk.of(Reconciled)
+    assert isinstance(done, Reconciled) and done.differences == 1
+
+
+def test_a_wallet_that_was_read_too_early_costs_a_second_look_and_nothing_else() -> None:
+    desk = Desk(wallet(perp="9000"), wallet(perp="9000"), wallet())
+    assert desk.reconcile() == 1 and adjustments(desk) == []
+
+
+def test_the_opening_balances_are_transfers_and_are_made_once() -> None:
+    desk = Desk()
+    for _ in range(2):
+        desk.reconcile()
+    assert [fact for fact in desk.facts if isinstance(fact, TransferSeen) and fact.at > AT] == []
+    fresh = Desk()
+    fresh.sync._booked.clear()
+    fresh.reconcile()
+    opened = [fact for fact in fresh.facts if isinstance(fact, TransferSeen)][-2:]
+    assert [(fact.asset_class, fact.amount, fact.venue_ref) for fact in opened] == [
+        (SPOT, D(10_000), "opening SPOT"), (PERP, D(10_000), "opening PERP")]
+
+
+def test_what_filled_while_we_were_away_is_booked_before_anything_counts_as_a_difference() -> None:
+    desk = Desk()
+
+    async def life(desk: Rig) -> None:
+        order = desk.enter()
+        await desk.clock.settle()
+        desk.fill(order)
+        await desk.clock.settle()
+
+    desk.play(life)
+    (stop,) = [record.order for record in desk.executor.orders.values() if record.working and record.order.purpose.value == "stop"]
+    (target,) = [record.order for record in desk.executor.orders.values() if record.working and record.order.purpose.value == "target"]
+    venue = desk.account
+    venue.fills = [FillSeen(make_fill(stop, price=D(49_000), fee=D("0.01"), venue_trade_id="T99"), True)]
+    venue.knows[target.client_order_id] = OrderReport(target.client_order_id, "V3", BTC_PERP, OrderState.CANCELED, D(0), D("0.1"))
+    venue.wallets = [wallet(perp="9899.98")]  # less fees of 0.01 each way and 100 of loss
+    loop = asyncio.new_event_loop()
+    try:
+        desk.clock._loop = loop  # type: ignore[assignment]
+        desk.sync._clock = _Still(AT + 9)  # type: ignore[assignment]
+        desk.executor._clock = _Still(AT + 9)  # type: ignore[assignment]
+        assert loop.run_until_complete(desk.sync.reconcile(venue)) == 0
+    finally:
+        loop.close()
+    assert adjustments(desk) == [] and desk.portfolio.positions == {} and desk.portfolio.wallet_cash(PERP) == D("9899.98")
+
+
+class _Still:
+    """A clock that stands."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def now(self) -> int:
+        return self._at
+
+    async def settle(self) -> None:
+        await asyncio.sleep(0)
+
+
+def test_a_venue_that_cannot_be_asked_starts_nothing() -> None:
+    desk = Desk()
+    desk.account.faults = [VenueUnreachable("down")]
+    with pytest.raises(VenueUnreachable):
+        desk.reconcile()
+    assert desk.sync.reconciled == {"paper": False} and desk.sync.age_s(SPOT, AT) is None
+
+
+# -- the audit -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_wallet_is_audited_every_poll_and_grows_old_while_the_venue_is_silent() -> None:
+    desk = Desk()
+    poll = POLICIES.execution.wallet_poll_s
+
+    async def scenario() -> None:
+        await desk.sync.reconcile(desk.account)
+        running = asyncio.ensure_future(desk.sync.run())
+        desk.account.wallets = [wallet(AT + 15_000)]
+        await asyncio.sleep(poll + 1)
+        assert desk.sync.age_s(SPOT, desk.clock.now()) == pytest.approx(1.0, abs=0.1)
+        desk.account.faults = [VenueUnreachable("down")] * 100
+        await asyncio.sleep(60)
+        age = desk.sync.age_s(SPOT, desk.clock.now())
+        assert age is not None and age > 60 > POLICIES.risk.wallet_age_s_max - 1, "too old for any entry"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    desk.loop.run_until_complete(scenario())
+    desk.loop.close()
+    assert len([fact for fact in desk.facts if type(fact).__name__ == "ApiErrorSeen"]) == 4
+
+
+def test_an_in_process_venue_is_never_stale_and_has_our_clock() -> None:
+    desk = Desk()
+    assert desk.sync.clock_offset_s(SPOT) is None, "nobody has read the venue's clock"
+    desk.account.capabilities = replace(desk.account.capabilities, in_process=True)
+    desk.reconcile()
+    assert desk.sync.age_s(SPOT, AT + 10**9) == 0.0 and desk.sync.clock_offset_s(SPOT) == 0.0
