@@ -398,7 +398,8 @@ def test_two_recordings_of_one_coin_never_sell_each_others_coins(play: Play) -> 
     calm = wanting(SPOT, name="calm", since=at("2023-01-12 02:00"), off=0, stop=0.4)
     nervous = replace(nervous, interval_ms=5 * MINUTE)
     calm = replace(calm, interval_ms=HOUR)
-    run = play(["crypto_spot/binance_BTCUSDT_5m*", "crypto_spot/binance_BTCUSDT_1h*"], [nervous, calm], "2023-01-12", "2023-01-14", policies=TIRELESS)
+    run = play(["crypto_spot/binance_BTCUSDT_5m*", "crypto_spot/binance_BTCUSDT_1h*"],
+               [nervous, calm], "2023-01-12", "2023-01-14", policies=TIRELESS)
     assert len(run.trades) > 50 and {trade.strategy for trade in run.trades} == {"nervous"}
     assert {trade.symbol for trade in run.trades} == {"BTC/USDT#binance-5m"}
     sold: Counter[str] = Counter()

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("trade")
 KEEP_DECISIONS_MS: Final = 90 * 86_400_000
 FLUSH_S: Final = 5.0
-RECENT: Final = 100
 """Last facts of the journal: the latest of their times is where market time goes on."""
 
 
@@ -90,7 +89,7 @@ class _Process:
         self._console: Console | None = None
         source = DemoMarket(settings.demo.seed, None)
         _same_market(folder, settings.demo.seed)
-        start = max((fact.at for _, fact in journal.facts(max(0, journal.count - RECENT))), default=source.start)
+        start = max(source.start, main.resume_at(journal) or 0)
         self._bars: dict[AssetClass, int] = {}
         self._decisions = Decisions(folder.decisions)
         plan = main.simulated_plan(

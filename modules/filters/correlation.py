@@ -32,6 +32,8 @@ SUSPECT_SQUARES: Final = 1e-6
 """A sum of squared deviations below this (returns of 0.004 % per hour) may be mostly the rounding residue of running sums: such a pair is
 computed from its returns instead."""
 FIRST_CAPACITY: Final = 8
+FEW: Final = 32
+"""Up to so many symbols one operation on all six matrices at once is quicker than six that spare the memory."""
 MANY: Final = 8
 """When more than one row in so many is stale, multiplying whole matrices is quicker than going row by row."""
 SPARSE: Final = 4
@@ -198,6 +200,9 @@ class ReturnsBook:
         size = len(self._rows)
         powers, product = self._powers[:, slot, :size], self._scratch[:size, :size]
         signed = sign * powers
+        if size <= FEW:
+            self._sums[:, :size, :size] += powers[LEFT, :, None] * signed[RIGHT, None, :]
+            return
         there = np.flatnonzero(powers[0])
         if SPARSE * len(there) < size:
             rows, few, signed_few = there[:, None], powers[:, there], signed[:, there]

@@ -1,4 +1,4 @@
-"""An embedded market to try the daemon on: fourteen instruments and two option chains, deterministic by seed, no network, no files.
+"""An embedded market to try the daemon on: fifteen instruments and three option chains, deterministic by seed, no network, no files.
 
 `DemoMarket` is a MarketSource. The same seed gives the same market on every machine and in every run; a shorter run is a prefix of a
 longer one, and an endless one (days=None) is made day by day in bounded memory. Prices are 5-minute bars in regimes that some strategies
