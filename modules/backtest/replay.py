@@ -21,7 +21,7 @@ from modules.domain.events import (
     TransferSeen,
 )
 from modules.domain.instrument import AssetClass
-from modules.domain.money import ZERO, text
+from modules.domain.money import ZERO, book, text
 from modules.domain.sessions import iso
 
 HOUR: Final = 3_600_000
@@ -128,8 +128,8 @@ class Recorder:
             slippage = [trade.slippage_bp for trade in trades]
             documents[asset_class.value] = {
                 "equity_start": text(opening),
-                "equity_end": text(curve[-1][1]) if curve else text(opening),
-                "equity_curve": [[iso(at), text(equity)] for at, equity in curve],
+                "equity_end": text(book(curve[-1][1])) if curve else text(opening),
+                "equity_curve": [[iso(at), text(book(equity))] for at, equity in curve],
                 "signals": self.signals[asset_class],
                 "trades": len(trades),
                 "gross_pnl": text(sum((trade.gross for trade in trades), ZERO)),

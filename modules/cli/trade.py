@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("trade")
 KEEP_DECISIONS_MS: Final = 90 * 86_400_000
 FLUSH_S: Final = 5.0
-"""Last facts of the journal: the latest of their times is where market time goes on."""
 
 
 def run(arguments: argparse.Namespace) -> int:
