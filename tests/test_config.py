@@ -245,7 +245,7 @@ def test_no_file_content_whatsoever_does_anything_but_load_or_be_refused(folder:
 def test_with_no_configuration_at_all_it_is_the_demo_with_its_own_wallets(tmp_path: Path) -> None:
     settings = load_settings([], {}, environment={}, env_file=tmp_path / "none")
     assert settings.mode == "demo" and settings.dry_run_wallet == DEMO_WALLETS
-    assert (settings.demo.seed, settings.demo.speed, settings.demo.days) == (7, 60, 30)
+    assert (settings.demo.seed, settings.demo.speed, settings.demo.days) == (7, 600, 30)
     assert (settings.http.enabled, settings.http.host, settings.http.port) == (False, "127.0.0.1", 8080)
     assert [settings.dry_run_wallet[asset_class] for asset_class in AssetClass] == [D(950), D(4900), D(15000), D(25000)]
 

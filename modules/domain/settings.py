@@ -133,7 +133,7 @@ class NewsSettings(Section):
 
 class DemoSettings(Section):
     seed: Annotated[Whole, Field(ge=0)] = 7
-    speed: Annotated[float, BeforeValidator(_not_true), Field(gt=0)] = 60.0
+    speed: Annotated[float, BeforeValidator(_not_true), Field(gt=0)] = 600.0
     """Market seconds per second."""
     days: Annotated[Whole, Field(ge=1, le=3650)] = 30
 
