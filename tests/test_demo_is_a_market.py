@@ -168,30 +168,45 @@ OFF: Mapping[str, Policies] = {
     "flat before the weekend": changed("risk", forex_weekend_flat=False),
     "blackout": changed("news", classes=dict.fromkeys(SHIPPED.news.classes, ())),
     "cooldown of an instrument": changed("risk", cooldown_losses=0),
-    "cooldown of a class": changed("risk", cooldown_stop_outs=0),
-    "open positions": changed("risk", max_open_trades=99),
     "notional per minute": changed("risk", notional_per_minute_max=Decimal(1)),
     "option delta": changed("risk", option_delta_max=Decimal(1)),
-    "option shock": changed("risk", option_shock_loss_max=Decimal(1)),
     "option spread": changed("risk", option_spread_share_max=Decimal(1)),
-    "daily drawdown": changed("kill_switch", drawdown_daily_max=Decimal(1), drawdown_monthly_max=Decimal(1)),
     "catastrophic slippage": changed("kill_switch", slippage_events_max=10**6),
     "position cap": changed("sizing", position_cap_min=Decimal(1), position_cap_max=Decimal(1), good_setup_cap_min=Decimal(1),
                             good_setup_cap_max=Decimal(1)),
     "one pair's notional": changed("sizing", instrument_notional_max=_SIZING.instrument_notional_max.model_copy(
         update={"FOREX": Decimal(0)})),
-    "owner's pair cap": changed("funds", pair_cap=Decimal(1), pair_cap_max=Decimal(1)),
 }
 """Rule -> the shipped policies with this one threshold loosened completely. Without a threshold, so not here: one owner per instrument, no
 short spot, stale quotes and bars, the permission rules."""
 
+RARE: Mapping[str, tuple[Policies, Policies]] = {
+    "cooldown of a class": (changed("risk", cooldown_stop_outs=2), changed("risk", cooldown_stop_outs=0)),
+    "open positions": (changed("risk", max_open_trades=2), changed("risk", max_open_trades=99)),
+    "daily drawdown": (changed("kill_switch", drawdown_daily_max=Decimal("0.001")),
+                       changed("kill_switch", drawdown_daily_max=Decimal(1), drawdown_monthly_max=Decimal(1))),
+    "owner's pair cap": (changed("funds", pair_cap=Decimal("0.001"), pair_cap_min=Decimal("0.001")),
+                         changed("funds", pair_cap=Decimal(1), pair_cap_max=Decimal(1))),
+    "option shock": (changed("risk", option_shock_loss_max=Decimal("0.001")), changed("risk", option_shock_loss_max=Decimal(1))),
+}
+"""Rule -> (strict, off) for rules whose shipped thresholds no demo month of seeds 2, 3 and 7 comes to: other limits bind first (the owner's
+pair cap is as wide as the widest position cap). A strict threshold must change the run against none at all."""
 
-@cache
-def outcome(rule: str | None, seed: int, days: int) -> tuple[object, ...]:
+
+Outcome = tuple[list[Any], list[Any], list[Any]]
+
+
+def outcome_of(policies: Policies, seed: int, days: int) -> Outcome:
     """What came of a run: every decision's verdict and reason, every fill and every trade."""
-    recorder = simulate(DemoMarket(seed, days), policies=OFF[rule] if rule is not None else None).recorder
+    recorder = simulate(DemoMarket(seed, days), policies=policies).recorder
     return ([(d.decision_id, d.outcome, d.stopped_by) for d in recorder.decisions], [fact.fill for fact in recorder.fills],
             [fact.trade for fact in recorder.trades])
+
+
+@cache
+def outcome(rule: str | None, seed: int, days: int) -> Outcome:
+    """Under the shipped policies, without `rule`."""
+    return outcome_of(OFF[rule] if rule is not None else SHIPPED, seed, days)
 
 
 @pytest.mark.parametrize("rule", ["liquidity", "carry", "one pair's notional"])
@@ -199,8 +214,15 @@ def test_switching_a_rule_off_changes_what_happens_within_a_day(rule: str) -> No
     assert any(outcome(rule, seed, 1) != outcome(None, seed, 1) for seed in range(1, 7))
 
 
+@pytest.mark.parametrize("rule", [pytest.param(rule, marks=pytest.mark.slow if rule == "option shock" else ()) for rule in RARE])
+def test_a_rule_that_rarely_binds_changes_what_happens_once_it_is_strict(rule: str) -> None:
+    strict, off = RARE[rule]
+    days = 12 if rule == "option shock" else DAYS
+    assert outcome_of(strict, SEEDS[0], days) != outcome_of(off, SEEDS[0], days)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", OFF)
 def test_switching_any_rule_off_changes_what_happens_within_thirty_days(rule: str) -> None:
-    """Rare things (a frozen feed while a strategy wants in, a fifth stop-out) take some months to matter: the first seed that shows it."""
+    """Rare things (a frozen feed while a strategy wants in) may take some months to matter: the first seed that shows it."""
     assert any(outcome(rule, seed, 30) != outcome(None, seed, 30) for seed in range(1, 13))
