@@ -28,12 +28,6 @@ class Capabilities:
     """The paper venue: no wire between us, so its wallet is never stale."""
 
 
-class VenuePosition(NamedTuple):
-    symbol: str
-    quantity: Decimal
-    """Signed."""
-
-
 @dataclass(frozen=True, slots=True)
 class ClassWallet:
     """What the venue holds for one asset class, as the venue counts it."""
