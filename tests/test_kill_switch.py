@@ -39,6 +39,7 @@ from modules.domain.view import TradingState
 from modules.Kill_Switch import KillSwitch
 from modules.store.journal import Journal
 from tests.builders import AT, make_fill, make_instrument, make_order, shipped_policies
+from tests.timing import within
 
 SPOT, PERP = AssetClass.SPOT, AssetClass.PERP
 D = Decimal
@@ -723,4 +724,4 @@ def best_us(work: Callable[[], object], repeats: int = 2_000, rounds: int = 5) -
 def test_a_mark_that_changes_nothing_costs_next_to_nothing(desk: Desk) -> None:
     equity = D("10000")
     desk.switch.mark(SPOT, equity, AT + 1)
-    assert best_us(lambda: desk.switch.mark(SPOT, equity, AT + 2)) <= 2.0
+    assert best_us(lambda: desk.switch.mark(SPOT, equity, AT + 2)) <= within(2.0)

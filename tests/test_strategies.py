@@ -19,6 +19,7 @@ from modules.strategies import registry
 from modules.strategies.protocol import Market, Strategy
 from modules.strategies.registry import all_strategies, contradictions, discover, get
 from tests.strategy_contract import INTERVAL_MS, START, broken_rules, random_walk, run
+from tests.timing import within
 
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", all_strategies().values(), ids=list(all_strategies()))
 MONDAY = START + 4 * 86_400_000
@@ -102,7 +103,7 @@ def test_a_step_costs_microseconds(capsys: pytest.CaptureFixture[str]) -> None:
         figures[name] = (time.process_time() - began) / len(walk) * 1e6
     with capsys.disabled():
         print("\nstep, us a bar:", ", ".join(f"{name} {cost:.1f}" for name, cost in figures.items()))
-    assert max(figures.values()) < 60.0, "an order of magnitude above what it should be"
+    assert max(figures.values()) < within(20.0), "an order of magnitude above what it should be"
 
 
 # --- what each one promises -----------------------------------------------------------------------------------------------------
