@@ -29,10 +29,12 @@ from modules.domain.policies import (
     ExecutionPolicy,
     FundsPolicy,
     KillSwitchPolicy,
+    LearningPolicy,
     NewsPolicy,
     Policies,
     RiskPolicy,
     SizingPolicy,
+    ValidationPolicy,
     VersionedPolicy,
 )
 from modules.domain.settings import DEMO_WALLETS, Settings, VenueSettings, plain
@@ -42,7 +44,7 @@ __all__ = ["DEMO_WALLETS", "LOOSER", "Looser", "Settings", "VenueSettings", "loa
 
 POLICY_FILES: Final[Mapping[str, type[VersionedPolicy]]] = {
     "sizing": SizingPolicy, "risk": RiskPolicy, "kill_switch": KillSwitchPolicy, "execution": ExecutionPolicy, "costs": CostPolicy,
-    "funds": FundsPolicy, "news": NewsPolicy,
+    "funds": FundsPolicy, "news": NewsPolicy, "learning": LearningPolicy, "validation": ValidationPolicy,
 }
 """Field of Policies -> its model; the file is FIELD_policy.json, cost_policy.json for the costs."""
 

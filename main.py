@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from modules.news.calendar import Calendar
     from modules.news.setup import Setup
     from modules.runtime.clock import Clock
+    from modules.store.candles import Candles
     from modules.strategies.protocol import Strategy
     from modules.venues.protocol import MarketSource, Venue
 
@@ -54,6 +55,8 @@ VERSION: Final = "0.1.0"
 DAY_MS: Final = 86_400_000
 HISTORY_MS: Final = 31 * DAY_MS
 """How much past the correlation filter wants at start."""
+PICTURED: Final = 200
+"""Bars of it that are kept for pictures."""
 SHUTDOWN_S: Final = 8.0
 WATCH_S: Final = 5.0
 """How often feeds are looked at for silence."""
@@ -84,6 +87,8 @@ class Plan:
     """Called with every new fact after every authority has seen it: log, console, recorder."""
     after_batch: Sequence[Callable[[int], None]] = field(default_factory=tuple)
     on_decision: Callable[[Decision], None] | None = None
+    candles: Candles | None = None
+    """Where closed bars are kept for pictures; None = nowhere."""
 
 
 class Daemon:
@@ -102,7 +107,8 @@ class Daemon:
         self.risk = RiskManagement(
             journal, policies, self.kill_switch, self.funds, money=self._money, live=self.live)
         self.market = MarketData(
-            journal=journal, risk=policies.risk, kill_switch=policies.kill_switch, costs=policies.costs, on_bar=self._on_bar,
+            journal=journal, risk=policies.risk, kill_switch=policies.kill_switch, costs=policies.costs,
+            on_bar=self._on_bar if plan.candles is None else self._on_kept_bar,
             after_batch=(self._mark, *plan.after_batch), patience=clock.speed)
         self.executor = TradeExecutor(
             journal=journal, clock=clock, venues=plan.venues, risk=self.risk, kill_switch=self.kill_switch, market=self.market,
@@ -116,7 +122,7 @@ class Daemon:
         self.look = ViewBuilder(
             live=self.live, policies=policies, market=self.market, portfolio=self.portfolio, kill_switch=self.kill_switch, funds=self.funds,
             risk=self.risk, wallets=self.wallets, executor=self.executor, news=self.news, validation=self.validation,
-            venue_of=plan.venue_of, blacklist=plan.blacklist, whitelist=plan.whitelist)
+            venue_of=plan.venue_of, blacklist=plan.blacklist, whitelist=plan.whitelist, barred=lambda: self.desk.barred)
         self.strategies = StrategyManager(
             clock=clock, policies=policies, look=self.look, sizer=self.sizer, risk=self.risk, executor=self.executor,
             decisions=plan.decisions, on_decision=plan.on_decision)
@@ -131,7 +137,7 @@ class Daemon:
         self.started_at = 0
         # Projections in a fixed order: the books first, then what stands on them. Reactors likewise.
         for projection in (self.portfolio.apply, self.funds.apply, self.kill_switch.apply, self.executor.apply, self.wallets.apply,
-                           self.strategies.apply, self.risk.apply, self.sizer.apply, self.news.apply):
+                           self.strategies.apply, self.risk.apply, self.sizer.apply, self.news.apply, self.desk.apply):
             journal.project(projection)
         for reactor in (self.portfolio.on_fact, self._on_fact, self.kill_switch.on_fact, self.executor.on_fact, self.strategies.on_fact,
                         *plan.observers):
@@ -140,6 +146,11 @@ class Daemon:
     # -- small plumbing ---------------------------------------------------------------------------------------------------
 
     def _on_bar(self, symbol: str, bar: Bar, at: int) -> None:
+        self.strategies.on_bar(symbol, bar, at)
+
+    def _on_kept_bar(self, symbol: str, bar: Bar, at: int) -> None:
+        assert self.plan.candles is not None
+        self.plan.candles.append(symbol, self.market.series[symbol].interval_ms, (bar,))
         self.strategies.on_bar(symbol, bar, at)
 
     def _on_fact(self, fact: Fact) -> None:
@@ -222,6 +233,8 @@ class Daemon:
             needed = max((runner.strategy.warmup for runner in self.strategies.runners.get(symbol, ())), default=0)
             first = max(0, len(bars) - max(needed, DAY_MS // series.interval_ms))
             self.market.remember(symbol, bars[:first])
+            if self.plan.candles is not None:
+                self.plan.candles.append(symbol, series.interval_ms, bars[-PICTURED:])
             for bar in bars[first:]:
                 if self.market.take(symbol, bar):
                     self.strategies.warm(symbol, bar)
@@ -292,16 +305,17 @@ def simulated_plan(
     wallets: Mapping[AssetClass, Decimal], calendar: Calendar, strategies: Mapping[AssetClass, Sequence[Strategy]],
     halt_file: Path | None = None, blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
     observers: Sequence[Callable[[Fact], None]] = (), after_batch: Sequence[Callable[[int], None]] = (),
-    on_decision: Callable[[Decision], None] | None = None, news: Setup | None = None,
+    on_decision: Callable[[Decision], None] | None = None, news: Setup | None = None, candles: Candles | None = None,
 ) -> Plan:
     """A daemon on the paper venue over simulated prices: the demo market or recorded data, virtual time or the wall's."""
-    currencies = settlement_currencies(source.instruments, wallets)
+    currencies = settlement_currencies(source.instruments, wallets, source.option_currency)
     venue = PaperVenue(source, clock, policies.costs, wallets, currencies)
     return Plan(
         mode=mode, policies=policies, clock=clock, journal=journal, decisions=decisions, venues={venue.name: venue},
         venue_of=dict.fromkeys(wallets, venue.name), settlement=currencies, allocate=dict.fromkeys(wallets), strategies=strategies,
         references=reference_series(source.instruments), calendar=calendar, halt_file=halt_file, blacklist=blacklist, whitelist=whitelist,
         observers=observers, after_batch=after_batch, on_decision=on_decision, news=news,
+        candles=candles,
     )
 
 
@@ -310,12 +324,13 @@ def resume_at(journal: Journal) -> int | None:
     return journal.latest_at
 
 
-def settlement_currencies(instruments: Sequence[Instrument], classes: Iterable[AssetClass]) -> dict[AssetClass, str]:
-    """The currency most of a class's instruments settle in."""
+def settlement_currencies(instruments: Sequence[Instrument], classes: Iterable[AssetClass], options: str | None) -> dict[AssetClass, str]:
+    """The currency most of a class's instruments settle in; of option contracts, which are listed later, the source says it: `options`."""
     found: dict[AssetClass, str] = {}
     for asset_class in classes:
         settles = Counter(i.settle for i in instruments if i.asset_class is asset_class)
-        found[asset_class] = settles.most_common(1)[0][0] if settles else "USD"
+        listed = settles.most_common(1)[0][0] if settles else "USD"
+        found[asset_class] = options if asset_class is AssetClass.OPTION and options is not None else listed
     return found
 
 
@@ -347,21 +362,22 @@ class Simulation:
 def simulate(
     source: MarketSource, *, policies: Policies, wallets: Mapping[AssetClass, Decimal], calendar: Calendar,
     strategies: Mapping[AssetClass, Sequence[Strategy]], folder: Path, on_instant: Callable[[int], None] | None = None,
-    news: Setup | None = None,
+    news: Setup | None = None, blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
 ) -> Simulation:
     """Run the whole daemon over a finite source on virtual time. `folder` takes its journal and decisions; `on_instant` is for progress;
-    `news` is a recording of headlines (a Setup without sources), decided on as they were seen."""
+    `news` is a recording of headlines (a Setup without sources), decided on as they were seen; the lists are the owner's, as settings."""
     began = time.perf_counter()
     loop = VirtualLoop(source.start)
     try:
         asyncio.set_event_loop(loop)
         clock = VirtualClock(loop)
-        journal = Journal(folder / "journal.db", durable=False)
-        decisions = Decisions(folder / "decisions.db")
+        journal = Journal(folder / "journal.sqlite", durable=False)
+        decisions = Decisions(folder / "decisions.sqlite")
         recorder = Recorder(source.end - source.start)
         plan = simulated_plan(
             source, mode="replay", policies=policies, clock=clock, journal=journal, decisions=decisions, wallets=wallets,
             calendar=calendar, strategies=strategies, observers=(recorder.on_fact,), on_decision=recorder.on_decision, news=news,
+            blacklist=blacklist, whitelist=whitelist,
             after_batch=(recorder.after_batch, *((on_instant,) if on_instant is not None else ())))
         daemon = Daemon(plan)
         recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown, daemon.kill_switch.nav, daemon.classes)

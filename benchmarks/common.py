@@ -98,6 +98,7 @@ class SeriesSource:
 
     name = "bench"
     macro_events: Sequence[MacroEvent] = ()
+    option_currency: str | None = None
 
     def __init__(self, bars: int, *, count: int = 1, asset_class: AssetClass = AssetClass.SPOT, interval: int = MINUTE, past: int = 4_320,
                  stagger: bool = False, start: int = START, seed: int = 7) -> None:

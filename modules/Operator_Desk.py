@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.domain.errors import NotFound, OperatorRefused
-from modules.domain.events import BudgetChanged, OperatorCommand, Scope, SwitchChanged, Trigger
+from modules.domain.errors import JournalUnwritable, NotFound, OperatorRefused
+from modules.domain.events import BudgetChanged, Fact, OperatorCommand, Scope, SwitchChanged, Trigger
 from modules.domain.instrument import AssetClass
 from modules.domain.money import text
 from modules.domain.order import ExitReason
@@ -34,6 +34,12 @@ Document = dict[str, Any]
 Report = Callable[[Arguments], Document]
 
 _LENGTH_MAX: Final = 500
+_PAIR_MAX: Final = 80
+_BARRED_MAX: Final = 200
+ALSO_QUESTIONS: Final = ("funds", "blacklist")
+"""Commands that, without arguments, ask how things stand."""
+CONFIRMED: Final = frozenset({"resume", "unlock", "reset-kill", "flatten", "forceexit"})
+"""What loosens or flattens: a channel that anybody may hold in the hand asks for a one-time code first."""
 
 
 class OperatorDesk:
@@ -54,8 +60,15 @@ class OperatorDesk:
         self._reports: dict[str, Report] = {}
         self._commands: dict[str, Callable[[Arguments, str, int], Document]] = {
             "pause": self._pause, "resume": self._resume, "kill": self._kill, "reset-kill": self._reset_kill, "flatten": self._flatten,
-            "forceexit": self._force_exit, "funds": self._change_funds,
+            "forceexit": self._force_exit, "funds": self._change_funds, "blacklist": self._bar, "unlock": self._unlock,
+            "reload": self._reload,
         }
+        self._barred: dict[str, None] = {}
+        self._fresh: Callable[[], tuple[list[str], Callable[[], None]]] | None = None
+
+    def reloads(self, fresh: Callable[[], tuple[list[str], Callable[[], None]]]) -> None:
+        """How policies are read again: `fresh` gives what the files on disk would loosen, and how to adopt them. May raise BotError."""
+        self._fresh = fresh
 
     def attach(self, reports: Mapping[str, Report]) -> None:
         """Questions by name; each is a pure function of its arguments and of what the authorities know now."""
@@ -64,7 +77,7 @@ class OperatorDesk:
     def handle(self, command: str, arguments: Arguments, by: str) -> Document:
         """Carry out one command or answer one question. Raises NotFound and OperatorRefused, which say why."""
         report = self._reports.get(command)
-        if report is not None and not (command == "funds" and arguments):
+        if report is not None and not (command in ALSO_QUESTIONS and arguments):
             return report(arguments)
         action = self._commands.get(command)
         if action is None:
@@ -80,6 +93,29 @@ class OperatorDesk:
             return self.handle(command, arguments, by)
         self._record(command, {}, by, self._clock.now())
         return {"differences": {name: await self._wallets.reconcile(venue) for name, venue in self._venues.items()}}
+
+    def needs_confirmation(self, command: str, arguments: Arguments) -> bool:
+        """Whether this gives the bot more room or closes what it holds. A command that cannot be judged needs one."""
+        if command == "reload":
+            return self._fresh is not None and bool(self._fresh()[0])
+        if command != "funds" or not arguments:
+            return command in CONFIRMED
+        return any(self._funds.loosens(change) for change in _funds_changes(arguments, "", self._clock.now()))
+
+    def apply(self, fact: Fact) -> None:
+        """Projection: which instruments an operator barred from entries, across restarts."""
+        if not isinstance(fact, OperatorCommand) or fact.command not in ("blacklist", "unlock"):
+            return
+        pair = str(json.loads(fact.arguments or "{}").get("subject", ""))
+        if fact.command == "blacklist" and pair:
+            self._barred[pair] = None
+        else:
+            self._barred.pop(pair, None)
+
+    @property
+    def barred(self) -> Collection[str]:
+        """Symbols an operator barred from entries; exits and stops run on."""
+        return self._barred.keys()
 
     def _record(self, command: str, arguments: Arguments, by: str, at: int) -> None:
         given = {name: value for name, value in arguments.items() if value not in (None, "")}
@@ -107,7 +143,12 @@ class OperatorDesk:
         scope = _scope(arguments)
         # The halt before the record of who asked: a full disk must not keep anybody from stopping.
         fresh = self._kill_switch.halt(scope, Trigger.MANUAL, at=at, reason=f"by {by}")
-        self._record("kill", arguments, by, at)
+        try:
+            self._record("kill", arguments, by, at)
+        except JournalUnwritable:
+            # It holds in memory, and Kill_Switch puts it on record as soon as there is room.
+            self._executor.cancel_entries(scope.covers, "halted by the operator")
+            return {"halted": self._halted(), "already": not fresh, "unwritten": True}
         return {"halted": self._halted(), "already": not fresh}
 
     def _reset_kill(self, arguments: Arguments, by: str, at: int) -> Document:
@@ -121,6 +162,38 @@ class OperatorDesk:
 
     def _halted(self) -> dict[str, str]:
         return {c.value: reason for c in AssetClass if (reason := self._kill_switch.halted_by(c))}
+
+    def _bar(self, arguments: Arguments, by: str, at: int) -> Document:
+        """No entries in one instrument, until it is unlocked. Barring it twice changes nothing."""
+        pair = _pair(arguments)
+        if pair not in self._barred:
+            if len(self._barred) >= _BARRED_MAX:
+                raise OperatorRefused(f"{_BARRED_MAX} instruments are barred already; put patterns into pair_blacklist instead")
+            self._record("blacklist", {"subject": pair}, by, at)
+        return {"barred": list(self._barred)}
+
+    def _unlock(self, arguments: Arguments, by: str, at: int) -> Document:
+        """Entries again: of a class (or all) that was paused, or in an instrument that was barred."""
+        pair = _pair(arguments)
+        if pair.upper() in set(Scope):
+            self._resume({"asset_class": pair}, by, at)
+        elif pair in self._barred:
+            self._record("unlock", {"subject": pair}, by, at)
+        else:
+            near = difflib.get_close_matches(pair, self._barred, 1)
+            raise NotFound(f"{pair} is not barred by an operator" + (f"; did you mean {near[0]}?" if near else ""))
+        return {"paused": self._paused(), "barred": list(self._barred)}
+
+    def _reload(self, arguments: Arguments, by: str, at: int) -> Document:
+        """Policies from their files: tighter ones at once, looser ones with "confirm"."""
+        if self._fresh is None:
+            raise OperatorRefused("policies cannot be read again here")
+        loosened, adopt = self._fresh()
+        if loosened and arguments.get("confirm") is not True:
+            raise OperatorRefused("nothing was changed: this would loosen " + "; ".join(loosened))
+        self._record("reload", {"confirm": True} if loosened else {}, by, at)
+        adopt()
+        return {"lines": ["The policies were read again and are in force.", *(f"Loosened: {line}" for line in loosened)]}
 
     # -- closing -------------------------------------------------------------------------------------------------------------
 
@@ -153,17 +226,7 @@ class OperatorDesk:
         """{"on": bool}, {"pair_cap": fraction}, {"allocate": amount}, each with or without "asset_class"; "confirm" for what loosens."""
         scope = _scope(arguments)
         on, cap, amount = arguments.get("on"), _amount(arguments, "pair_cap"), _amount(arguments, "allocate")
-        if on is not None and not isinstance(on, bool):
-            raise OperatorRefused("a switch is on or off")
-        if amount is not None and scope is Scope.ALL:
-            raise OperatorRefused("an allocation is one class's: name it")
-        changes: list[SwitchChanged | BudgetChanged] = []
-        if on is not None:
-            changes.append(SwitchChanged(at, scope, on, by))
-        if cap is not None or amount is not None:
-            changes.append(BudgetChanged(at, scope, cap, amount, by))
-        if not changes:
-            raise OperatorRefused("nothing to change: say on or off, --pair-cap or --allocate")
+        changes = _funds_changes(arguments, by, at)
         if arguments.get("confirm") is not True and any(self._funds.loosens(change) for change in changes):
             raise OperatorRefused("this gives the bot more room than it has now; say it again with --confirm")
         if cap is not None:
@@ -193,6 +256,31 @@ def _scope(arguments: Arguments, *, required: bool = False) -> Scope:
         return Scope(str(name or "ALL").upper())
     except ValueError:
         raise NotFound(f"there is no asset class {name!r}: SPOT, PERP, OPTION, FOREX or ALL") from None
+
+
+def _funds_changes(arguments: Arguments, by: str, at: int) -> list[SwitchChanged | BudgetChanged]:
+    """What `funds` with these arguments would change. Raises OperatorRefused."""
+    scope = _scope(arguments)
+    on, cap, amount = arguments.get("on"), _amount(arguments, "pair_cap"), _amount(arguments, "allocate")
+    if on is not None and not isinstance(on, bool):
+        raise OperatorRefused("a switch is on or off")
+    if amount is not None and scope is Scope.ALL:
+        raise OperatorRefused("an allocation is one class's: name it")
+    changes: list[SwitchChanged | BudgetChanged] = []
+    if on is not None:
+        changes.append(SwitchChanged(at, scope, on, by))
+    if cap is not None or amount is not None:
+        changes.append(BudgetChanged(at, scope, cap, amount, by))
+    if not changes:
+        raise OperatorRefused("nothing to change: say on or off, --pair-cap or --allocate")
+    return changes
+
+
+def _pair(arguments: Arguments) -> str:
+    pair = str(arguments.get("subject") or "").strip()
+    if not pair or len(pair) > _PAIR_MAX or not pair.isprintable():
+        raise OperatorRefused("name an instrument, like BTC/USDT")
+    return pair
 
 
 def _amount(arguments: Arguments, name: str) -> Decimal | None:

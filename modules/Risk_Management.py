@@ -308,17 +308,16 @@ class RiskManagement:
     def _write_down(
         self, decision: Decision, size: Size, signal: Signal, order: Order, instruments: Mapping[str, Instrument], at: int
     ) -> None:
-        for leg in decision.legs:
-            if self._listed.get(leg.symbol) != instruments[leg.symbol]:
-                self._journal.append(InstrumentListed(at, instruments[leg.symbol]))
+        """Trade and order in one commit: no crash leaves the one without the other, and the entry waits for the disk once."""
+        legs = dict.fromkeys(leg.symbol for leg in decision.legs)
+        listed = [InstrumentListed(at, instruments[symbol]) for symbol in legs if self._listed.get(symbol) != instruments[symbol]]
         failpoint.hit("entry.before_trade")
-        self._journal.append(TradeOpened(
+        opened = TradeOpened(
             at=at, trade_id=order.trade_id, decision_id=decision.decision_id, strategy=signal.strategy, symbol=signal.symbol,
             asset_class=decision.asset_class, side=signal.side.value, structure=signal.structure.value, score=signal.score,
             confidence=signal.confidence, entry=signal.entry, stop=signal.stop, target=signal.target, hold=signal.hold,
-            interval_ms=signal.interval_ms, risk=size.risk, legs=decision.legs))
-        failpoint.hit("entry.trade_opened")
-        self._journal.append(OrderIntended(at, order))
+            interval_ms=signal.interval_ms, risk=size.risk, legs=decision.legs)
+        self._journal.append_all((*listed, opened, OrderIntended(at, order)))
         failpoint.hit("entry.intended")
 
     # -- the operator's pause ---------------------------------------------------------------------------------------------

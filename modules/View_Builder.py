@@ -6,7 +6,7 @@ What an authority does not know stays None, and None never passes a check. It al
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -45,6 +45,7 @@ class ViewBuilder:
         self, *, live: bool, policies: Policies, market: MarketData, portfolio: PortfolioManager, kill_switch: KillSwitch,
         funds: FundsController, risk: RiskManagement, wallets: WalletSync, executor: TradeExecutor, news: NewsAgent,
         validation: ValidationManager, venue_of: Mapping[AssetClass, str], blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
+        barred: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._live = live
         self._policies = policies
@@ -60,6 +61,7 @@ class ViewBuilder:
         self._venue_of = venue_of
         self._blacklist = tuple(blacklist)
         self._whitelist = tuple(whitelist)
+        self._barred = barred
         self._slices: dict[tuple[str, float], tuple[int, ChainSlice]] = {}
 
     def adopt(self, policies: Policies) -> None:
@@ -144,7 +146,7 @@ class ViewBuilder:
         return TradingState.REDUCING if state is TradingState.ACTIVE and self._kill_switch.disbelieved(asset_class) else state
 
     def _listed_out(self, symbol: str) -> bool:
-        if any(fnmatchcase(symbol, pattern) for pattern in self._blacklist):
+        if symbol in self._barred() or any(fnmatchcase(symbol, pattern) for pattern in self._blacklist):
             return True
         return bool(self._whitelist) and not any(fnmatchcase(symbol, pattern) for pattern in self._whitelist)
 

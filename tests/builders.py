@@ -19,11 +19,13 @@ from modules.domain.policies import (
     ExecutionPolicy,
     FundsPolicy,
     KillSwitchPolicy,
+    LearningPolicy,
     NewsPolicy,
     Policies,
     Policy,
     RiskPolicy,
     SizingPolicy,
+    ValidationPolicy,
 )
 from modules.domain.signal import Signal, Structure
 from modules.domain.view import OptionView, TradingState, View
@@ -58,6 +60,8 @@ def shipped_policies() -> Policies:
         costs=_shipped(CostPolicy, "cost_policy"),
         funds=_shipped(FundsPolicy, "funds_policy"),
         news=_shipped(NewsPolicy, "news_policy"),
+        learning=_shipped(LearningPolicy, "learning_policy"),
+        validation=_shipped(ValidationPolicy, "validation_policy"),
         hash="0" * 16,
     )
 

@@ -123,21 +123,19 @@ class Market:
                 return number(row["close"])
         return number(repr(self.chains[underlying][stated]))
 
-    def rates(self, symbol: str, price: Fraction, currency: str, at: int) -> set[Fraction]:
-        """Quote currency in settlement currency. Two answers where a pair's bar closed at that very instant."""
+    def rate(self, symbol: str, price: Fraction, currency: str, at: int) -> Fraction | None:
+        """Quote currency in settlement currency, by the last close of a pair that joins them; None if there is none."""
         rule = self.rules[symbol]
         if rule["quote"] == currency or rule["asset_class"] == "OPTION":
-            return {Fraction(1)}
+            return Fraction(1)
         if rule["base"] == currency:
-            return {sixteen(1 / price)}
-        found = set()
+            return sixteen(1 / price)
         for other, pair in self.rules.items():
-            if pair["asset_class"] in ("SPOT", "FOREX"):
-                for moment in (at, at - 1):
-                    close = self.close(other, moment) if {pair["base"], pair["quote"]} == {rule["quote"], currency} else Fraction(0)
-                    if close:
-                        found.add(sixteen(close) if pair["base"] == rule["quote"] else sixteen(1 / close))
-        return found
+            if pair["asset_class"] in ("SPOT", "FOREX") and {pair["base"], pair["quote"]} == {rule["quote"], currency}:
+                close = self.close(other, at)
+                if close:
+                    return sixteen(close) if pair["base"] == rule["quote"] else sixteen(1 / close)
+        return None
 
     def last_mark(self, symbol: str, costs: Any) -> Fraction:
         """What a unit is worth at the end: the venue's mark at the last close, else the mid of the last quote."""
@@ -335,8 +333,7 @@ class Books:
         name, kind, rule = f"fill {row['venue_trade_id']}", row["asset_class"], self.market.rules[row["symbol"]]
         if (price / number(rule["tick"])).denominator != 1 or (quantity / number(rule["lot"])).denominator != 1:
             self.fault(name, "price or quantity is off the grid")
-        possible = self.market.rates(row["symbol"], price, self.ledger[kind]["currency"], int(row["at"]))
-        if rule["quote"] != rule["base"] and rate not in possible:
+        if rule["quote"] != rule["base"] and rate != self.market.rate(row["symbol"], price, self.ledger[kind]["currency"], int(row["at"])):
             self.fault(name, "was converted at", rate)
         share = number(self.costs[kind]["maker_fee" if row["maker"] == "1" else "taker_fee"])
         if kind == "SPOT" and row["side"] == "BUY":
@@ -355,7 +352,7 @@ class Books:
 
     def due(self) -> None:
         """Every funding settlement and rollover that a position lived through, against the rows: all there, once, to the last unit."""
-        expected: dict[str, set[Fraction]] = {}
+        expected: dict[str, Fraction] = {}
         for symbol in self.moves:
             rule = self.market.rules[symbol]
             size, currency = number(rule["contract_size"]), self.ledger[rule["asset_class"]]["currency"]
@@ -364,20 +361,19 @@ class Books:
                 if held and self.market.start <= at <= self.market.end:
                     stated_mark = self.market.marks.get(symbol, {}).get(at)
                     mark = number(stated_mark) if stated_mark else self.market.close(symbol, at)
-                    into = self.market.rates(symbol, mark, currency, at)
-                    expected[f"funding:{symbol}:{at}"] = {booked(-held * size * mark * one * number(rate)) for one in into}
+                    into = self.market.rate(symbol, mark, currency, at) or Fraction(0)
+                    expected[f"funding:{symbol}:{at}"] = booked(-held * size * mark * into * number(rate))
             for at, weekday in rollovers(self.market.start, self.market.end) if rule["asset_class"] == "FOREX" else ():
                 held = self.position(symbol, at)
                 if held:
                     stated = [(long, short) for when, long, short in self.market.financing.get(symbol, ()) if when <= at]
-                    annual = number(stated[-1][0 if held > 0 else 1]) if stated else Fraction(0)
+                    annual = number(stated[-1][0 if held > 0 else 1]) if stated else -number(self.costs["forex_financing_markup"])
                     nights = 3 if weekday == (3 if symbol in CONVERTED_NEXT_DAY else 2) else 1
                     price = self.market.close(symbol, at)
-                    share = (annual - number(self.costs["forex_financing_markup"])) * nights / 365
-                    expected[f"financing:{symbol}:{at}"] = {booked(abs(held) * size * price * one * share)
-                                                           for one in self.market.rates(symbol, price, currency, at)}
+                    into = self.market.rate(symbol, price, currency, at) or Fraction(0)
+                    expected[f"financing:{symbol}:{at}"] = booked(abs(held) * size * price * into * annual * nights / 365)
         for row in self.tables["funding"]:
-            if number(row["amount"]) not in expected.pop(row["venue_ref"], ()):
+            if number(row["amount"]) != expected.pop(row["venue_ref"], None):
                 self.fault("funding", row["venue_ref"], row["amount"], "was not due (or not so much, or twice)")
         for reference in expected:
             self.fault("funding", reference, "was due and is not there")

@@ -61,6 +61,8 @@ WRITES = {
     "PeakRaised": "Kill_Switch", "ApiErrorSeen": "Kill_Switch", "TradingHalted": "Kill_Switch", "TradingRearmed": "Kill_Switch",
     "SwitchChanged": "Funds_Controller", "BudgetChanged": "Funds_Controller", "OperatorCommand": "Operator_Desk",
     "EntriesPaused": "Risk_Management", "EntriesResumed": "Risk_Management", "BlackoutOpened": "News_Agent", "BlackoutClosed": "News_Agent",
+    "StrategyApproved": "Validation_Manager", "StrategyRejected": "Validation_Manager", "StrategyRevoked": "Validation_Manager",
+    "StrategyDemoted": "Validation_Manager", "CalibrationUpdated": "Learning_Agent", "WeightsUpdated": "Learning_Agent",
 }
 PURE = ("domain", "filters", "strategies", "backtest/costs.py")
 """Decides or computes, and never waits."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import pytest
 
 from modules.cli.app import run
-from modules.runtime.control import call
+from tests.daemon_process import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK_KEYS = {"rule", "measured", "limit", "unit", "passed", "note"}
@@ -164,50 +162,6 @@ def test_a_demo_day_prints_one_document_and_twice_the_same(folder: Path, capsys:
 
 
 # -- the real process -----------------------------------------------------------------------------------------------------
-
-
-class Process:
-    """`python main.py` in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.state = folder / "state" / "demo"
-        self._out = (folder / "out.txt").open("a")
-        self._child = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen([sys.executable, str(ROOT / "main.py"), "trade", "--speed", "1800"], cwd=self.folder, stdout=self._out,
-                                 stderr=self._out, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-        self._child = child
-        return child
-
-    def second(self) -> subprocess.CompletedProcess[str]:
-        """Another daemon on the same state."""
-        return subprocess.run([sys.executable, str(ROOT / "main.py")], cwd=self.folder, capture_output=True, text=True, timeout=30)
-
-    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        return call(self.state / "control.sock", command, arguments)
-
-    def wait(self, what: str, holds: Any, seconds: float = 30.0) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            assert self._child.poll() is None, (self.folder / "out.txt").read_text()
-            if (self.state / "control.sock").exists() and holds():
-                return
-            time.sleep(0.1)
-        pytest.fail(f"{what} did not happen within {seconds:g} s: {(self.folder / 'out.txt').read_text()[-2000:]}")
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
-        """(exit code, seconds it took)."""
-        began = time.monotonic()
-        self._child.send_signal(number)
-        return self._child.wait(timeout=20), time.monotonic() - began
-
-    def end(self) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
-            self._child.wait()
-        self._out.close()
 
 
 @pytest.fixture

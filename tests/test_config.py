@@ -123,7 +123,7 @@ def test_a_folder_in_place_of_a_file_and_a_missing_folder_are_faults(folder: Pat
     (folder / "risk_policy.json").unlink()
     (folder / "risk_policy.json").mkdir()
     assert "risk_policy.json: cannot be read" in the_fault(folder)
-    assert len(faults_of(lambda: load_policies(folder / "nowhere"))) == 7
+    assert len(faults_of(lambda: load_policies(folder / "nowhere"))) == 9
 
 
 def test_duplicate_keys_are_named_with_their_path(folder: Path) -> None:

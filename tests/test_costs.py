@@ -130,9 +130,9 @@ def test_longs_pay_positive_funding_and_shorts_receive_it() -> None:
     assert costs.funding(-10_000.0, 0.0001) == pytest.approx(1.0)
 
 
-def test_fx_financing_is_the_sides_rate_less_the_markup_per_calendar_night() -> None:
-    assert costs.financing(Decimal(36_500), Decimal("0.02"), Decimal("0.01"), 3) == Decimal(3)
-    assert costs.financing(36_500.0, -0.02, 0.01, 1) == pytest.approx(-3.0)
+def test_fx_financing_is_the_sides_stated_rate_per_calendar_night() -> None:
+    assert costs.financing(Decimal(36_500), Decimal("0.01"), 3) == Decimal(3)
+    assert costs.financing(36_500.0, -0.03, 1) == pytest.approx(-3.0)
 
 
 def test_liquidation_is_where_margin_has_shrunk_to_maintenance_for_both_sides() -> None:
@@ -184,7 +184,7 @@ def test_numba_compiles_them_to_the_same_results() -> None:
     for name, arguments in {
         "bar_exit": (LONG, 100.0, 111.0, 94.0, 95.0, 110.0, 0.0), "next_stop": (LONG, 100.0, 95.0, 105.0, 5.0, 1.0, 2.0, 1.0),
         "impact": (10.0, 400.0, 100.0), "participation": (500.0, 1000.0, 0.1, 70.0), "liquidation_price": (LONG, 100.0, 3.0, 0.01),
-        "stop_fill": (SHORT, 95.0, 1.0, 2.0, 3.0), "touched": (LONG, 100.0, 100.0, True, 5.0), "financing": (36_500.0, 0.02, 0.01, 3),
+        "stop_fill": (SHORT, 95.0, 1.0, 2.0, 3.0), "touched": (LONG, 100.0, 100.0, True, 5.0), "financing": (36_500.0, 0.02, 3),
         "average_notional": (NAN, 640.0), "quote_offset": (NAN, NAN, 100.0, 0.5), "market_fill": (LONG, 100.0, 1.0, 2.0),
         "funding": (-10_000.0, 0.0001), "bankruptcy_price": (SHORT, 100.0, 3.0), "option_fee": (0.0003, 50_000.0, 40.0, 0.125),
         "option_value": (True, 110.0, 100.0),

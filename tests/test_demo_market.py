@@ -36,7 +36,8 @@ DAYS = 20
 CRYPTO_SPOT = [catalog.spot_symbol(name) for name in catalog.SPOTS]
 PERPS = [catalog.perp_symbol(name) for name in catalog.PERPS]
 GOLD = "PAXG/USDT:USDT"
-COINS = [symbol for symbol in CRYPTO_SPOT + PERPS if symbol != GOLD]
+GOODS = [catalog.perp_symbol(model.name) for model in catalog.COMMODITIES]
+COINS = [symbol for symbol in CRYPTO_SPOT + PERPS if symbol not in (GOLD, *GOODS)]
 PAIRS = [model.symbol for model in catalog.FOREX]
 
 
@@ -217,7 +218,27 @@ def test_volatilities_are_those_of_such_markets(run: Run) -> None:
     for symbol, bars in run.bars.items():
         moves = np.diff(np.log([bar.close for bar in bars]))
         daily = float(np.std(moves[np.abs(moves) < 1.0])) * math.sqrt(BARS_PER_DAY)
-        assert (0.002 < daily < 0.012) if symbol in (*PAIRS, GOLD) else (0.02 < daily < 0.07), symbol
+        calm, wild = (0.002, 0.012) if symbol in (*PAIRS, GOLD) else (0.01, 0.03) if symbol in GOODS else (0.02, 0.07)
+        assert calm < daily < wild, symbol
+
+
+def test_commodities_follow_neither_each_other_nor_the_coins(run: Run) -> None:
+    """Below the bar of the correlation rule, also with a rush in the window: else it would never be more than three of them."""
+    for end_day in (0, DAYS):
+        last = run.market.start // HOUR_MS + 24 * end_day
+        returns = np.array([hourly_returns(run.bars[symbol], range(last - 720, last)) for symbol in (*GOODS, "BTC/USDT")])
+        assert np.corrcoef(returns)[np.triu_indices(len(returns), 1)].max() < 0.55
+
+
+def test_money_rushes_into_every_commodity_in_turn_and_out_of_all_at_once(run: Run) -> None:
+    for rush in catalog.RUSHES:
+        begin = run.market.start + rush.day * DAY_MS
+        days = {symbol: [bar for bar in run.bars[symbol] if begin <= bar.ts < begin + DAY_MS] for symbol in GOODS}
+        tops = {symbol: max(bar.high for bar in run.bars[symbol] if begin - 2 * DAY_MS <= bar.ts < begin + rush.bar * BAR_MS) for symbol in GOODS}
+        dumps = {max(pairwise(days[symbol]), key=lambda pair: pair[0].close / pair[1].close)[1].ts for symbol in GOODS}
+        assert len(dumps) == 1, "one bar"
+        above = [next((bar.ts for bar in days[symbol] if bar.close > tops[symbol]), 0) for symbol in GOODS]
+        assert sum(0 < ts < min(dumps) for ts in above) >= 5, "beyond two days' range"
 
 
 def test_the_crash_takes_a_sixth_to_a_third_within_an_hour_and_gives_some_back(run: Run) -> None:
@@ -253,7 +274,7 @@ def test_dust_is_too_thin_to_trade_and_the_others_are_not(run: Run) -> None:
         bars, days = run.live(symbol), range(0, DAYS * BARS_PER_DAY, BARS_PER_DAY)
         volumes = [sum(bar.quote_volume for bar in bars[first:first + BARS_PER_DAY]) for first in days]
         thin = sum(volume < 5e6 for volume in volumes) / len(volumes)
-        assert {"DUST/USDT": thin > 0.8, GOLD: 0.1 < thin < 0.8}.get(symbol, thin == 0.0), symbol
+        assert {"DUST/USDT": thin > 0.8, GOLD: 0.1 < thin < 0.8, **dict.fromkeys(GOODS, 0.7 < thin < 1.0)}.get(symbol, thin == 0.0), symbol
 
 
 def test_one_spot_pair_is_quoted_too_wide_at_times(run: Run) -> None:
@@ -322,7 +343,7 @@ def test_funding_settles_every_eight_hours_excessive_at_times_and_negative_at_ti
 def test_money_is_moved_once_each_and_spot_crosses_into_phase_two(run: Run) -> None:
     moved = [(step.at - run.market.start, *transfer) for step in run.steps for transfer in step.transfers]
     assert [(asset_class, amount) for _, asset_class, amount in moved] == [
-        (AssetClass.SPOT, Decimal(600)), (AssetClass.PERP, Decimal(400)), (AssetClass.FOREX, Decimal(-2500))]
+        (AssetClass.SPOT, Decimal(600)), (AssetClass.PERP, Decimal(1300)), (AssetClass.FOREX, Decimal(-2500))]
     assert moved[0][0] // DAY_MS == 6
 
 

@@ -94,6 +94,7 @@ class Script:
                  contracts: Sequence[Instrument] = (), interval: int = 5 * MINUTE, start: int = START) -> None:
         self.instruments: Sequence[Instrument] = tuple(bars)
         self.intervals_ms: Mapping[str, int] = {instrument.symbol: interval for instrument in bars}
+        self.option_currency = contracts[0].settle if contracts else None
         self.macro_events: Sequence[MacroEvent] = ()
         self.start = start
         self._bars = {instrument.symbol: list(series) for instrument, series in bars.items()}
@@ -581,7 +582,7 @@ def test_a_week_of_financing_is_seven_nights_with_three_on_wednesday_or_thursday
         assert play.paid[0].amount == D("2.5")  # 36,500 x 1.25 x 2 % / 365
 
 
-def test_financing_follows_new_york_across_daylight_saving_and_the_markup_is_against_both_sides() -> None:
+def test_financing_follows_new_york_across_daylight_saving_and_the_stated_rate_is_paid_without_another_markup() -> None:
     eurusd = pair("EUR/USD", 5)
     since = utc("2026-03-05T00:00")  # clocks change on Sunday 2026-03-08
     source = hourly(eurusd, since, utc("2026-03-12T00:00"), 1.0)
@@ -589,8 +590,17 @@ def test_financing_follows_new_york_across_daylight_saving_and_the_markup_is_aga
     play = Play(source, {offset + 60: [order("a", eurusd, Side.SELL, "36500", leverage="20")]}, policy(markup="0.01"))
     assert [datetime.fromtimestamp(paid.at / 1000, UTC).strftime("%a %H") for paid in play.paid] == [
         "Thu 22", "Fri 22", "Mon 21", "Tue 21", "Wed 21"]
-    assert [paid.amount for paid in play.paid] == [D(-4), D(-4), D(-4), D(-4), D(-12)]  # (-3 % - 1 %) x 36,500 / 365
-    assert {paid.rate for paid in play.paid} == {-0.04}
+    assert [paid.amount for paid in play.paid] == [D(-3), D(-3), D(-3), D(-3), D(-9)]  # -3 % x 36,500 / 365: what is stated, no more
+    assert {paid.rate for paid in play.paid} == {-0.03}
+
+
+def test_a_rate_that_nobody_states_costs_both_sides_the_markup() -> None:
+    eurusd = pair("EUR/USD", 5)
+    bars = [Bar(ts, 1.0, 1.0, 1.0, 1.0, NAN, NAN) for ts in range(START, START + 36 * 60 * MINUTE, 60 * MINUTE)]
+    for side in (Side.BUY, Side.SELL):
+        play = Play(Script({eurusd: bars}, interval=60 * MINUTE), {60: [order("a", eurusd, side, "36500", leverage="20")]},
+                    policy(markup="0.01"))
+        assert [(paid.amount, paid.rate) for paid in play.paid] == [(D(-1), -0.01)]  # -1 % x 36,500 / 365
 
 
 @pytest.mark.parametrize(("side", "touching", "price"), [
@@ -678,6 +688,18 @@ def test_a_cross_converts_through_the_pair_that_joins_it_to_dollars_or_is_refuse
     assert play.fill("b").settle_rate == D("1.25")
     assert play.account(AssetClass.FOREX).cash == 100_000 + D("12.5")
     assert Play(Script({eurgbp: bars}), plan).code("a") == "NO_RATE"
+
+
+def test_a_cross_is_converted_at_the_close_of_its_own_instant_whatever_the_order_of_the_bars() -> None:
+    """A stop that is reached in the very bar in which the joining pair moves: both orders of listing book the same."""
+    eurgbp, gbpusd = pair("EUR/GBP", 5), pair("GBP/USD", 5)
+    moved = [bar(0, 1.25), bar(5, 1.25), bar(10, 1.25, close=1.30), bar(15, 1.30)]
+    crossed = [bar(0, 0.85), bar(5, 0.85), bar(10, 0.85, low=0.83, close=0.84), bar(15, 0.84)]
+    plan: Plan = {5: [buy("a", eurgbp, "1000", leverage="20")]}
+    for listed in ({eurgbp: crossed, gbpusd: moved}, {gbpusd: moved, eurgbp: crossed}):
+        play = Play(Script(listed), plan, on_fill={"a": [stop("s", eurgbp, Side.SELL, "1000", "0.84")]})
+        assert (play.fill("s").price, play.fill("s").settle_rate) == (D("0.84"), D("1.3"))
+        assert play.account(AssetClass.FOREX).cash == 100_000 - D(13)
 
 
 # -- options ----------------------------------------------------------------------------------------------------------------

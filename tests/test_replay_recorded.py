@@ -319,7 +319,7 @@ def test_forex_nights_cost_the_recorded_interest_difference_and_are_unknown_with
     booked = run.simulation.recorder.funding
     assert [datetime.fromtimestamp(fact.at / 1000, UTC).weekday() for fact in booked] == [0, 1, 2, 3]
     for fact, nights in zip(booked, (1, 1, 3, 1), strict=True):
-        assert fact.rate == pytest.approx(annual - float(POLICIES.costs.forex_financing_markup))
+        assert fact.rate == pytest.approx(annual)
         mark = run.bars("EUR/USD")[fact.at - HOUR].close
         assert float(fact.amount) == pytest.approx(float(bought.quantity) * mark * fact.rate / 365 * nights, abs=2e-8)
     without = play(["forex/oanda_EURUSD_1h*"], [holding], "2012-05-01", "2012-05-12")

@@ -122,27 +122,24 @@ class Tape:
                 return self._close[symbol][row - 1]
         return index
 
-    def financing(self, symbol: str, at: int) -> tuple[float, float]:
-        """(long, short) annual rates last stated at or before `at`; nobody stated one: (0, 0)."""
+    def financing(self, symbol: str, at: int) -> tuple[float, float] | None:
+        """(long, short) annual rates last stated at or before `at`, the markup taken off; nobody stated one: None."""
         stated = self._financing.get(symbol, ())
         row = bisect_right(stated, at, key=lambda entry: entry[0])
-        return stated[row - 1][1:] if row else (0.0, 0.0)
+        return stated[row - 1][1:] if row else None
 
-    def rates(self, instrument: Instrument, price: Decimal, currency: str, at: int) -> set[Decimal]:
-        """What one unit of the quote currency may have been worth at `at`: two where a pair's close changed at that very instant, as
-        orders are matched bar by bar."""
+    def rate(self, instrument: Instrument, price: Decimal, currency: str, at: int) -> Decimal | None:
+        """What one unit of the quote currency was worth at `at`, by the last closes at or before it; none known, nothing."""
         if instrument.quote == currency or instrument.asset_class is AssetClass.OPTION or {instrument.quote, currency} <= DOLLARS:
-            return {Decimal(1)}  # a dollar coin is a dollar; of options only those quoted in dollars are asked about
+            return Decimal(1)  # a dollar coin is a dollar; of options only those quoted in dollars are asked about
         if instrument.base == currency:
-            return {SIXTEEN.divide(Decimal(1), price)}
+            return SIXTEEN.divide(Decimal(1), price)
         direct, inverse = self._pairs.get((instrument.quote, currency)), self._pairs.get((currency, instrument.quote))
-        found: set[Decimal] = set()
-        for moment in (at, at - 1):
-            if direct is not None and (close := self.close(direct, moment)) is not None:
-                found.add(SIXTEEN.create_decimal_from_float(close))
-            elif inverse is not None and (close := self.close(inverse, moment)) is not None:
-                found.add(SIXTEEN.divide(Decimal(1), Decimal(repr(close))))
-        return found
+        if direct is not None and (close := self.close(direct, at)) is not None:
+            return SIXTEEN.create_decimal_from_float(close)
+        if inverse is not None and (close := self.close(inverse, at)) is not None:
+            return SIXTEEN.divide(Decimal(1), Decimal(repr(close)))
+        return None
 
 
 def market_faults(run: Run, tape: Tape) -> list[str]:
@@ -171,8 +168,8 @@ def _fill_faults(row: Row, tape: Tape, costs: Mapping[str, Any], currencies: Map
     if quantity % instrument.lot:
         yield f"{name}: quantity {quantity} is not a multiple of the lot {instrument.lot}"
     coin_quoted = asset_class == "OPTION" and instrument.quote == instrument.base
-    if not coin_quoted and rate not in (possible := tape.rates(instrument, price, currencies[asset_class], at)):
-        yield f"{name}: converted at {rate}, the market says {' or '.join(map(str, sorted(possible))) or 'nothing'}"
+    if not coin_quoted and rate != (stated := tape.rate(instrument, price, currencies[asset_class], at)):
+        yield f"{name}: converted at {rate}, the market says {'nothing' if stated is None else stated}"
     in_base = asset_class == "SPOT" and row["side"] == "BUY"
     expected = _fee(row, instrument, tape, costs)
     if expected is None:
@@ -206,42 +203,40 @@ def _fee(row: Row, instrument: Instrument, tape: Tape, costs: Mapping[str, Any])
 
 
 def _expected_funding(run: Run, tape: Tape, costs: Mapping[str, Any], currencies: Mapping[str, str]
-                      ) -> Iterator[tuple[str, tuple[int, set[Decimal]]]]:
-    """Venue reference -> (time, possible amounts) of every settlement and rollover that a position lived through."""
+                      ) -> Iterator[tuple[str, tuple[int, Decimal]]]:
+    """Venue reference -> (time, amount) of every settlement and rollover that a position lived through."""
     held = _positions(row for row in run.tables["fills"] if row["margined"] == "1")
     for symbol, at, stated_at, rate, mark in tape.funding:
         position, price = _at(held.get(symbol, NOTHING), at), mark if mark is not None else tape.close(symbol, at)
         if position and price is not None:
             instrument, exact = tape.instruments[symbol], Decimal(repr(price))
-            notional = position * instrument.contract_size * exact
-            yield f"funding:{symbol}:{stated_at}", (at, {
-                _book(-(notional * into) * Decimal(repr(rate))) for into in tape.rates(instrument, exact, currencies["PERP"], at)})
+            notional = position * instrument.contract_size * exact * (tape.rate(instrument, exact, currencies["PERP"], at) or Decimal(0))
+            yield f"funding:{symbol}:{stated_at}", (at, _book(-notional * Decimal(repr(rate))))
     markup = Decimal(costs["forex_financing_markup"])
     for rollover, at in tape.rollovers:
         for symbol, changes in held.items():
             instrument = tape.instruments[symbol]
             position, price = _at(changes, at), tape.close(symbol, at)
             if instrument.asset_class is AssetClass.FOREX and position and price is not None:
-                annual = Decimal(repr(tape.financing(symbol, at)[0 if position > 0 else 1]))
-                exact = Decimal(repr(price))
-                notional = abs(position) * instrument.contract_size * exact
-                yield f"financing:{symbol}:{rollover}", (at, {
-                    _book(notional * into * (annual - markup) * nights(symbol, rollover) / DAYS_PER_YEAR)
-                    for into in tape.rates(instrument, exact, currencies["FOREX"], at)})
+                stated, exact = tape.financing(symbol, at), Decimal(repr(price))
+                annual = -markup if stated is None else Decimal(repr(stated[0 if position > 0 else 1]))
+                into = tape.rate(instrument, exact, currencies["FOREX"], at) or Decimal(0)
+                notional = abs(position) * instrument.contract_size * exact * into
+                yield f"financing:{symbol}:{rollover}", (at, _book(notional * annual * nights(symbol, rollover) / DAYS_PER_YEAR))
 
 
-def _row_faults(kind: str, rows: Sequence[Row], expected: dict[str, tuple[int, set[Decimal]]]) -> Iterator[str]:
+def _row_faults(kind: str, rows: Sequence[Row], expected: dict[str, tuple[int, Decimal]]) -> Iterator[str]:
     for row in rows:
         reference = row["venue_ref"]
         due = expected.pop(reference, None)
         if due is None:
             yield f"{kind} {reference} of {row['amount']}: nothing was due, or it is booked twice"
-        elif Decimal(row["amount"]) not in due[1]:
-            yield f"{kind} {reference}: {row['amount']}, due were {' or '.join(map(str, sorted(due[1])))}"
+        elif Decimal(row["amount"]) != due[1]:
+            yield f"{kind} {reference}: {row['amount']}, due were {due[1]}"
         elif int(row["at"]) != due[0]:
             yield f"{kind} {reference}: booked at {row['at']}, due at {due[0]}"
-    for reference, (_, amounts) in expected.items():
-        yield f"{kind} {reference}: {' or '.join(map(str, sorted(amounts)))} due, not booked"
+    for reference, (_, amount) in expected.items():
+        yield f"{kind} {reference}: {amount} due, not booked"
 
 
 def _settlement_faults(row: Row, tape: Tape, costs: Mapping[str, Any]) -> Iterator[str]:

@@ -195,9 +195,10 @@ def funding(signed_notional: Number, rate: Number) -> Number:
     return -signed_notional * rate
 
 
-def financing(notional: Number, annual_rate: Number, markup: Number, nights: int) -> Number:
-    """FX financing received (negative = paid) for `nights` on an unsigned `notional`. `annual_rate` is what this side earns."""
-    return notional * (annual_rate - markup) * nights / DAYS_PER_YEAR
+def financing(notional: Number, annual_rate: Number, nights: int) -> Number:
+    """FX financing received (negative = paid) for `nights` on an unsigned `notional`. `annual_rate` is what this side earns as its broker
+    states it: whoever states a rate has taken his markup off already."""
+    return notional * annual_rate * nights / DAYS_PER_YEAR
 
 
 def liquidation_price(side: int, entry: Number, leverage: Number, maintenance_margin: Number) -> Number:

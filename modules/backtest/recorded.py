@@ -6,7 +6,7 @@ quote units that was not recorded is volume x close.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from modules.backtest.recorded_chains import Contract
 from modules.backtest.recorded_files import F64, I64, Bars, iso
 from modules.backtest.recorded_folder import Loaded, load_folder
+from modules.backtest.recorded_folder import Series as Recorded
 from modules.backtest.recorded_specs import option_of
 from modules.domain.errors import DataError
 from modules.domain.instrument import AssetClass, Instrument
@@ -64,6 +65,8 @@ class RecordedSource:
         self.wallets: Mapping[AssetClass, Decimal] | None = replay.wallets
         self.transfers: Sequence[tuple[int, AssetClass, Decimal]] | None = (
             tuple((one.at, one.asset_class, one.amount) for one in replay.transfers) if replay.transfers is not None else None)
+        settles = [c.settle for c in (loaded.contracts.values() or (loaded.chains.contracts if loaded.chains is not None else ()))]
+        self.option_currency: str | None = Counter(settles).most_common(1)[0][0] if settles else None
         self.start, self.end = self._span(folder, (timerange[0] if timerange[0] is not None else replay.start,
                                                    timerange[1] if timerange[1] is not None else replay.end))
         self._at = self.start
@@ -73,6 +76,11 @@ class RecordedSource:
         """Every class that has bars here, and OPTION if chains were recorded."""
         classes = {instrument.asset_class for instrument in self.instruments}
         return frozenset(classes | {AssetClass.OPTION}) if self._loaded.chains is not None else frozenset(classes)
+
+    @property
+    def recordings(self) -> Sequence[Recorded]:
+        """Every series as it was read: columns, not steps. Read, never write."""
+        return self._series
 
     def steps(self) -> Iterator[Step]:
         """Bars that closed after `start` and everything else from `start` on, until `end`, grouped by instant."""

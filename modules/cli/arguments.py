@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 NOT_FOUND: Final = 2
 FAULTY: Final = 4
 CLASSES: Final = ("spot", "perp", "option", "forex")
-ALIASES: Final = {"backtesting": "replay", "why": "explain"}
+ALIASES: Final = {"backtesting": "replay", "why": "explain", "walk-forward": "validate"}
 COLUMNS: Final = ("trades", "fills", "ledger")
 
 
@@ -98,6 +98,25 @@ def _classes(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_one_class(part.strip()) for part in text.split(",") if part.strip()))
 
 
+def _symbols(text: str) -> tuple[str, ...]:
+    if not (found := tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))):
+        raise argparse.ArgumentTypeError("names no symbol")
+    return found
+
+
+def _workers(text: str) -> int:
+    if not 1 <= (value := _count(text)) <= 256:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 1 to 256 processes")
+    return value
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    found = tuple(sorted({_count(part.strip()) for part in text.split(",")}))
+    if found[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers of bars, 1 or more each")
+    return found
+
+
 class _Verbs:
     """Adds verbs to one parser: `-c` and `-v` to each, `--json` to those that print a result."""
 
@@ -131,7 +150,8 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     demo = verbs.add("demo", "the whole daemon on virtual time over the demo market")
     demo.add_argument("--days", type=_days)
     demo.add_argument("--seed", type=_count)
-    demo.add_argument("--export", type=Path, metavar="DIR", help="also write the market as files that replay reads")
+    demo.add_argument("--export", type=Path, metavar="DIR", help="also write the market as files that replay reads, and the run as "
+                      "files that journal audit recounts")
     demo.add_argument("--state", type=Path, metavar="DIR", help="keep journal and decisions there")
 
     replay = verbs.add("replay", "the whole daemon on virtual time over recorded history", aliases=("backtesting",))
@@ -140,14 +160,43 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
     replay.add_argument("--classes", type=_classes, metavar="spot,perp")
     replay.add_argument("--timeframe", metavar="5m", help="only bars of this length")
     replay.add_argument("--speed", type=_speed, metavar="max", help="max (as fast as it goes) is the only speed there is")
-    replay.add_argument("--export", type=Path, metavar="DIR")
+    replay.add_argument("--news", type=Path, metavar="FILE", help="headlines as a daemon recorded them (news.db), seen when they were seen")
+    replay.add_argument("--export", type=Path, metavar="DIR", help="as demo's")
     replay.add_argument("--state", type=Path, metavar="DIR")
 
     _size(verbs.add("size", "what Sizer would do with a trade, and which rule bound it"))
+    _validation(verbs)
     _questions(verbs)
     _commands(verbs)
     _tools(verbs)
     return root, verbs.parsers
+
+
+def _validation(verbs: _Verbs) -> None:
+    for name, help_, aliases in (
+        ("validate", "may a strategy trade real money? walk-forward, odds of luck, a verdict and a certificate", ("walk-forward",)),
+        ("optimize", "search a strategy's space in sample; every set tried is a counted trial", ()),
+        ("lookahead", "do a strategy's answers change when later bars are shown?", ()),
+        ("recursive", "how much do a strategy's numbers depend on where its history begins?", ()),
+    ):
+        verb = verbs.add(name, help_, aliases=aliases)
+        verb.add_argument("-s", "--strategy", action="append", default=[], metavar="NAME", required=name == "optimize",
+                          help="may be given several times; default: all")
+        verb.add_argument("--data", type=Path, metavar="DIR", help="recorded history; default: the embedded demo market")
+        verb.add_argument("--classes", type=_classes, metavar="spot,perp")
+        verb.add_argument("--symbols", type=_symbols, metavar="BTC/USDT,ETH/USDT")
+        verb.add_argument("--timerange", default="-", metavar="A-B", help="20200101-20260101, or with one side open: 20200101-")
+        verb.add_argument("--timeframe", metavar="1h", help="only bars of this length")
+        if name in ("validate", "optimize"):
+            verb.add_argument("--seed", type=_count, help="of the bootstraps; default: the policy's")
+            where = verb.add_mutually_exclusive_group()
+            where.add_argument("--workers", type=_workers, metavar="N", help="processes on this machine; default: one per core")
+            where.add_argument("--cluster", metavar="ADDRESS", help="a dask.distributed scheduler, like 10.0.0.5:8786")
+        if name == "validate":
+            verb.add_argument("--report", type=Path, metavar="FILE.html", help="also write a page with pictures")
+            verb.add_argument("--fresh", action="store_true", help="compute everything again, keep nothing from an interrupted run")
+        if name == "recursive":
+            verb.add_argument("--warmups", type=_counts, metavar="200,400,800", help="start-up bars to compare")
 
 
 def _size(size: Parser) -> None:
@@ -214,12 +263,25 @@ def _tools(verbs: _Verbs) -> None:
     verbs.add("events", "what releases come and what each of them will close").add_argument(
         "--days", type=float, default=14.0, metavar="N", help="how far ahead (default 14)")
     verbs.add("list-venues", "venues that are configured, and which modes work today")
-    journal = verbs.add("journal", "verify: the hash chain, and that the books rebuild the same twice")
-    journal.add_argument("action", choices=("verify",))
+    journal = verbs.add("journal", "verify: the hash chain, and that the books rebuild the same twice; audit DIR: recount what demo or "
+                        "replay --export wrote, to the last unit")
+    journal.add_argument("action", choices=("verify", "audit"))
+    journal.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="audit: what --export wrote")
     journal.add_argument("--file", type=Path, help="another journal than the configured one")
     export = verbs.add("export", "trades, fills or the ledger as CSV (tax tools)", json=False)
     export.add_argument("what", choices=COLUMNS)
     export.add_argument("--format", choices=("csv",), default="csv")
+    report = verbs.add("report", "what a span of time brought and cost, by class, strategy, instrument and month")
+    report.add_argument("--from", dest="since", metavar="DATE", help="20260101; default: the beginning")
+    report.add_argument("--to", dest="until", metavar="DATE", help="up to but not including; default: now")
+    report.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page with pictures")
+    report.add_argument("--csv", type=Path, metavar="FILE", help="also write its trades as a list (tax tools)")
+    verbs.add("doctor", "what would go wrong before it does, each line with its remedy")
+    verbs.add("backup", "keep the state folder as one archive; the daemon may run").add_argument("file", type=Path, metavar="FILE.tar.gz")
+    verbs.add("restore", "put a backup back; what is there is moved aside, never overwritten").add_argument(
+        "file", type=Path, metavar="FILE.tar.gz")
+    shell = verbs.add("completion", "what makes a shell complete verbs and options: source <(python main.py completion bash)", json=False)
+    shell.add_argument("shell", choices=("bash", "zsh", "fish"))
     logs = verbs.add("logs", "the last lines of the log", json=False)
     logs.add_argument("-f", "--follow", action="store_true", help="go on as lines come, across rotations")
     logs.add_argument("-n", type=_count, default=20, metavar="LINES")

@@ -1,11 +1,11 @@
-"""`journal verify` and `export`: what the journal itself can prove and tell, whether or not a daemon runs. Both read only."""
+"""`journal verify`, `journal audit` and `export`: what the journal, or the files of a run, can prove and tell. All read only."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +13,7 @@ from modules.cli import inputs
 from modules.cli.offline import replayed
 from modules.cli.output import emit
 from modules.cli.questions import DECISIONS, JOURNAL
-from modules.domain.errors import JournalCorrupt, NotFound
+from modules.domain.errors import ConfigurationError, JournalCorrupt, NotFound
 from modules.domain.events import BalanceAdjusted, Filled, FundingBooked, OptionSettled, PositionClosed, TransferSeen
 from modules.domain.money import text
 from modules.domain.sessions import iso
@@ -22,12 +22,43 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from main import Daemon
+    from modules.domain.position import ClosedTrade
 
 TRADES: Final = ("closed_at", "opened_at", "trade_id", "strategy", "asset_class", "symbol", "side", "quantity", "entry", "exit", "gross",
                  "fees", "funding", "net", "currency", "exit_reason")
 FILLS: Final = ("at", "venue", "symbol", "side", "quantity", "price", "fee", "fee_currency", "settle_rate", "maker", "liquidation",
                 "client_order_id", "venue_trade_id")
 LEDGER: Final = ("at", "asset_class", "kind", "currency", "amount", "reference")
+
+
+def journal(arguments: argparse.Namespace) -> int:
+    """`verify` or `audit DIR`."""
+    if arguments.action == "audit":
+        if arguments.folder is None:
+            raise ConfigurationError(["journal audit needs the folder that demo or replay --export wrote"])
+        return audit(arguments)
+    if arguments.folder is not None:
+        raise ConfigurationError([f"journal verify takes no folder ({arguments.folder}): --file names another journal"])
+    return verify(arguments)
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """Recount an exported run from its files alone: exit code 1 if one unit of it is not what the rest makes it."""
+    from modules.backtest.audit import audit_folder  # reads files as replay does: pandas and the like
+
+    folder: Path = arguments.folder
+    if not folder.is_dir():
+        raise NotFound(f"no folder {folder}: name what demo or replay --export wrote")
+    faults = audit_folder(folder)
+    emit(arguments, {"folder": str(folder), "reconciled": not faults, "faults": faults}, _show_audit)
+    return 1 if faults else 0
+
+
+def _show_audit(out: Any, document: Mapping[str, Any]) -> None:
+    for fault in document["faults"]:
+        out.print(f"FAULT: {fault}", markup=False)
+    if document["reconciled"]:
+        out.print(f"{document['folder']}: every balance, fee, funding row and result adds up to the last unit", markup=False)
 
 
 def verify(arguments: argparse.Namespace) -> int:
@@ -79,7 +110,12 @@ def _currency(daemon: Daemon, symbol: str, fallback: str) -> str:
 
 
 def _trades(daemon: Daemon) -> Iterator[Sequence[object]]:
-    for t in daemon.portfolio.closed:
+    return trade_rows(daemon, daemon.portfolio.closed)
+
+
+def trade_rows(daemon: Daemon, trades: Iterable[ClosedTrade]) -> Iterator[Sequence[object]]:
+    """One row of TRADES for each."""
+    for t in trades:
         yield (iso(t.closed_at), iso(t.opened_at), t.trade_id, t.strategy, t.asset_class.value, t.symbol, t.side.value, text(t.quantity),
                text(t.entry), text(t.exit), text(t.gross), text(t.fees), text(t.funding), text(t.net),
                _currency(daemon, t.symbol, daemon.portfolio.ledger(t.asset_class).currency), t.exit_reason.value)

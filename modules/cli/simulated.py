@@ -20,16 +20,19 @@ from typing import TYPE_CHECKING, Any, Final
 import main
 from modules import Logger_Config
 from modules.backtest.export import export_market
+from modules.backtest.export_run import FOLDER, export_run
 from modules.backtest.recorded import RecordedSource
 from modules.cli import inputs
 from modules.cli.output import emit, money, percent, picture, signed, table
-from modules.domain.errors import ConfigurationError
+from modules.domain.errors import ConfigurationError, StoreUnreadable
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.sessions import iso
 from modules.domain.settings import Settings
 from modules.news import calendar
 from modules.news.calendar import Calendar
+from modules.news.setup import Setup
+from modules.news.store import NewsStore
 from modules.notify.render import FactLogger
 from modules.venues.demo_market import DemoMarket
 from modules.venues.protocol import MarketSource
@@ -53,13 +56,15 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def replay(arguments: argparse.Namespace) -> int:
-    """Recorded history. The macro calendar is the source's own events and the shipped ones."""
+    """Recorded history. The macro calendar is the source's own events and the shipped ones; headlines come from a recording, if one is
+    named, each from the moment on at which it was first seen."""
     settings, policies = inputs.settings_and_policies(arguments)
     if arguments.speed:
         raise ConfigurationError(["--speed: replay runs as fast as it goes; the only value is max"])
     wanted = frozenset(map(AssetClass, arguments.classes)) if arguments.classes else None
     if not arguments.data.is_dir():
         raise ConfigurationError([f"--data {arguments.data}: is not a folder"])
+    news = _recorded_news(arguments.news) if arguments.news is not None else None
     source = RecordedSource(arguments.data, wanted, inputs.timerange(arguments.timerange), costs=policies.costs,
                             timeframe=arguments.timeframe)
     for line in ((*source.skipped, *source.notes) if arguments.verbose else ()):
@@ -71,7 +76,16 @@ def replay(arguments: argparse.Namespace) -> int:
     events = Calendar((*source.macro_events, *shipped), policies.news, covered_until={})
     if arguments.export is not None:
         _export(source, arguments.export, wallets)
-    return _run(arguments, settings, policies, source, wallets, events, source.seed)
+    return _run(arguments, settings, policies, source, wallets, events, source.seed, news)
+
+
+def _recorded_news(path: Path) -> Setup:
+    if not path.is_file():
+        raise ConfigurationError([f"--news {path}: is not a file; name the news.db of a state folder"])
+    try:
+        return Setup(NewsStore.recording(path))
+    except StoreUnreadable as error:
+        raise ConfigurationError([f"--news {error}; it must be the news.db of a state folder"]) from None
 
 
 def _export(source: MarketSource, folder: Path, wallets: Mapping[AssetClass, Decimal]) -> None:
@@ -82,11 +96,12 @@ def _export(source: MarketSource, folder: Path, wallets: Mapping[AssetClass, Dec
 
 
 def _run(arguments: argparse.Namespace, settings: Settings, policies: Policies, source: MarketSource,
-         wallets: Mapping[AssetClass, Decimal], events: Calendar, seed: int | None) -> int:
+         wallets: Mapping[AssetClass, Decimal], events: Calendar, seed: int | None, news: Setup | None = None) -> int:
     log = Logger_Config.configure(settings.log_dir)
     with _folder(arguments.state) as folder, _progress(source) as on_instant:
         simulation = main.simulate(source, policies=policies, wallets=wallets, calendar=events, strategies=inputs.strategies(settings),
-                                   folder=folder, on_instant=on_instant)
+                                   folder=folder, on_instant=on_instant, news=news, blacklist=settings.pair_blacklist,
+                                   whitelist=settings.pair_whitelist)
         faults = _audit(simulation)
         document = {
             "seed": seed, "from": iso(source.start), "to": iso(source.end), "bars": simulation.bars,
@@ -95,6 +110,8 @@ def _run(arguments: argparse.Namespace, settings: Settings, policies: Policies, 
             "classes": simulation.recorder.classes(wallets), "blackouts": simulation.recorder.blackouts,
             "trade_log": str(log) if log is not None else None,
         }
+        if arguments.export is not None:
+            document["export"] = str(_export_run(simulation, arguments.export))
         _write_log(simulation, arguments.verb)
         simulation.daemon.decisions.close()
         simulation.daemon.journal.close()
@@ -102,6 +119,14 @@ def _run(arguments: argparse.Namespace, settings: Settings, policies: Policies, 
         print(f"audit: {fault}", file=sys.stderr)
     emit(arguments, document, show)
     return 0 if document["reconciled"] else 1
+
+
+def _export_run(simulation: main.Simulation, folder: Path) -> Path:
+    """Beside the market: every fill, row and decision, so that a stranger can recompute all of it (`journal audit`)."""
+    try:
+        return export_run(simulation, folder)
+    except OSError as error:
+        raise ConfigurationError([f"--export {folder / FOLDER}: {error}"]) from None
 
 
 def _audit(simulation: main.Simulation) -> Sequence[str]:
@@ -187,6 +212,8 @@ def show(out: Console, document: Mapping[str, Any]) -> None:
     verdict = "Books and wallet agree to the last digit." if document["reconciled"] else "BOOKS AND WALLET DIFFER: do not trust this run."
     out.print(f"\n{document['blackouts']} blackouts around macro releases. Trace {document['trace_hash'][:16]}. {verdict}", markup=False)
     out.print(f"Log: {document['trade_log']}", markup=False)
+    if "export" in document:
+        out.print(f"Run: {document['export']}; `python main.py journal audit {Path(document['export']).parent}` recounts it.", markup=False)
 
 
 def _phases(phases: Sequence[Mapping[str, Any]]) -> str:

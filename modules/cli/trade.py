@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -18,7 +18,9 @@ import structlog
 import config
 import main
 from modules import Logger_Config
-from modules.cli import inputs
+from modules.cli import channels, inputs, page
+from modules.cli.chat_reports import ChatReports
+from modules.cli.page import Pictures
 from modules.cli.reports import Reports
 from modules.domain.errors import ConfigurationError, JournalUnwritable
 from modules.domain.instrument import AssetClass
@@ -40,6 +42,7 @@ from modules.venues.demo_market import DemoMarket
 
 if TYPE_CHECKING:
     from modules.domain.events import Fact
+    from modules.notify.web import WebPage
 
 log = structlog.get_logger("trade")
 KEEP_DECISIONS_MS: Final = 90 * 86_400_000
@@ -91,17 +94,23 @@ class _Process:
         start = max(source.start, main.resume_at(journal) or 0)
         self._bars: dict[AssetClass, int] = {}
         self._decisions = Decisions(folder.decisions)
+        self._pictures = Pictures(folder.path)
         plan = main.simulated_plan(
             source, mode=settings.mode, policies=policies, clock=WallClock(settings.demo.speed, start), journal=journal,
             decisions=self._decisions, wallets={c: settings.dry_run_wallet[c] for c in AssetClass},
             calendar=Calendar(source.macro_events, policies.news, covered_until={}), strategies=strategies, halt_file=folder.halt_file,
             news=news_setup.from_settings(settings.news, folder.path),
             blacklist=settings.pair_blacklist, whitelist=settings.pair_whitelist, observers=(self._logger.on_fact, self._show),
-            after_batch=(self._count_bars,), on_decision=self._logger.on_decision)
+            after_batch=(self._count_bars, self._sample), on_decision=self._logger.on_decision,
+            candles=self._pictures.candles)
         self.daemon = main.Daemon(plan)
         journal.project(self._logger.learn)
         self._reports = Reports(self.daemon, lag=self._lag.p99_ms)
-        self.daemon.desk.attach(self._reports.all())
+        self.daemon.desk.attach(self._reports.all() | ChatReports(
+            self.daemon, self._reports, settings, main.VERSION, self._pictures.curve, settings.log_dir / "trading_bot.json").all())
+        self.daemon.desk.reloads(self._fresh_policies)
+        self._channels = channels.build(settings, self.daemon, self._reports, self._next_event)
+        self._page = self._web_page() if settings.http.enabled else None
 
     def run(self) -> int:
         """Until it is told to stop: 0. A journal that takes nothing more ends it: nothing may leave that is not on record."""
@@ -132,13 +141,22 @@ class _Process:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._pictures.close()
             await self.daemon.close()
 
     def _peripherals(self) -> dict[str, Any]:
         assert self._console is not None
         server = ControlServer(self._folder.control_socket, self.daemon.desk.answer)
-        work = {"control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush}
+        work: dict[str, Any] = {"control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush}
+        if self._page is not None:
+            work["web page"] = self._page.run
+        work |= self._channels
         return work | ({"watchdog": lifesigns.watchdog} if self._arguments.sd_notify else {})
+
+    def _web_page(self) -> WebPage:
+        measured = page.metrics(self.daemon, self._reports, main.VERSION)
+        self.daemon.journal.react(measured.on_fact)
+        return page.server(self._settings.http, self.daemon, self._reports, self._pictures, measured)
 
     def _keep(self, name: str, work: Any) -> Coroutine[Any, Any, None]:
         return keep_running(name, work, lambda task, error, pause: log.error(
@@ -153,16 +171,25 @@ class _Process:
     def _reload(self) -> None:
         """SIGHUP: tighter policies at once, looser ones never (nobody confirmed them), faulty ones change nothing."""
         try:
-            fresh = inputs.tightened(self._settings, config.load_policies(self._settings.policy_dir))
+            loosened, adopt = self._fresh_policies()
         except ConfigurationError as error:
             log.error("policies not reloaded: the last good set stays in force", reason="; ".join(error.faults))
             return
-        loosened = config.tighter(self.daemon.policies, fresh)
         if loosened:
-            log.error("policies not reloaded: they loosen limits, which needs a restart; nothing was changed", reason="; ".join(loosened))
+            log.error("policies not reloaded: they loosen limits, which needs a restart or a confirmed reload; nothing was changed",
+                      reason="; ".join(loosened))
             return
-        self.daemon.reload(fresh)
-        log.warning("policies reloaded", policy_hash=fresh.hash)
+        adopt()
+
+    def _fresh_policies(self) -> tuple[list[str], Callable[[], None]]:
+        """What the policy files as they are now would loosen, and how to take them over. Raises ConfigurationError."""
+        fresh = inputs.tightened(self._settings, config.load_policies(self._settings.policy_dir))
+
+        def adopt() -> None:
+            self.daemon.reload(fresh)
+            log.warning("policies reloaded", policy_hash=fresh.hash)
+
+        return list(config.tighter(self.daemon.policies, fresh)), adopt
 
     # -- observers ----------------------------------------------------------------------------------------------------------
 
@@ -177,6 +204,9 @@ class _Process:
         at = self.daemon.clock.now()
         coming = next((window for window in self.daemon.plan.calendar.windows if window.event.at > at), None)
         return "" if coming is None else f"{coming.event.kind} {iso(coming.event.at)[:16].replace('T', ' ')} UTC"
+
+    def _sample(self, at: int) -> None:
+        self._pictures.sample(self.daemon, at)
 
     def _count_bars(self, at: int) -> None:
         """The mouth of `explain`'s funnel."""
@@ -193,7 +223,9 @@ class _Process:
         while True:
             await asyncio.sleep(FLUSH_S)
             self._decisions.flush()
+            self._pictures.flush()
             if loop.time() - pruned_at > 3600.0:
                 pruned_at = loop.time()
                 self._decisions.prune(self.daemon.clock.now() - KEEP_DECISIONS_MS)
+                self._pictures.prune(self.daemon.clock.now())
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from modules.domain.certificate import Certificate
 from modules.domain.decision import Leg
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.money import ZERO
@@ -402,10 +403,82 @@ class TradeAbandoned:
     reason: str
 
 
+# -- permission and learning (Validation_Manager, Learning_Agent) ---------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyApproved:
+    """A certificate came into force; it is in here whole, so that the journal alone says what was permitted when."""
+
+    at: int
+    certificate: Certificate
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyRejected:
+    """A revalidation ended without approval. `verdict` REJECTED ends the permission, INSUFFICIENT_EVIDENCE lets it run out."""
+
+    at: int
+    strategy: str
+    asset_class: AssetClass
+    verdict: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyRevoked:
+    """Somebody took the permission back: no entries from now on, exits run on."""
+
+    at: int
+    strategy: str
+    asset_class: AssetClass
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyDemoted:
+    """Live results are not what was validated: back to paper. `watch` names what saw it, with its number against its limit."""
+
+    at: int
+    strategy: str
+    asset_class: AssetClass
+    watch: str
+    measured: float
+    limit: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationUpdated:
+    """What a strategy's score is believed to be worth now: `lower_r` is what expected net R exceeds with the policy's probability."""
+
+    at: int
+    strategy: str
+    asset_class: AssetClass
+    outcomes: int
+    expected_r: float
+    lower_r: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsUpdated:
+    """How much of its size each strategy of a class keeps, in [0, 1]; `beliefs` are the forecasters' own weights."""
+
+    at: int
+    asset_class: AssetClass
+    weights: dict[str, float]
+    beliefs: dict[str, float]
+    days: int
+    reasons: tuple[str, ...]
+
+
 Fact = (
     DaemonStarted | InstrumentListed | FeedLost | FeedRestored | TradeOpened | OrderIntended | OrderSent | OrderAccepted | OrderRejected
     | OrderInDoubt | OrderCanceled | OrderExpired | Filled | ForeignFill | FundingBooked | OptionSettled | PositionClosed | PhaseChanged
     | TransferSeen | BalanceAdjusted | Reconciled | BaselineRolled | PeakRaised | ApiErrorSeen | TradingHalted | TradingRearmed
     | SwitchChanged | BudgetChanged | OperatorCommand | EntriesPaused | EntriesResumed | BlackoutOpened | BlackoutClosed | ExitRequested
-    | TradeAbandoned
+    | TradeAbandoned | StrategyApproved | StrategyRejected | StrategyRevoked | StrategyDemoted | CalibrationUpdated | WeightsUpdated
 )

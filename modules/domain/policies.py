@@ -59,6 +59,18 @@ PerClass = Annotated[dict[AssetClass, BasisPoints], AfterValidator(_all_classes)
 Switches = Annotated[dict[AssetClass, StrictBool], AfterValidator(_all_classes)]
 
 
+def _share(value: float) -> float:
+    if value > 1:
+        raise ValueError(f"is a fraction between 0 and 1; did you mean {value / 100:g}?")
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0), AfterValidator(_share)]
+"""A fraction that only statistics use: a plain JSON number."""
+SharePerClass = Annotated[dict[AssetClass, Share], AfterValidator(_all_classes)]
+AmountPerClass = Annotated[dict[AssetClass, Amount], AfterValidator(_all_classes)]
+
+
 class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -352,6 +364,135 @@ class NewsPolicy(VersionedPolicy):
         return self
 
 
+class DemotionPolicy(Policy):
+    """When a certified strategy goes back to paper (domain.md section 7, live demotion)."""
+
+    edge_shift_r: Positive
+    """The fall of the mean net R per trade that is to be found fastest."""
+    edge_false_alarm_years: Positive
+    """Mean time between false alarms of this watch, at the trades a year that were validated."""
+    slippage_multiple: Annotated[Positive, Field(gt=1)]
+    """Of the modelled slippage: what is to be found fastest."""
+    slippage_limit: Positive
+    """Sum of excess multiples of the model that demotes."""
+    slippage_ratio_clip: Positive
+    """One fill counts at most this many times the model."""
+    slippage_floor_bp: Positive
+    fill_ratio_slack: Fraction
+    """Shortfall of an entry's filled share that counts for nothing."""
+    fill_ratio_limit: Positive
+    """Sum of shortfalls beyond it that demotes, in entries."""
+    calibration_stake: Annotated[Fraction, Field(lt=1)]
+    calibration_alpha: Annotated[Fraction, Field(gt=0)]
+    """Probability of ever demoting a strategy that wins as often as predicted."""
+    drift_min: Count
+    drift_share_max: Fraction
+    """Of the signals and fills compared with a replay of the same bars."""
+
+
+class AllocationPolicy(Policy):
+    """How much of its size a strategy keeps, from everybody's shadow results (domain.md section 8)."""
+
+    period_days: Annotated[int, BeforeValidator(_number), Field(ge=1, le=366)]
+    switch_share: Fraction
+    """Fixed-share: the part of a forecaster's weight that is spread over all, per period."""
+    rate: Positive
+    """Learning rate on a period's net R, in units of one over the result's running scale."""
+    mean_half_life_days: Positive
+    decision_half_life_days: Positive
+    shrink: Positive
+    """Prior observations (days) that pull each strategy's mean to zero."""
+    temperature: Positive
+    step_max: Fraction
+    """Share of the way to the new weights that one period goes."""
+    cost_r: Amount
+    """Net R that moving a whole weight once costs."""
+
+
+class CalibrationPolicy(Policy):
+    """What a score is believed to be worth (domain.md section 8)."""
+
+    prior_weight: Positive
+    """Outcomes that the validated out-of-sample mean counts as."""
+    half_life_trades: Positive
+    isotonic_from: Count
+    """Outcomes from which on the shape is free (isotonic) instead of two or three parameters."""
+    bound: Annotated[Fraction, Field(ge=0.5, lt=1)]
+    """One-sided: 0.8 = the value that is exceeded with probability 0.8."""
+
+
+class LearningPolicy(VersionedPolicy):
+    """policies/learning_policy.json: what the bot draws from its own results. It may only choose and lower."""
+
+    allocation_on: StrictBool
+    demotion: DemotionPolicy
+    allocation: AllocationPolicy
+    calibration: CalibrationPolicy
+    drawdown_penalty: Fraction
+    """Part of a strategy's fall from its peak (R) that is taken off its reward."""
+    turnover_penalty_r: Amount
+    """Net R taken off each closed trade's reward."""
+    stale_days_max: Positive
+    """Without a closed shadow trade for this long what was learned is frozen."""
+
+
+class ValidationPolicy(VersionedPolicy):
+    """policies/validation_policy.json: the bars of the gate to live trading (domain.md section 7), and how they are measured."""
+
+    # enough evidence
+    trades_min: Count
+    """Out-of-sample trades; equal does not pass."""
+    instrument_trades_min: Count
+    """Out-of-sample trades below which an instrument is not in the certificate."""
+    evidence_sharpe_multiple: Annotated[float, BeforeValidator(_number), Field(gt=0, le=10)]
+    """The sample must be long enough that this multiple of the Sharpe floor would have passed the significance bar."""
+    # significance
+    p_value_max: Annotated[Share, Field(gt=0)]
+    """At the first judged submission of an idea; this / n at the n-th."""
+    bootstrap_draws: Annotated[int, BeforeValidator(_number), Field(ge=1000, le=1_000_000)]
+    psr_min: Share
+    sharpe_min: AmountPerClass
+    """Annual, out of sample, net; equal does not pass."""
+    # vetoes
+    loss_probability_max: Share
+    """Of the in-sample best, out of sample (CSCV)."""
+    stress_multiple: Annotated[float, BeforeValidator(_number), Field(ge=1, le=10)]
+    """The net result must stay positive at this multiple of fees and slippage."""
+    trade_share_max: Share
+    month_share_max: Share
+    """One trade's, one month's part of all profit."""
+    drawdown_level: Annotated[Share, Field(lt=1)]
+    drawdown_max: SharePerClass
+    """Of equity: what this share of bootstrapped histories may not exceed at phase-3 sizing on `drawdown_equity`."""
+    drawdown_equity: Positive
+    neighbours_share_min: Share
+    """Median Sharpe of a parameter set's neighbours over its own."""
+    # how it is measured
+    train_share: Annotated[Share, Field(gt=0, lt=1)]
+    """Part of all days before the first test window."""
+    windows: Annotated[int, BeforeValidator(_number), Field(ge=1, le=100)]
+    embargo: Share
+    cscv_blocks: Annotated[int, BeforeValidator(_number), Field(ge=4, le=20, multiple_of=2)]
+    sets_max: Annotated[int, BeforeValidator(_number), Field(ge=1, le=10_000)]
+    """Parameter sets of one grid; a larger one is thinned out evenly."""
+    random_draws: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    """Histories of random entries that make the benchmark."""
+    same_idea_correlation: Annotated[Share, Field(gt=0)]
+    """Two strategies whose daily results correlate this much on the same days are one idea."""
+    task_timeout_s: Seconds
+    """A task that takes longer is killed and its strategy quarantined."""
+    # certificates
+    valid_days: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    revalidate_days: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    warn_days: tuple[Count, ...]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ValidationPolicy:
+        if self.revalidate_days >= self.valid_days:
+            raise ValueError(f"revalidate_days ({self.revalidate_days}) must be less than valid_days ({self.valid_days})")
+        return self
+
+
 class Policies(Policy):
     """All of them together, with one hash that goes into every decision."""
 
@@ -362,4 +503,6 @@ class Policies(Policy):
     costs: CostPolicy
     funds: FundsPolicy
     news: NewsPolicy
+    learning: LearningPolicy
+    validation: ValidationPolicy
     hash: str

@@ -73,6 +73,14 @@ class VenueSettings(Section):
         return self
 
 
+Level = Literal["on", "silent", "off"]
+NOTICES: Final[dict[str, Level]] = {
+    "kill": "on", "entry_fill": "on", "exit_fill": "on", "exit": "on", "entry": "silent", "warning": "on", "startup": "on",
+    "status": "silent", "blackout": "silent", "command": "silent", "summary": "on", "heartbeat": "silent",
+}
+"""Kinds of messages and how each is sent unless `telegram.notification_settings` says otherwise."""
+
+
 class TelegramSettings(Section):
     token_file: File | None = None
     token: SecretStr | None = None
@@ -80,12 +88,33 @@ class TelegramSettings(Section):
     chat_id: Whole
     user_ids: Annotated[tuple[Whole, ...], BeforeValidator(_split)] = ()
     """Who may command; nobody by default."""
+    notification_settings: dict[str, Level] = {}
+    """Kind -> on, silent (no sound) or off; NOTICES has the defaults. What concerns a kill cannot be turned off."""
+    command_age_s: Annotated[Whole, Field(ge=5, le=3_600)] = 60
+    """A command older than this is ignored, unless it stops something."""
+    code_valid_s: Annotated[Whole, Field(ge=10, le=600)] = 60
+    heartbeat_h: Annotated[float, BeforeValidator(_not_true), Field(ge=0, le=168)] = 24.0
+    """Hours between two signs of life; 0 = none."""
+    summary_hour: Annotated[Whole, Field(ge=0, le=23)] = 0
+    """UTC hour of the daily summary; on Mondays the weekly one comes with it."""
+    outbox_max: Annotated[Whole, Field(ge=10, le=10_000)] = 200
+    """Messages kept while Telegram does not take them; beyond it the least important are dropped and counted, never one about a kill."""
+    base_url: str = ""
+    """Another Bot API server than Telegram's own; "" = https://api.telegram.org."""
 
     @model_validator(mode="after")
-    def _one_token(self) -> TelegramSettings:
+    def _complete(self) -> TelegramSettings:
         if (self.token is None) == (self.token_file is None):
             raise ValueError("needs exactly one of token_file and token (BOT__TELEGRAM__TOKEN)")
+        if unknown := sorted(set(self.notification_settings) - set(NOTICES)):
+            raise ValueError(f"notification_settings has no {', '.join(unknown)}; there are {', '.join(NOTICES)}")
+        if self.notification_settings.get("kill") == "off":
+            raise ValueError("notification_settings.kill cannot be off: a halt is always told")
         return self
+
+    def level(self, kind: str) -> Level:
+        """How messages of this kind are sent."""
+        return self.notification_settings.get(kind, NOTICES[kind])
 
 
 class MqttSettings(Section):
@@ -98,11 +127,18 @@ class MqttSettings(Section):
     password_file: File | None = None
     password: SecretStr | None = None
     tls: bool = False
+    ca_file: File | None = None
+    """Who may sign the broker's certificate; None = the system's authorities."""
+    heartbeat_s: Annotated[float, BeforeValidator(_not_true), Field(gt=0, le=3_600)] = 10.0
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """From which level on log lines are published."""
 
     @model_validator(mode="after")
     def _one_password(self) -> MqttSettings:
         if self.password is not None and self.password_file is not None:
             raise ValueError("give password_file or password, not both")
+        if self.ca_file is not None and not self.tls:
+            raise ValueError("ca_file needs tls = true")
         return self
 
 

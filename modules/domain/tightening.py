@@ -33,7 +33,9 @@ def _table(groups: Mapping[Looser, str]) -> dict[str, Looser]:
 
 LOOSER: Final[Mapping[str, Looser]] = _table({
     Looser.NEVER: """
-        sizing.version risk.version kill_switch.version execution.version costs.version funds.version news.version""",
+        sizing.version risk.version kill_switch.version execution.version costs.version funds.version news.version
+        learning.version validation.version validation.windows validation.train_share validation.sets_max
+        validation.random_draws validation.task_timeout_s validation.warn_days""",
     Looser.HIGHER: """
         sizing.phase_1_notional sizing.phase_2_fraction_min sizing.phase_2_fraction_max sizing.risk_fraction_min sizing.risk_fraction_max
         sizing.position_cap_min sizing.position_cap_max sizing.good_setup_cap_min sizing.good_setup_cap_max sizing.daily_risk_budget
@@ -47,7 +49,10 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
         kill_switch.slippage_model_multiple kill_switch.slippage_floor_bp.* kill_switch.api_consecutive_failures_max
         kill_switch.api_errors_max kill_switch.api_error_share_max kill_switch.api_calls_min kill_switch.orders_in_doubt_max
         execution.protect_within_s execution.wallet_poll_s costs.*.leverage
-        funds.funds_on funds.classes_on.* funds.pair_cap funds.pair_cap_min funds.pair_cap_max""",
+        funds.funds_on funds.classes_on.* funds.pair_cap funds.pair_cap_min funds.pair_cap_max
+        validation.evidence_sharpe_multiple validation.p_value_max validation.loss_probability_max validation.trade_share_max
+        validation.month_share_max validation.drawdown_max.* validation.same_idea_correlation validation.valid_days
+        validation.revalidate_days""",
     Looser.HIGHER_OR_ZERO: "sizing.gross_notional_max.* sizing.instrument_notional_max.*",
     Looser.LOWER: """
         sizing.phase_1_equity_max sizing.phase_2_equity_max sizing.phase_3_equity_max sizing.good_setup_confidence_min
@@ -56,7 +61,10 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
         risk.expiry_days_min risk.cooldown_instrument_s risk.cooldown_window_s risk.cooldown_class_s
         kill_switch.slippage_window_s kill_switch.api_errors_window_s kill_switch.api_probes_good kill_switch.api_probes_window_s
         costs.latency_ms costs.*.half_spread_bp costs.*.slippage_bp costs.*.impact_bp costs.*.stop_slippage_bp costs.*.maker_fee
-        costs.*.taker_fee costs.*.maintenance_margin costs.forex_financing_markup news.windows.* news.horizon_days""",
+        costs.*.taker_fee costs.*.maintenance_margin costs.forex_financing_markup news.windows.* news.horizon_days
+        validation.trades_min validation.instrument_trades_min validation.bootstrap_draws validation.psr_min validation.sharpe_min.*
+        validation.stress_multiple validation.drawdown_level validation.neighbours_share_min
+        validation.embargo""",
     Looser.MORE: "risk.forex_deep_pairs",
     Looser.FEWER: "risk.forex_majors kill_switch.flatten_on news.classes.*",
 })
@@ -79,6 +87,16 @@ def _pattern(path: Key) -> str:
     if path[:2] in (("news", "windows"), ("news", "classes")):
         return ".".join((*path[:2], "*"))
     return ".".join("*" if part in _CLASSES else part for part in path)
+
+
+def flattened(policies: Policies) -> dict[str, Any]:
+    """Every policy value by its dotted key."""
+    return {".".join(path): value for path, value in _flat(policies.model_dump(exclude={"hash"}))}
+
+
+def loosens(key: str, old: Any, new: Any) -> bool:
+    """Whether going from `old` to `new` (None = absent) at a dotted key lets more through; an equal value never does."""
+    return bool(old != new) and _loosens(LOOSER.get(_pattern(tuple(key.split(".")))), old, new)
 
 
 def patterns(policies: Policies) -> set[str]:

@@ -41,6 +41,15 @@ class NewsStore:
         self._waiting: list[tuple[str, tuple[object, ...]]] = []
         self.dropped = 0
 
+    @classmethod
+    def recording(cls, path: Path) -> NewsStore:
+        """A copy in memory of what `path` holds, for replays; the file is only read. Raises StoreUnreadable if it is no news store."""
+        store = cls(None)
+        store._database.copy_from(path)
+        for _ in (*store.items(until=0), *store.snapshots()):
+            break  # both tables are there
+        return store
+
     @property
     def degraded(self) -> str:
         return self._database.degraded

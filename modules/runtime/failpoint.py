@@ -20,11 +20,11 @@ from modules.domain.errors import BotError, ConfigurationError
 
 POINTS: Final = {
     "journal.before_row": "every append: nothing on disk yet",
+    "journal.uncommitted": "several facts at once: their rows are written and not committed, so none of them has happened",
     "journal.row_written": "every append: the row is on disk, no projection knows it",
     "journal.projected": "every append: the books know it, no reactor has acted",
     "entry.before_trade": "approved, and nothing of it journaled",
-    "entry.trade_opened": "TradeOpened is on disk, the order's intent is not",
-    "entry.intended": "OrderIntended is on disk, the order is not in the lane",
+    "entry.intended": "trade and order are on disk, the order is not in the lane",
     "exit.before_intent": "a protective or closing order is wanted, nothing journaled",
     "exit.intended": "its intent is on disk, it is not in the lane",
     "follow_up.intended": "a spread's later leg is intended, not in the lane",

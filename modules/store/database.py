@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -92,6 +92,14 @@ class PrunableDatabase:
             return False
         self.degraded = ""
         return True
+
+    def copy_from(self, path: Path) -> None:
+        """Take over all that the file at `path` holds, which is only read, also while another process writes it. Raises StoreUnreadable."""
+        try:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1.0)) as recorded:
+                recorded.backup(self.connection)
+        except SQLITE_ERRORS as error:
+            raise StoreUnreadable(f"{path}: {error}") from error
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -129,6 +129,13 @@ class Decisions:
             return list(self._select("ORDER BY at DESC, rowid DESC LIMIT ?", limit))
         return list(self._select("WHERE symbol = ? ORDER BY at DESC, rowid DESC LIMIT ?", symbol, limit))
 
+    def search(self, *, symbol: str = "", rule: str = "", outcome: str = "", limit: int = 50) -> list[Decision]:
+        """The newest `limit` that fit, newest first; "" = any. `rule` is what denied it first."""
+        wanted = [(column, value) for column, value in (("symbol", symbol), ("stopped_by", rule), ("outcome", outcome)) if value]
+        condition = " AND ".join(f"{column} = ?" for column, _ in wanted)
+        where = f"WHERE {condition} " if wanted else ""
+        return list(self._select(f"{where}ORDER BY at DESC, rowid DESC LIMIT ?", *(value for _, value in wanted), limit))
+
     def between(self, since: int, until: int) -> Iterator[Decision]:
         """Oldest first."""
         return self._select("WHERE at >= ? AND at < ? ORDER BY at, rowid", since, until)

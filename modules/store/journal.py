@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,7 +25,7 @@ from modules.runtime import failpoint
 from modules.store import codec
 from modules.store.codec import REMEDY
 from modules.store.database import SQLITE_ERRORS, code_of, primary_code_of, sync_folder
-from modules.store.journal_file import GENESIS, OBJECTS, SCHEMA, SCHEMA_VERSION, Reserve, connect, create, intact_objects
+from modules.store.journal_file import GENESIS, OBJECTS, SCHEMA, SCHEMA_VERSION, Reserve, connect, create, intact_objects, make_room
 
 Receiver = Callable[[Fact], None]
 
@@ -94,6 +94,7 @@ class Journal:
         self._count, self._hash = self._look_at_head()
         self._reserve: Reserve | None = None
         if self._durable and not read_only and path is not None:
+            make_room(self._connection)
             self._reserve = Reserve(path.with_name("reserve"), reserve_bytes)
             self.low_space = reserve_bytes > 0 and not self._reserve.kept
 
@@ -118,25 +119,35 @@ class Journal:
         Raises TypeError or ValueError if the fact would not read back the same. RuntimeError from inside a projection, or if earlier
         rows have not been replayed into the projections.
         """
+        return self.append_all((fact,))
+
+    def append_all(self, facts: Sequence[Fact]) -> int:
+        """Write `facts`, which happen together: all of them are on disk, after one wait for it, or none. Then every projection sees them
+        one after the other, then the reactors. Returns the last sequence number. Raises as `append` does.
+        """
         if self._fault:
             raise JournalUnwritable(self._fault)
         if self._projecting:
-            raise RuntimeError(f"{type(fact).__name__} appended from inside a projection: only reactors may append")
+            raise RuntimeError(f"{type(facts[0]).__name__} appended from inside a projection: only reactors may append")
         if self._projections and not self._fed:
             if self._count:
                 raise RuntimeError(f"append before replay: the projections have not seen the {self._count} facts on disk")
             self._fed = True
-        kind, payload = codec.encode(fact)
-        seq = self._count + 1
-        link = _link(self._hash, seq, fact.at, kind, payload)
+        seq, link, rows = self._count, self._hash, []
+        for fact in facts:
+            kind, payload = codec.encode(fact)
+            seq += 1
+            link = _link(link, seq, fact.at, kind, payload)
+            rows.append((seq, fact.at, kind.decode(), payload.decode(), link))
         failpoint.hit("journal.before_row")
-        self._write((seq, fact.at, kind.decode(), payload.decode(), link))
+        self._write(rows)
         self._count, self._hash = seq, link
         failpoint.hit("journal.row_written")
-        self._tell_projections(fact)
+        for fact in facts:
+            self._tell_projections(fact)
         failpoint.hit("journal.projected")
         if self._reactors:
-            self._pending.append(fact)
+            self._pending.extend(facts)
             if not self._draining:
                 self._drain()
         return seq
@@ -166,11 +177,11 @@ class Journal:
                 self._draining = False
                 self._fault = f"a reactor failed on {type(fact).__name__}: some have not acted on it; restart to reconcile"
 
-    def _write(self, row: _Row) -> None:
+    def _write(self, rows: list[_Row]) -> None:
         if self._durable:
-            self._insert([row])
+            self._insert(rows)
             return
-        self._unwritten.append(row)
+        self._unwritten.extend(rows)
         if len(self._unwritten) >= _BATCH:
             self.flush()
 
@@ -200,6 +211,7 @@ class Journal:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             self._connection.executemany(_INSERT, rows)
+            failpoint.hit("journal.uncommitted")
             self._connection.execute("COMMIT")
         finally:
             if self._connection.in_transaction:

@@ -29,6 +29,8 @@ CREATE TRIGGER facts_never_change BEFORE UPDATE ON facts BEGIN SELECT RAISE(ABOR
 CREATE TRIGGER facts_never_go BEFORE DELETE ON facts BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 COMMIT;
 """
+_ROOM: Final = 100
+"""Pages of the log beyond those after which it is copied into the database: one commit more."""
 OBJECTS: Final = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name"
 """Every table and trigger as sqlite keeps it."""
 
@@ -74,6 +76,30 @@ def connect(database: str, busy_timeout_s: float) -> sqlite3.Connection:
     connection = sqlite3.connect(database, uri=database.startswith("file:"), isolation_level=None, timeout=busy_timeout_s)
     connection.text_factory = bytes  # what is hashed is bytes, and a flipped bit need not be UTF-8
     return connection
+
+
+def make_room(connection: sqlite3.Connection) -> None:
+    """Let the write-ahead log have its full size from the start.
+
+    A commit that makes a file longer waits for the file system's own journal too: 0.18 ms against 0.09 for one that writes over what
+    is there (measured on ext4). So a transaction larger than the page cache is written into the log and rolled back. Nothing of it
+    counts, and the log, which starts over whenever it was copied into the database, never has to grow. Does without where there is no
+    space or somebody else is writing: it is only slower then.
+    """
+    pages = int(connection.execute("PRAGMA wal_autocheckpoint").fetchone()[0])
+    cache = int(connection.execute("PRAGMA cache_size").fetchone()[0])
+    try:
+        connection.execute("PRAGMA cache_size=10")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE room (page BLOB)")
+        connection.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO room"
+                           " SELECT zeroblob(3000) FROM n", (pages + _ROOM,))
+    except SQLITE_ERRORS:
+        pass  # the rollback below is all there is to do
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute(f"PRAGMA cache_size={cache}")
 
 
 class Reserve:

@@ -3,35 +3,44 @@
 A step calls other plain functions by their global names; Numba cannot call those, so each is compiled first and a copy of the caller is
 made whose globals hold the compiled ones. The modules themselves stay as they are: live code goes on calling the plain functions.
 Import helpers by name (`from modules.strategies.indicators import ema`): a function reached as a module's attribute is not found here.
+
+Machine code may be kept in a folder between runs. Numba's own cache knows a function by its file and line, which copies with different
+globals share; here it is known by a digest of everything it is made of.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Callable
-from types import FunctionType
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
 
-def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+
+def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[..., Any]] | None = None, folder: Path | None = None,
+             **options: Any) -> Callable[..., Any]:
     """`function` and every plain function it refers to, compiled in nopython mode. `options` go to `numba.njit`.
 
-    Raises ImportError without Numba, TypeError if `function` is not a plain Python function. Compilation itself is lazy: types that
-    do not fit raise numba.core.errors.TypingError at the first call.
+    `replace` puts other plain functions in the place of global names of `function` and what it calls; `folder` keeps machine code between
+    processes. Raises ImportError without Numba, TypeError if `function` is not a plain Python function. Compilation itself is lazy: types
+    that do not fit raise numba.core.errors.TypingError at the first call.
     """
     if not isinstance(function, FunctionType):
         raise TypeError(f"only a plain Python function can be compiled, not {function!r}")
     njit = importlib.import_module("numba").njit
+    replaced = dict(replace or {})
     done: dict[FunctionType, Callable[..., Any]] = {}
 
     def build(source: FunctionType) -> Callable[..., Any]:
         if source in done:
             return done[source]
         names = dict(source.__globals__)
-        for name in source.__code__.co_names:
-            value = names.get(name)
-            if isinstance(value, FunctionType) and value is not source:
-                names[name] = build(value)
+        for name, value in called(source, replaced):
+            names[name] = build(value)
         copy = FunctionType(source.__code__, names, source.__name__, source.__defaults__, source.__closure__)
         copy.__qualname__ = source.__qualname__
         copy.__module__ = source.__module__
@@ -40,4 +49,83 @@ def compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
         done[source] = result
         return result
 
-    return build(function)
+    result = build(function)
+    if folder is not None:
+        keep(result, folder, code_digest(function, replaced, str(sorted(options.items()))))
+    return result
+
+
+def called(function: FunctionType, replaced: Mapping[str, Callable[..., Any]]) -> Iterator[tuple[str, FunctionType]]:
+    """The plain functions a function refers to by global names."""
+    for name in function.__code__.co_names:
+        value = replaced.get(name, function.__globals__.get(name))
+        if isinstance(value, FunctionType) and value is not function:
+            yield name, value
+
+
+def code_digest(function: Callable[..., Any], replace: Mapping[str, Callable[..., Any]] | None = None, *more: str) -> str:
+    """sha256 over the code of a function, of every plain function it refers to and of the constants they use: what it computes hangs on
+    nothing else. Comments, names of local variables and the file's place do not count."""
+    total = hashlib.sha256("|".join((sys.version, *more)).encode())
+    replaced = dict(replace or {})
+    seen: set[FunctionType] = set()
+
+    def add(source: FunctionType) -> None:
+        if source in seen:
+            return
+        seen.add(source)
+        total.update(_code(source.__code__).encode())
+        total.update(repr((source.__defaults__, source.__kwdefaults__)).encode())
+        for name in source.__code__.co_names:
+            value = replaced.get(name, source.__globals__.get(name))
+            if isinstance(value, (bool, int, float, str, bytes, tuple, np.generic)):
+                total.update(f"{name}={value!r}".encode())
+            elif isinstance(value, type):
+                fields = getattr(value, "_fields", ())
+                total.update(f"{name}={value.__qualname__}{fields!r}{getattr(value, '_field_defaults', {})!r}".encode())
+        for name, value in called(source, replaced):
+            total.update(name.encode())
+            add(value)
+
+    assert isinstance(function, FunctionType)
+    add(function)
+    return total.hexdigest()
+
+
+def _code(code: CodeType) -> str:
+    constants = [_code(constant) if isinstance(constant, CodeType) else repr(constant) for constant in code.co_consts]
+    return f"{code.co_code.hex()}|{code.co_names}|{code.co_argcount}|{constants}"
+
+
+def keep(dispatcher: Any, folder: Path, digest: str) -> None:
+    """Let a compiled function load and save its machine code in `folder` under `digest`. The folder holds pickles: it must be ours."""
+    caching = importlib.import_module("numba.core.caching")
+    numba = importlib.import_module("numba")
+
+    class Kept(caching.FunctionCache):  # type: ignore[name-defined, misc]
+        """Numba's cache with a name of our own in place of file and line."""
+
+        def __init__(self, py_func: FunctionType) -> None:
+            place = folder / digest[:2]
+            self._name, self._py_func, self._cache_path = repr(py_func), py_func, str(place)
+            self._impl = object.__new__(caching.CompileResultCacheImpl)
+            self._cache_file = caching.IndexDataCacheFile(
+                cache_path=str(place), filename_base=f"{py_func.__name__}-{digest[:32]}", source_stamp=numba.__version__)
+            place.mkdir(parents=True, exist_ok=True)
+            self._impl._locator = _Place(str(place))
+            self.enable()
+
+    dispatcher._cache = Kept(dispatcher.py_func)
+
+
+class _Place:
+    """Where Numba's cache may write: made by `keep`."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def ensure_cache_path(self) -> None:
+        Path(self._path).mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return self._path

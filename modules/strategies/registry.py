@@ -25,7 +25,7 @@ from modules.strategies.protocol import Strategy
 
 FOLDER = Path(__file__).resolve().parent
 PACKAGE = "modules.strategies"
-LIBRARY = frozenset({"__init__", "compiled", "holding", "indicators", "protocol", "registry"})
+LIBRARY = frozenset({"__init__", "compiled", "fingerprint", "holding", "indicators", "protocol", "registry"})
 """Modules of the folder that are no strategies. A helper of the user's own is left alone if its name begins with an underscore."""
 
 

@@ -1,4 +1,4 @@
-"""An embedded market to try the daemon on: fifteen instruments and three option chains, deterministic by seed, no network, no files.
+"""An embedded market to try the daemon on: twenty-six instruments and three option chains, deterministic by seed, no network, no files.
 
 `DemoMarket` is a MarketSource. The same seed gives the same market on every machine and in every run; a shorter run is a prefix of a
 longer one, and an endless one (days=None) is made day by day in bounded memory. Prices are 5-minute bars in regimes that some strategies
@@ -25,11 +25,13 @@ from modules.venues.demo.catalog import (
     HOUR_MS,
     INSTRUMENTS,
     MACRO_EVENTS,
+    OPTION_CURRENCY,
     OPTION_UNDERLYINGS,
     SOURCE,
     TRANSFERS,
     option_contract,
 )
+from modules.venues.demo.commodities import CommodityMarket
 from modules.venues.demo.crypto import CryptoMarket
 from modules.venues.demo.days import Day, plant_faults
 from modules.venues.demo.forex import ForexMarket
@@ -49,6 +51,7 @@ class DemoMarket:
     """See the module's docstring. `days` None = endless; `start` UTC ms, a midnight."""
 
     name = SOURCE
+    option_currency: str | None = OPTION_CURRENCY
 
     def __init__(self, seed: int, days: int | None, *, start: int | None = None) -> None:
         begin = DEFAULT_START if start is None else start
@@ -73,6 +76,7 @@ class DemoMarket:
         self._next = -HISTORY_DAYS
         self._crypto = CryptoMarket(self.seed)
         self._forex = ForexMarket(self.seed)
+        self._commodities = CommodityMarket(self.seed)
 
     def _day(self, number: int) -> Day:
         """Day 0 begins at `start`. Each is made from the state the one before left, so all before it are made first."""
@@ -83,6 +87,7 @@ class DemoMarket:
             noise = Noise(self.seed, self._next)
             self._crypto.make(self._next, day, noise)
             self._forex.make(day, noise)
+            self._commodities.make(self._next, day, noise)
             if self._next >= 0:
                 plant_faults(self._next % CYCLE_DAYS, day)
             self._days[self._next] = day

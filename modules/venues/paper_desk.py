@@ -145,6 +145,8 @@ class PaperDesk:
         all_series = prices.series
         prices.forget()
         for symbol, bar in step.bars:
+            all_series[symbol].close = bar.close  # all of them first: what a fill is converted at must not hang on the bars' order
+        for symbol, bar in step.bars:
             series = all_series[symbol]
             if (series.orders or series.liquidation) and not series.quiet(bar):
                 self._match(series, bar, at)
@@ -434,18 +436,19 @@ class PaperDesk:
             self._accrue(wallet, holding, amount, settled.rate, f"funding:{settled.symbol}:{settled.at}")
 
     def _roll_over(self, rollover: int) -> None:
-        """17:00 New York: every FX position is carried over to the next value date. A rate nobody states is 0, less our markup."""
+        """17:00 New York: every FX position is carried over to the next value date at the rate stated for its side, which is net of the
+        broker's markup. A rate nobody states is 0, less the markup."""
         wallet = self.books.get(AssetClass.FOREX)
         for symbol, holding in list(wallet.holdings.items()) if wallet is not None else ():
             price = self._prices.last(self._prices.series[symbol])
             if wallet is None or price is None:
                 continue
             stated = self._financing.get(symbol)
-            annual = 0.0 if stated is None else stated.long_rate if holding.side > 0 else stated.short_rate
-            markup = self._policy.forex_financing_markup
+            unstated = -float(self._policy.forex_financing_markup)
+            annual = unstated if stated is None else stated.long_rate if holding.side > 0 else stated.short_rate
             notional = abs(holding.quantity) * holding.instrument.contract_size * price * self._rate(holding.instrument, price, wallet)
-            amount = book(costs.financing(notional, Decimal(repr(annual)), markup, nights(symbol, rollover)))
-            self._accrue(wallet, holding, amount, annual - float(markup), f"financing:{symbol}:{rollover}")
+            amount = book(costs.financing(notional, Decimal(repr(annual)), nights(symbol, rollover)))
+            self._accrue(wallet, holding, amount, annual, f"financing:{symbol}:{rollover}")
 
     def _accrue(self, wallet: PaperBook, holding: Holding, amount: Decimal, rate: float, reference: str) -> None:
         wallet.cash += amount

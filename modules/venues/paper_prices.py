@@ -35,8 +35,8 @@ _STANDS_FOR: Final = (AssetClass.PERP, AssetClass.SPOT)
 class Series:
     """One symbol: its last closed bar, the orders that rest on it, where its position would be liquidated (0 = nowhere)."""
 
-    __slots__ = ("asset_class", "average", "bar", "ceiling", "changed", "closed_at", "floor", "instrument", "interval", "liquidation",
-                 "long", "mids", "model", "orders", "taken")
+    __slots__ = ("asset_class", "average", "bar", "ceiling", "changed", "close", "closed_at", "floor", "instrument", "interval",
+                 "liquidation", "long", "mids", "model", "orders", "taken")
 
     def __init__(self, instrument: Instrument, model: CostModel, interval: int) -> None:
         self.instrument = instrument
@@ -44,6 +44,8 @@ class Series:
         self.model = model
         self.interval = interval
         self.bar: Bar | None = None
+        self.close = NAN
+        """The last close as conversions see it: known for every series of an instant before the first order of it is matched."""
         self.closed_at = 0
         """0 = no bar yet."""
         self.average = NAN
@@ -130,6 +132,7 @@ class Prices:
             for bar in self._source.history(symbol, until, bars):
                 series.average = costs.average_notional(series.average, bar.quote_volume)
                 series.bar = bar
+                series.close = bar.close
                 series.closed_at = bar.ts + series.interval
 
     # -- openings -----------------------------------------------------------------------------------------------------------
@@ -164,11 +167,11 @@ class Prices:
         if instrument.base == currency:
             return _RATE.divide(ONE, price)
         direct = self._pairs.get((instrument.quote, currency))
-        if direct is not None and direct.bar is not None:
-            return _RATE.create_decimal_from_float(direct.bar.close)
+        if direct is not None and direct.close > 0.0:  # NaN, before its first bar, is not
+            return _RATE.create_decimal_from_float(direct.close)
         inverse = self._pairs.get((currency, instrument.quote))
-        if inverse is not None and inverse.bar is not None:
-            return _RATE.divide(ONE, Decimal(repr(inverse.bar.close)))
+        if inverse is not None and inverse.close > 0.0:
+            return _RATE.divide(ONE, Decimal(repr(inverse.close)))
         return None
 
     def _chain_rate(self, instrument: Instrument) -> Decimal | None:

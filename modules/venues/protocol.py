@@ -176,6 +176,8 @@ class MarketSource(Protocol):
     name: str
     instruments: Sequence[Instrument]
     """Everything but option contracts that appear later; those come with `contract`."""
+    option_currency: str | None
+    """What its option contracts settle in, known before the first is listed; None = there are none."""
     intervals_ms: Mapping[str, int]
     """Bar length per symbol."""
     start: int

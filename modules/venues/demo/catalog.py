@@ -66,6 +66,23 @@ CRYPTO: Final = (
 the usual minimum, and its longs pay for leverage every eight hours."""
 
 
+COMMODITIES: Final = (
+    CryptoModel("OIL", 68.00, 0.10, 0.80, 0.5, 0.0, 1.00, 2.6e6),
+    CryptoModel("GAS", 3.60, 0.05, 0.95, 0.5, 0.0, 1.10, 2.3e6),
+    CryptoModel("COPPER", 5.20, 0.15, 0.70, 0.5, 0.0, 0.95, 2.5e6),
+    CryptoModel("NICKEL", 16_200.0, 0.10, 0.85, 0.5, 0.0, 1.05, 2.2e6),
+    CryptoModel("WHEAT", 5.40, 0.05, 0.75, 0.5, 0.0, 1.00, 2.3e6),
+    CryptoModel("CORN", 4.50, 0.05, 0.70, 0.5, 0.0, 0.95, 2.2e6),
+    CryptoModel("SOY", 10.60, 0.05, 0.70, 0.5, 0.0, 0.95, 2.2e6),
+    CryptoModel("SUGAR", 0.1480, 0.05, 0.75, 0.5, 0.0, 1.00, 2.1e6),
+    CryptoModel("COFFEE", 3.55, 0.05, 0.90, 0.5, 0.0, 1.10, 2.4e6),
+    CryptoModel("COCOA", 6_050.0, 0.05, 0.95, 0.5, 0.0, 1.10, 2.4e6),
+    CryptoModel("COTTON", 0.6500, 0.05, 0.70, 0.5, 0.0, 0.95, 2.1e6),
+)
+"""Perpetuals on goods, which have nothing to do with each other but who trades them here. Too thin to trade on most days; on some, whole
+baskets are bought and dumped at once (RUSHES)."""
+
+
 class ForexModel(NamedTuple):
     """One pair. `dollar` is its loading on the dollar factor (negative: falls when the dollar rises)."""
 
@@ -82,7 +99,7 @@ class ForexModel(NamedTuple):
     """In price units, in liquid hours."""
     long_rate: float
     short_rate: float
-    """Annualized financing earned (negative: paid) by a long and a short position."""
+    """Annualized financing earned (negative: paid) by a long and a short position, the broker's markup taken off."""
 
 
 FOREX: Final = (
@@ -92,17 +109,21 @@ FOREX: Final = (
     ForexModel("AUD/USD", 0.6680, 5, -1.10, 1.00, 0.0, 0.0, 0.0, 0.00004, -0.0105, -0.0095),
 )
 
-PERPS: Final = ("BTC", "ETH", "SOL", "DOGE", "PAXG")
+PERPS: Final = ("BTC", "ETH", "SOL", "DOGE", "PAXG", *(model.name for model in COMMODITIES))
 SPOTS: Final = ("BTC", "ETH", "SOL", "XRP", "ADA", "DUST")
 OPTION_UNDERLYINGS: Final = ("BTC", "ETH", "PAXG")
+OPTION_CURRENCY: Final = "USDT"
 QUOTED_SPOT: Final = "ADA/USDT"
 """The one spot pair whose bid and ask are recorded, sometimes too wide to trade."""
 
 SPOT_DIGITS: Final = {"BTC": 2, "ETH": 2, "SOL": 2, "XRP": 4, "ADA": 5, "DUST": 6}
-PERP_DIGITS: Final = {"BTC": 1, "ETH": 2, "SOL": 3, "DOGE": 5, "PAXG": 2}
+PERP_DIGITS: Final = {"BTC": 1, "ETH": 2, "SOL": 3, "DOGE": 5, "PAXG": 2, "OIL": 3, "GAS": 4, "COPPER": 4, "NICKEL": 1, "WHEAT": 4,
+                      "CORN": 4, "SOY": 4, "SUGAR": 5, "COFFEE": 4, "COCOA": 1, "COTTON": 5}
 _SPOT_LOT: Final = {"BTC": "0.0000001", "ETH": "0.000001", "SOL": "0.00001", "XRP": "0.001", "ADA": "0.01", "DUST": "0.1"}
 """About a cent: a coin's purchase pays its fee in the coin, and what is left of it below a lot cannot be sold again."""
-_PERP_LOT: Final = {"BTC": "0.001", "ETH": "0.001", "SOL": "0.01", "DOGE": "1", "PAXG": "0.001"}
+_PERP_LOT: Final = {"BTC": "0.001", "ETH": "0.001", "SOL": "0.01", "DOGE": "1", "PAXG": "0.001", "OIL": "0.01", "GAS": "0.1",
+                    "COPPER": "0.1", "NICKEL": "0.0001", "WHEAT": "0.1", "CORN": "0.1", "SOY": "0.1", "SUGAR": "1", "COFFEE": "0.1",
+                    "COCOA": "0.0001", "COTTON": "1"}
 """A lot of BTC is some $90: more than a small account may put into one trade."""
 
 
@@ -177,7 +198,7 @@ def option_contract(symbol: str) -> Instrument | None:
         expiry = datetime(2000 + int(day[:2]), int(day[2:4]), int(day[4:]), 8, tzinfo=UTC)
     except ValueError:
         return None
-    return Instrument(symbol, VENUE, AssetClass.OPTION, name, "USDT", "USDT", name, Decimal(listing.tick), Decimal(listing.lot),
+    return Instrument(symbol, VENUE, AssetClass.OPTION, name, "USDT", OPTION_CURRENCY, name, Decimal(listing.tick), Decimal(listing.lot),
                       Decimal(listing.lot), maker_fee=Decimal("0.0003"), taker_fee=Decimal("0.0003"), expiry=int(expiry.timestamp()) * 1000,
                       strike=Decimal(strike), right=Right(right))
 
@@ -234,6 +255,7 @@ FUNDING_STRETCHES: Final = (
     FundingStretch("ETH", 20.0, 22.4, 0.0008),
     FundingStretch("SOL", 24.0, 27.4, -0.0006),
     FundingStretch("PAXG", 0.0, 30.0, 0.0004),
+    *(FundingStretch(model.name, 0.0, 30.0, 0.00004) for model in COMMODITIES),
 )
 
 CRASH_DAY: Final = 16
@@ -256,6 +278,29 @@ SQUEEZE_REBOUND: Final = (24, -0.0013)
 """The same the other way, for who is short by then."""
 
 
+class Rush(NamedTuple):
+    """On one day of each cycle everybody comes to trade commodities: money enters them one after the other, and leaves all in one bar."""
+
+    day: int
+    bar: int
+    """Of the first commodity's breakout, give or take by seed; the others follow, one a bar."""
+    slip: float
+    """Move of all of them, and back in the next bar, before the volume comes: it ends what views were left from the calm."""
+    breakout: float
+    dump: tuple[float, float]
+    """(gap before the bar, move inside it) two bars after the last breakout."""
+    after: tuple[int, float]
+    """Bars and move per bar that follow."""
+
+
+RUSHES: Final = (Rush(1, 84, -0.016, 0.018, (0.0, -0.030), (10, 0.0050)), Rush(14, 120, -0.018, 0.022, (-0.048, -0.006), (12, 0.0020)))
+"""A breakout that shakes everybody out and turns out to be real: who was stopped wants in again at once. And one that ends in a gap
+through every stop."""
+RUSH_LEAD_BARS: Final = 10
+RUSH_VOLUME: Final = 80.0
+"""Times the usual volume, from that many bars before the first breakout to the end of the day: only then do they trade enough."""
+
+
 class ScriptedTransfer(NamedTuple):
     """Money the demo's owner moves; once, not each cycle."""
 
@@ -266,7 +311,7 @@ class ScriptedTransfer(NamedTuple):
 
 TRANSFERS: Final = (
     ScriptedTransfer(6 * DAY_MS + 10 * HOUR_MS, AssetClass.SPOT, Decimal(600)),
-    ScriptedTransfer(8 * DAY_MS + 9 * HOUR_MS, AssetClass.PERP, Decimal(400)),
+    ScriptedTransfer(8 * DAY_MS + 9 * HOUR_MS, AssetClass.PERP, Decimal(1300)),
     ScriptedTransfer(14 * DAY_MS + 12 * HOUR_MS, AssetClass.FOREX, Decimal(-2500)),
 )
 """SPOT crosses from phase 1 to 2, PERP from 2 to 3; the withdrawal is a tenth of FOREX and must not look like a loss."""

@@ -54,7 +54,7 @@ from modules.venues.demo.weather import (
     volatility_noise,
 )
 
-_SIGMA: Final = 0.00135
+SIGMA: Final = 0.00135
 """Of the common factor per bar on an average day: 2.3 % a day."""
 _DRIFT: Final = 0.034 / BARS_PER_DAY
 """A trend regime moves 3.4 % a day."""
@@ -69,8 +69,8 @@ _PREMIUM_PULL: Final = 0.05
 _FUNDING_PULL: Final = 0.5
 _FUNDING_NOISE: Final = 0.00003
 _SETTLEMENT_HOURS: Final = 8
-_RELEASE_MULTIPLE: Final = 2.2
-_WEEKEND_VOLUME: Final = 0.7
+RELEASE_MULTIPLE: Final = 2.2
+WEEKEND_VOLUME: Final = 0.7
 _VARIANCE_WEIGHT: Final = 0.005
 _BARS_PER_YEAR: Final = 365 * BARS_PER_DAY
 _IMPLIED_FLOOR: Final = 0.22
@@ -81,7 +81,7 @@ _IMPLIED_MAX: Final = 2.8
 
 
 @dataclass(slots=True)
-class _Coin:
+class Coin:
     """What one day hands to the next."""
 
     model: CryptoModel
@@ -90,7 +90,7 @@ class _Coin:
     own: float = 0.0
     premium: float = 0.0
     funding: float = FUNDING_BASE
-    variance: float = _SIGMA * _SIGMA
+    variance: float = SIGMA * SIGMA
 
 
 class _Path(NamedTuple):
@@ -103,7 +103,7 @@ class _Path(NamedTuple):
     activity: list[float]
 
 
-class _Conditions(NamedTuple):
+class Conditions(NamedTuple):
     """What all coins share on one day, per bar."""
 
     common: list[float]
@@ -117,7 +117,7 @@ class CryptoMarket:
     """Makes the spot and perpetual part of each day, in order, from history's first day on."""
 
     def __init__(self, seed: int) -> None:
-        self._coins = [_Coin(model, model.price, model.price) for model in CRYPTO]
+        self._coins = [Coin(model, model.price, model.price) for model in CRYPTO]
         self._climates: Iterator[Climate] = climates(Noise(seed, -1_001), HISTORY_DAYS * BARS_PER_DAY, SCRIPT)
         self._level = 0.0
         self._anchor = 0.0
@@ -128,11 +128,11 @@ class CryptoMarket:
         """Fill day `number` (0 = the market's start)."""
         climate = [next(self._climates) for _ in range(BARS_PER_DAY)]
         unrest, self._unrest = volatility_noise(noise, self._unrest)
-        release = release_volatility(day.midnight, _RELEASE_MULTIPLE)
+        release = release_volatility(day.midnight, RELEASE_MULTIPLE)
         scale = [state.volatility * hour * wild * burst
                  for state, hour, wild, burst in zip(climate, CRYPTO_HOURS, unrest, release, strict=True)]
-        today = _Conditions(self._common(climate, scale, noise), climate, scale, crypto_shocks(number, noise),
-                            _WEEKEND_VOLUME if (utc_day(day.midnight) + 3) % 7 >= 5 else 1.0)
+        today = Conditions(self._common(climate, scale, noise), climate, scale, crypto_shocks(number, noise),
+                            WEEKEND_VOLUME if (utc_day(day.midnight) + 3) % 7 >= 5 else 1.0)
         for coin in self._coins:
             self._coin_day(coin, number, day, today, noise)
 
@@ -144,7 +144,7 @@ class CryptoMarket:
             if state.ranging and not ranging:
                 anchor = level
             ranging = state.ranging
-            value = _SIGMA * size * draw
+            value = SIGMA * size * draw
             if ranging:
                 value -= _RANGE_PULL * (level - anchor)
             level += value
@@ -152,9 +152,9 @@ class CryptoMarket:
         self._level, self._anchor, self._ranging = level, anchor, ranging
         return returns
 
-    def _coin_day(self, coin: _Coin, number: int, day: Day, today: _Conditions, noise: Noise) -> None:
+    def _coin_day(self, coin: Coin, number: int, day: Day, today: Conditions, noise: Noise) -> None:
         name = coin.model.name
-        path = _walk(coin, today, noise)
+        path = walk(coin, today, noise)
         both = name in SPOT_DIGITS and name in PERP_DIGITS
         if name in SPOT_DIGITS:
             spot = _columns(day.midnight, path, SPOT_DIGITS[name], 0.5 if both else 1.0)
@@ -165,18 +165,13 @@ class CryptoMarket:
             day.index[name] = rounded(path.close, 2)
             day.volatility[name] = _implied(coin, path)
         if name in PERP_DIGITS:
-            premiums = _premiums(coin, noise)
-            digits = PERP_DIGITS[name]
-            day.columns[perp_symbol(name)] = _columns(day.midnight, _perpetual(path, premiums), digits, 0.5 if both else 1.0)
-            day.marks[perp_symbol(name)] = rounded(
-                [close * (1.0 + 0.5 * premium) for close, premium in zip(path.close, premiums[1:], strict=True)], digits)
-            _settle(coin, number, day, noise)
+            perpetual_day(coin, path, number, day, noise, 0.5 if both else 1.0)
 
 
-def _walk(coin: _Coin, today: _Conditions, noise: Noise) -> _Path:
+def walk(coin: Coin, today: Conditions, noise: Noise) -> _Path:
     """A coin's day from the common factor, the regime, its own noise and the shocks."""
     model = coin.model
-    width = _SIGMA * math.sqrt(model.beta * model.beta + model.own * model.own)
+    width = SIGMA * math.sqrt(model.beta * model.beta + model.own * model.own)
     activity = model.daily_volume / BARS_PER_DAY * today.volume
     path = _Path([], [], [], [], [])
     price, own, average = coin.price, coin.own, coin.average
@@ -185,7 +180,7 @@ def _walk(coin: _Coin, today: _Conditions, noise: Noise) -> _Path:
     for state, common, size, gap, move, busy, hour, draw, up, down, crowd in zip(
             today.climate, today.common, today.scale, shocks.gaps, shocks.moves, shocks.volume, hours, noise.normals(BARS_PER_DAY),
             noise.exponentials(BARS_PER_DAY), noise.exponentials(BARS_PER_DAY), noise.exponentials(BARS_PER_DAY), strict=True):
-        change = _SIGMA * model.own * size * draw - _OWN_PULL * own
+        change = SIGMA * model.own * size * draw - _OWN_PULL * own
         own += change
         open_ = price * (1.0 + gap * model.shock)
         pull = model.revert * (open_ / average - 1.0) + _LEVEL_PULL * (open_ / model.price - 1.0)
@@ -219,7 +214,16 @@ def _quotes(spot: Columns, cycle_day: int, digits: int) -> tuple[F64, ...]:
             rounded(opens * (1.0 - half[:-1]), digits), rounded(opens * (1.0 + half[:-1]), digits))
 
 
-def _premiums(coin: _Coin, noise: Noise) -> list[float]:
+def perpetual_day(coin: Coin, path: _Path, number: int, day: Day, noise: Noise, share: float) -> None:
+    """A perpetual's bars, marks and settlements around its index; `share` of the coin's activity is its own."""
+    symbol, digits = perp_symbol(coin.model.name), PERP_DIGITS[coin.model.name]
+    premiums = _premiums(coin, noise)
+    day.columns[symbol] = _columns(day.midnight, _perpetual(path, premiums), digits, share)
+    day.marks[symbol] = rounded([close * (1.0 + 0.5 * premium) for close, premium in zip(path.close, premiums[1:], strict=True)], digits)
+    _settle(coin, number, day, noise)
+
+
+def _premiums(coin: Coin, noise: Noise) -> list[float]:
     """The perpetual over its index at each bar's border, drawn toward what funding charges for it."""
     premium = coin.premium
     result = [premium]
@@ -241,7 +245,7 @@ def _perpetual(path: _Path, premiums: Sequence[float]) -> _Path:
     return perp
 
 
-def _settle(coin: _Coin, number: int, day: Day, noise: Noise) -> None:
+def _settle(coin: Coin, number: int, day: Day, noise: Noise) -> None:
     """The day's three settlements, the last at the next midnight. The prediction is what anybody could make: halfway back to usual."""
     symbol = perp_symbol(coin.model.name)
     for count, draw in enumerate(noise.normals(24 // _SETTLEMENT_HOURS), 1):
@@ -256,7 +260,7 @@ def _settle(coin: _Coin, number: int, day: Day, noise: Noise) -> None:
         day.funding.setdefault(at, []).append(FundingRate(symbol, at, rate, float(_SETTLEMENT_HOURS), predicted))
 
 
-def _implied(coin: _Coin, path: _Path) -> F64:
+def _implied(coin: Coin, path: _Path) -> F64:
     """At-the-money volatility at each full hour: a premium over what the coin has realized of late, so options cost more after a fall."""
     levels = []
     previous = path.open[0]

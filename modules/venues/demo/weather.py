@@ -28,6 +28,9 @@ from modules.venues.demo.catalog import (
     CYCLE_DAYS,
     DAY_MS,
     MACRO_EVENTS,
+    RUSH_LEAD_BARS,
+    RUSH_VOLUME,
+    RUSHES,
     SQUEEZE,
     SQUEEZE_BAR,
     SQUEEZE_DAY,
@@ -88,6 +91,15 @@ SCRIPT: Final = (
 )
 """Crypto's first thirty days, each length give or take a few hours by seed. A rally runs into the crash of day 16, a decline into the
 squeeze of day 26."""
+
+
+COMMODITY_SCRIPT: Final = (
+    Segment(Regime.QUIET, 0, 106), Segment(Regime.TREND, 1, 30), Segment(Regime.RANGE, 0, 60), Segment(Regime.TREND, -1, 50),
+    Segment(Regime.RANGE, 0, 46), Segment(Regime.QUIET, 0, 128), Segment(Regime.TURBULENT, 0, 24), Segment(Regime.RANGE, 0, 60),
+    Segment(Regime.TREND, 1, 60), Segment(Regime.RANGE, 0, 80), Segment(Regime.TREND, -1, 50), Segment(Regime.RANGE, 0, 100),
+)
+"""From three days before the start: calm for days before each of the first cycle's rushes, so that everybody sees a breakout."""
+COMMODITY_LEAD_DAYS: Final = 3
 
 
 class Climate(NamedTuple):
@@ -170,6 +182,24 @@ def crypto_shocks(day: int, noise: Noise) -> Shocks:
         after = first + jitter + len(shape)
         for bar in range(after, after + rebound_bars):
             moves[bar], volume[bar] = rebound * scale, 3.0
+    return Shocks(gaps, moves, volume)
+
+
+def rush_shocks(day: int, place: int, places: int, jitter: int) -> Shocks:
+    """What the cycle's rushes do to the commodity that is the `place`-th of `places`; empty before the start."""
+    gaps, moves, volume = [0.0] * BARS_PER_DAY, [0.0] * BARS_PER_DAY, [1.0] * BARS_PER_DAY
+    today = day % CYCLE_DAYS if day >= 0 else -1
+    for rush in RUSHES:
+        if today == rush.day:
+            first = rush.bar + jitter
+            volume[first - RUSH_LEAD_BARS:] = [RUSH_VOLUME] * (BARS_PER_DAY - first + RUSH_LEAD_BARS)
+            slipped = first - RUSH_LEAD_BARS - 2
+            moves[slipped], moves[slipped + 1] = rush.slip, -rush.slip
+            moves[first + place] = rush.breakout
+            dump = first + places + 1
+            gaps[dump], moves[dump] = rush.dump
+            bars, move = rush.after
+            moves[dump + 1:dump + 1 + bars] = [move] * bars
     return Shocks(gaps, moves, volume)
 
 

@@ -1,0 +1,473 @@
+"""Owns the chat: who is listened to there, what is told and in which order. Periphery: whatever becomes of it, trading goes on.
+
+May refuse: everybody but the owner's people in the one private chat, what is edited, forwarded, replayed, oversized or too old, and
+whatever loosens or flattens without the one-time code that was shown in the same chat. It decides nothing: a command goes to the operator
+desk, which every channel goes through. The library is imported when the agent is built, so a daemon without Telegram never holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from modules.domain.errors import BotError, ConfigurationError
+from modules.domain.events import Fact, OperatorCommand
+from modules.domain.settings import TelegramSettings
+from modules.notify import chat_words, phone, pictures
+from modules.notify.chat_words import Wish
+from modules.notify.gate import Asked, Codes, Gate, Said
+from modules.notify.notices import Notices
+from modules.notify.outbox import Buttons, Message, Outbox, Parcel, Rank
+from modules.runtime import chance
+from modules.runtime.supervise import attempt
+
+if TYPE_CHECKING:
+    from telegram import Update
+
+    from modules.Operator_Desk import OperatorDesk
+
+log = structlog.get_logger("Telegram_Agent")
+
+DAY_MS: Final = 86_400_000
+ALLOWED: Final = ("message", "edited_message", "callback_query")
+MENU: Final[Buttons] = (
+    (("Status", "/status"), ("Balance", "/balance"), ("Why", "/why")),
+    (("Equity", "/equity"), ("Trades", "/trades"), ("Profit", "/profit")),
+    (("Pause entries", "/pause"), ("KILL", "/kill")),
+)
+CANCEL: Final[Buttons] = ((("Cancel", "/cancel"),),)
+PICTURES: Final = {"equity": pictures.equity, "performance": pictures.performance}
+TELEGRAM: Final = "https://api.telegram.org"
+CHOICES_MAX: Final = 10
+DATA_MAX: Final = 64
+"""Bytes behind a button, by Telegram's rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often Telegram is talked to, seconds."""
+
+    poll_s: int = 25
+    """How long the server may keep a question for news open."""
+    answer_s: float = 10.0
+    """How long any answer may take beyond that."""
+    spacing_s: float = 1.0
+    """Between two messages: one chat takes about one a second."""
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 60.0
+    remind_s: float = 30.0
+
+
+class TelegramAgent:
+    """`run` for ever, supervised. `learn` is a projection, `on_fact` an observer. `now` is wall time (UTC ms), `opening` the first message,
+    `hide` takes secrets out of text.
+
+    Raises ConfigurationError for an address that is neither https nor loopback.
+    """
+
+    def __init__(
+        self, *, settings: TelegramSettings, token: str, desk: OperatorDesk, now: Callable[[], int], opening: Callable[[], str],
+        pace: Pace | None = None, digits: Callable[[int], str] = chance.digits, hide: Callable[[str], str] = str,
+    ) -> None:
+        from telegram import Bot
+        from telegram.request import HTTPXRequest
+
+        _check_address(settings.base_url)
+        self._settings = settings
+        self._desk = desk
+        self._now = now
+        self._opening: Callable[[], str] | None = opening
+        self._pace = pace or Pace()
+        self._hide = hide
+        patience = self._pace.answer_s
+        # Two connections: a question for news is always open, and nothing may wait behind it.
+        self._requests = [HTTPXRequest(connection_pool_size=4, read_timeout=patience, write_timeout=patience, connect_timeout=patience,
+                                       pool_timeout=patience, media_write_timeout=patience) for _ in range(2)]
+        self._bot = Bot(token, base_url=f"{(settings.base_url or TELEGRAM).rstrip('/')}/bot", request=self._requests[0],
+                        get_updates_request=self._requests[1])
+        self.gate = Gate(settings.chat_id, settings.user_ids, settings.command_age_s * 1000)
+        self._codes = Codes(digits, settings.code_valid_s * 1000)
+        self.outbox = Outbox(settings.outbox_max)
+        self._notices = Notices()
+        self._offset: int | None = None
+        self._wake = asyncio.Event()
+        self._not_before = 0.0
+        self._pause = self._pace.first_pause_s
+        self._group: asyncio.TaskGroup | None = None
+        self._drawing = False
+        self._told_at = now()
+        self._summed = self._day(now())
+        self.sent = 0
+        self.undeliverable = 0
+        self.trouble = ""
+        """What Telegram answered last if it was no good, "" while all is well."""
+
+    # -- facts ---------------------------------------------------------------------------------------------------------------
+
+    def learn(self, fact: Fact) -> None:
+        self._notices.learn(fact)
+
+    def on_fact(self, fact: Fact) -> None:
+        """Queue what a person should know of; never waits."""
+        self._notices.learn(fact)
+        if isinstance(fact, OperatorCommand) and fact.by.startswith("telegram:"):
+            return    # its answer says it
+        notice = self._notices.of(fact)
+        if notice is None:
+            return
+        level = self._settings.level(notice.kind)
+        if level != "off" or notice.rank is Rank.KILL:
+            text = phone.escaped(self._hide(notice.text), 700)
+            self._put(Message(notice.rank, f"<b>{text}</b>" if notice.rank is Rank.KILL else text, silent=level == "silent",
+                              together=True, key=notice.key))
+
+    def document(self, _: Mapping[str, Any]) -> dict[str, Any]:
+        """How the channel does, for the operator desk."""
+        return {"sent": self.sent, "waiting": len(self.outbox), "dropped": self.outbox.dropped_ever, "trouble": self.trouble,
+                "undeliverable": self.undeliverable, "ignored": dict(self.gate.refused)}
+
+    def _put(self, message: Message) -> None:
+        self.outbox.put(message)
+        self._wake.set()
+
+    def _say(self, text: str, buttons: Buttons = (), rank: Rank = Rank.ANSWER) -> None:
+        self._put(Message(rank, text, buttons=buttons))
+
+    # -- life ----------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Listen, deliver and remind until canceled. Telegram's own troubles are waited out in here; what is raised is a bug."""
+        if self._opening is not None:
+            if (level := self._settings.level("startup")) != "off":
+                self._put(Message(Rank.ANSWER, self._opening(), silent=level == "silent", buttons=MENU))
+            self._opening = None
+        for request in self._requests:
+            await request.initialize()
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                for work in (self._listen, self._deliver, self._remind):
+                    self._group.create_task(work())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None    # named as itself in the log
+        finally:
+            self._group = None
+            for request in self._requests:
+                await request.shutdown()
+
+    async def _listen(self) -> None:
+        from telegram.error import RetryAfter, TelegramError
+
+        pause = self._pace.first_pause_s
+        while True:
+            try:
+                updates = await self._bot.get_updates(offset=self._offset, timeout=self._pace.poll_s, allowed_updates=list(ALLOWED))
+            except RetryAfter as error:
+                await asyncio.sleep(_seconds(error.retry_after))
+                continue
+            except TelegramError as error:
+                self._troubled("asking for messages", error)
+                await asyncio.sleep(pause)
+                pause = min(2.0 * pause, self._pace.longest_pause_s)
+                continue
+            pause, self.trouble = self._pace.first_pause_s, ""
+            for update in updates:
+                self._offset = update.update_id + 1
+                await self._take(update)
+
+    def _troubled(self, doing: str, error: Exception) -> None:
+        told = f"{doing}: {type(error).__name__}: {error}"
+        if told != self.trouble:
+            log.warning("Telegram does not answer well; trading goes on", reason=told)
+        self.trouble = told
+
+    # -- what is said to us ----------------------------------------------------------------------------------------------------
+
+    async def _take(self, update: Update) -> None:
+        said = _said(update, self._now())
+        if reason := self.gate.refuse(said):
+            self._ignored(reason)
+            return
+        if update.callback_query is not None:
+            self._later(self._bot.answer_callback_query(update.callback_query.id))
+        if said.text.startswith("/"):
+            await self._command(said)
+        elif not self.gate.stale(said, self._now(), tightens=False):
+            await self._code(said)
+
+    def _ignored(self, reason: str) -> None:
+        count = self.gate.refused[reason]
+        if str(count).strip("0") == "1":    # 1, 10, 100 ...: a flood fills no log
+            log.warning("a message was ignored", reason=reason, count=count)
+
+    async def _command(self, said: Said) -> None:
+        try:
+            wish = chat_words.parse(said.text)
+            if self.gate.stale(said, self._now(), tightens=wish.name in chat_words.STOPS):
+                self._ignored("stale")
+                self._say(f"Ignored: {phone.escaped(wish.name)} was sent more than {self._settings.command_age_s} s ago. Give it again.")
+                return
+            if wish.name == "start":
+                self._say(phone.help_text(), MENU)
+                if not self._paused():
+                    return
+                wish = Wish("resume", ("resume",), {})    # as in freqtrade: what was stopped starts again
+            if self._answered(wish, said.user_id):
+                return
+            if any(self._desk.needs_confirmation(ask, wish.arguments) for ask in wish.asks):
+                self._ask(said.user_id, wish)
+                return
+        except BotError as refusal:
+            self._say(phone.escaped(refusal, 1_000))
+            return
+        await self._carry_out(wish, said.user_id)
+
+    def _paused(self) -> bool:
+        return any(shown["paused"] for shown in self._desk.handle("status", {}, "")["classes"].values())
+
+    def _answered(self, wish: Wish, user_id: int) -> bool:
+        """What needs no desk."""
+        if wish.name == "help":
+            self._say(phone.help_text(), MENU)
+        elif wish.name == "cancel":
+            self._say("Canceled; nothing was done." if self._codes.forget(user_id) else "There is nothing to cancel.")
+        elif wish.name == "forceexit" and not wish.arguments:
+            self._choose_trade()
+        else:
+            return False
+        return True
+
+    def _choose_trade(self) -> None:
+        held = self._desk.handle("trades", {"n": 0}, "")["open"][:CHOICES_MAX]
+        if not held:
+            self._say("Nothing is open.")
+            return
+        rows = [((f"{trade['symbol']} {trade['side']}", f"/forceexit {trade['trade_id']}"),) for trade in held]
+        buttons = tuple(row for row in rows if len(row[0][1].encode()) <= DATA_MAX)
+        self._say("Close which one?", (*buttons, (("All of them", "/forceexit all"), ("Cancel", "/cancel"))))
+
+    def _ask(self, user_id: int, wish: Wish) -> None:
+        """Show the code that confirms `wish`."""
+        asked = self._codes.ask(user_id, wish.name, {"asks": wish.asks, "arguments": wish.arguments}, self._now())
+        words = " ".join(str(value) for value in wish.arguments.values()) or "all"
+        self._say(f"<b>/{wish.name}</b> {phone.escaped(words, 100)}: type <code>{asked.code}</code> within {self._settings.code_valid_s} s "
+                  "to do it.", CANCEL)
+
+    async def _code(self, said: Said) -> None:
+        if not (said.text.isascii() and said.text.isdigit()):
+            self._say("I understand commands only: /help")
+            return
+        asked = self._codes.redeem(said.user_id, said.text, self._now())
+        if not isinstance(asked, Asked):
+            self.gate.refused["wrong_code"] += 1
+            self._say(phone.escaped(asked[0].upper() + asked[1:] + "."))
+            return
+        arguments = dict(asked.arguments["arguments"])
+        if asked.command in ("funds", "reload_config"):
+            arguments["confirm"] = True
+        await self._carry_out(Wish(asked.command, asked.arguments["asks"], arguments), said.user_id)
+
+    async def _carry_out(self, wish: Wish, user_id: int) -> None:
+        by = f"telegram:{user_id}"
+        if wish.name == "reconcile":
+            self._later(self._reconcile(wish, by))
+            return
+        # Whatever a report stumbles over is told and logged, and the next command is heard all the same.
+        documents, error = attempt(lambda: {ask: self._desk.handle(ask, wish.arguments, by) for ask in wish.asks})
+        if error is None and wish.name in PICTURES:
+            self._draw(wish, documents)
+            return
+        if error is None:
+            text, error = attempt(phone.show, wish, documents)
+        if error is None:
+            self._say(text, rank=Rank.KILL if wish.name == "kill" else Rank.ANSWER)
+        else:
+            self._failed(wish, error)
+
+    def _failed(self, wish: Wish, error: Exception) -> None:
+        if isinstance(error, BotError):
+            self._say(phone.escaped(error, 1_000))
+            return
+        log.error("a command could not be answered", reason=f"{wish.name}: {type(error).__name__}: {error}")
+        self._say(f"/{wish.name} failed: {phone.escaped(type(error).__name__)}. The log says more.")
+
+    async def _reconcile(self, wish: Wish, by: str) -> None:
+        try:
+            self._say(phone.show(wish, {"reconcile": await self._desk.answer("reconcile", {}, by)}))
+        except BotError as refusal:
+            self._say(phone.escaped(refusal, 1_000))
+
+    def _draw(self, wish: Wish, documents: Mapping[str, Any]) -> None:
+        if self._drawing:
+            self._say("A picture is being drawn; one at a time.")
+            return
+        self._drawing = True
+        self._later(self._picture(wish, documents))
+
+    async def _picture(self, wish: Wish, documents: Mapping[str, Any]) -> None:
+        try:
+            photo = await asyncio.to_thread(PICTURES[wish.name], documents[wish.name])
+            text = f"Equity of the last {documents['equity']['days']} days" if wish.name == "equity" else phone.caption(wish, documents)
+            self._put(Message(Rank.ANSWER, text, photo=photo))
+        finally:
+            self._drawing = False
+
+    def _later(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do it beside listening; what Telegram refuses of it is no loss."""
+        assert self._group is not None
+        self._group.create_task(self._quietly(work))
+
+    @staticmethod
+    async def _quietly(work: Coroutine[Any, Any, Any]) -> None:
+        from telegram.error import TelegramError
+
+        try:
+            await work
+        except TelegramError as error:
+            log.info("Telegram refused", reason=f"{type(error).__name__}: {error}")
+
+    # -- what we say -----------------------------------------------------------------------------------------------------------
+
+    async def _deliver(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            # Waiting before choosing: whoever came first in importance meanwhile goes first.
+            await asyncio.sleep(max(0.0, self._not_before - loop.time()))
+            if lost := self.outbox.confess():
+                self.outbox.put(Message(Rank.WARNING, f"{lost} less important messages were dropped while Telegram took none.",
+                                        together=True))
+            parcel = self.outbox.take()
+            if parcel is None:
+                self._wake.clear()
+                continue
+            try:
+                delay = await self._try(parcel)
+            except asyncio.CancelledError:
+                self.outbox.give_back(parcel)
+                raise
+            self._not_before = loop.time() + delay
+
+    async def _try(self, parcel: Parcel) -> float:
+        """Send one parcel or put it back; seconds until the next may go."""
+        from telegram.error import BadRequest, Forbidden, InvalidToken, RetryAfter, TelegramError
+
+        try:
+            try:
+                await self._send(parcel.message)
+            except BadRequest as error:
+                # Our markup or their mood: plain text has nothing to be refused.
+                log.warning("Telegram refused a message as it was", reason=str(error))
+                await self._send(parcel.message, plain=True)
+        except RetryAfter as error:
+            self.outbox.give_back(parcel)
+            return _seconds(error.retry_after)
+        except BadRequest as error:
+            self._troubled("sending", error)
+            if parcel.message.rank is not Rank.KILL:
+                self.undeliverable += len(parcel.parts)
+                return self._pace.spacing_s
+            self.outbox.give_back(parcel)
+            return self._backed_off()
+        except (Forbidden, InvalidToken) as error:
+            self._troubled("sending", error)
+            self.outbox.give_back(parcel)
+            return self._pace.longest_pause_s
+        except TelegramError as error:
+            self._troubled("sending", error)
+            self.outbox.give_back(parcel)
+            return self._backed_off()
+        self.sent += 1
+        self._told_at = self._now()
+        self._pause = self._pace.first_pause_s
+        return self._pace.spacing_s
+
+    def _backed_off(self) -> float:
+        pause, self._pause = self._pause, min(2.0 * self._pause, self._pace.longest_pause_s)
+        return pause
+
+    async def _send(self, message: Message, *, plain: bool = False) -> None:
+        from telegram import InlineKeyboardButton, InlineKeyboardMarkup
+        from telegram.constants import ParseMode
+
+        text = html.unescape(re.sub(r"</?[a-z]+>", "", message.text)) if plain else message.text
+        keyboard = InlineKeyboardMarkup([[InlineKeyboardButton(label, callback_data=data) for label, data in row]
+                                         for row in message.buttons]) if message.buttons and not plain else None
+        how: dict[str, Any] = {"disable_notification": message.silent, "reply_markup": keyboard,
+                               "parse_mode": None if plain else ParseMode.HTML}
+        if message.photo is not None:
+            await self._bot.send_photo(self._settings.chat_id, message.photo, caption=text, filename="picture.png", **how)
+        else:
+            await self._bot.send_message(self._settings.chat_id, text, **how)
+
+    # -- signs of life -----------------------------------------------------------------------------------------------------------
+
+    def _day(self, at: int) -> int:
+        """Number of the day whose summary is due next after `at`."""
+        return (at - self._settings.summary_hour * 3_600_000) // DAY_MS
+
+    async def _remind(self) -> None:
+        while True:
+            await asyncio.sleep(self._pace.remind_s)
+            self.remind()
+
+    def remind(self) -> None:
+        """Queue the heartbeat and the daily and weekly summary when their time has come."""
+        now = self._now()
+        quiet_ms = self._settings.heartbeat_h * 3_600_000
+        if quiet_ms and now - self._told_at >= quiet_ms and (level := self._settings.level("heartbeat")) != "off":
+            self._told_at = now
+            self._put(Message(Rank.INFO, phone.heartbeat(self._desk.handle("status", {}, "")), silent=level == "silent", key="heartbeat"))
+        if self._day(now) > self._summed:
+            self._summed = self._day(now)
+            self._summarize("Yesterday", 1)
+            if now // DAY_MS % 7 == 4:    # 1970-01-01 was a Thursday, so days 4, 11 ... are Mondays
+                self._summarize("Last week", 7)
+
+    def _summarize(self, title: str, days: int) -> None:
+        level = self._settings.level("summary")
+        if level != "off":
+            status, profit = self._desk.handle("status", {}, ""), self._desk.handle("profit", {"n": days}, "")
+            self._put(Message(Rank.INFO, phone.summary(title, profit, status), silent=level == "silent", key=title))
+
+
+# -- pieces ---------------------------------------------------------------------------------------------------------------------
+
+
+def _check_address(url: str) -> None:
+    """The token is in every request's path: only over https, or to this machine."""
+    if url and not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])([:/]|$)", url):
+        raise ConfigurationError([f"telegram.base_url = {url!r}: must be https (http only on loopback)"])
+
+
+def _seconds(retry_after: float | timedelta) -> float:
+    return retry_after.total_seconds() if isinstance(retry_after, timedelta) else float(retry_after)
+
+
+def _said(update: Update, now: int) -> Said:
+    """What an update is, in our words; nothing in it is believed yet."""
+    tap = update.callback_query
+    if tap is not None:
+        chat = tap.message.chat if tap.message is not None else None
+        private = chat is not None and chat.type == "private"
+        return Said(update.update_id, tap.from_user.id, chat.id if chat is not None else 0, private, now, tap.data or "",
+                    "" if tap.data else "no_text")
+    message = update.message or update.edited_message
+    if message is None:
+        return Said(update.update_id, update.effective_user.id if update.effective_user is not None else 0,
+                    update.effective_chat.id if update.effective_chat is not None else 0, False, now, "", "other")
+    foreign = ("edited" if update.message is None else "forwarded" if message.forward_origin is not None
+               else "via_bot" if message.via_bot is not None else "other" if message.sender_chat is not None
+               else "no_text" if message.text is None else "")
+    user = message.from_user
+    return Said(update.update_id, user.id if user is not None and not user.is_bot else 0, message.chat.id, message.chat.type == "private",
+                int(message.date.timestamp() * 1000), (message.text or "").strip(), foreign)
+
+
+__all__ = ["Pace", "TelegramAgent"]
