@@ -6,8 +6,14 @@ that share one in-process Portfolio_Manager. An error in any of them leaves thro
 
 from __future__ import annotations
 
-import asyncio
 import sys
+
+if __name__ == "__main__":  # before the daemon's own imports: `version`, `status` and `--help` answer without them
+    from modules.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))
+
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +30,7 @@ from modules.domain.order import WORKING, Purpose
 from modules.domain.policies import Policies
 from modules.Funds_Controller import FundsController
 from modules.Kill_Switch import KillSwitch
+from modules.Learning_Agent import LearningAgent
 from modules.Market_Data import MarketData
 from modules.News_Agent import NewsAgent
 from modules.Operator_Desk import OperatorDesk
@@ -37,7 +44,7 @@ from modules.store.journal import Journal
 from modules.Strategy_Manager import StrategyManager
 from modules.Trade_Executor import TradeExecutor
 from modules.Validation_Manager import ValidationManager
-from modules.venues.paper_restore import restore
+from modules.venues.paper_restore import Forgetful
 from modules.venues.paper_venue import PaperVenue
 from modules.View_Builder import ViewBuilder
 from modules.Wallet_Sync import WalletSync
@@ -89,6 +96,12 @@ class Plan:
     on_decision: Callable[[Decision], None] | None = None
     candles: Candles | None = None
     """Where closed bars are kept for pictures; None = nowhere."""
+    certificates: Path | None = None
+    """Folder of the certificates; None = nothing is permitted real money."""
+    revalidate: Callable[[str, str], Sequence[str]] | None = None
+    """(strategy, asset class) -> the command that validates it and prints its verdict as JSON; None = nobody revalidates."""
+    announce: Callable[[str], None] | None = None
+    """Told what an owner should hear that is no fact: a certificate running out, a weakened gate."""
 
 
 class Daemon:
@@ -108,7 +121,6 @@ class Daemon:
             journal, policies, self.kill_switch, self.funds, money=self._money, live=self.live)
         self.market = MarketData(
             journal=journal, risk=policies.risk, kill_switch=policies.kill_switch, costs=policies.costs,
-            on_bar=self._on_bar if plan.candles is None else self._on_kept_bar,
             after_batch=(self._mark, *plan.after_batch), patience=clock.speed)
         self.executor = TradeExecutor(
             journal=journal, clock=clock, venues=plan.venues, risk=self.risk, kill_switch=self.kill_switch, market=self.market,
@@ -118,35 +130,39 @@ class Daemon:
             kill_switch=self.kill_switch, market=self.market, policy=policies.execution, worth=self.marked_equity)
         self.wallets.attach(self.executor)
         self.news = NewsAgent(journal=journal, clock=clock, calendar=plan.calendar, policy=policies.news, setup=plan.news)
-        self.validation = ValidationManager({}, policies.sizing)
+        self.validation = ValidationManager(
+            journal=journal, policies=policies, strategies=plan.strategies, folder=plan.certificates, command=plan.revalidate,
+            announce=plan.announce)
+        self.learning = LearningAgent(
+            journal=journal, policy=policies.learning, full_r=float(policies.risk.expected_r_per_confidence),
+            strategies={asset_class: [s.name for s in listed] for asset_class, listed in plan.strategies.items()})
         self.look = ViewBuilder(
             live=self.live, policies=policies, market=self.market, portfolio=self.portfolio, kill_switch=self.kill_switch, funds=self.funds,
             risk=self.risk, wallets=self.wallets, executor=self.executor, news=self.news, validation=self.validation,
-            venue_of=plan.venue_of, blacklist=plan.blacklist, whitelist=plan.whitelist, barred=lambda: self.desk.barred)
+            venue_of=plan.venue_of, blacklist=plan.blacklist, whitelist=plan.whitelist, barred=lambda: self.desk.barred,
+            learning=self.learning)
         self.strategies = StrategyManager(
             clock=clock, policies=policies, look=self.look, sizer=self.sizer, risk=self.risk, executor=self.executor,
             decisions=plan.decisions, on_decision=plan.on_decision)
+        self.market.on_bar = self.strategies.on_bar if plan.candles is None else self._on_kept_bar
         self.desk = OperatorDesk(
             journal=journal, clock=clock, kill_switch=self.kill_switch, funds=self.funds, risk=self.risk, executor=self.executor,
             wallets=self.wallets, venues=plan.venues)
         self.classes = tuple(asset_class for asset_class in ASSET_CLASSES if asset_class in plan.settlement)
         """What is traded, in the order of AssetClass."""
         self._dirty: set[AssetClass] = set(AssetClass)
-        self._equities: dict[AssetClass, tuple[tuple[int, int, int], Decimal | None]] = {}
         self._stop = asyncio.Event()
         self.started_at = 0
         # Projections in a fixed order: the books first, then what stands on them. Reactors likewise.
         for projection in (self.portfolio.apply, self.funds.apply, self.kill_switch.apply, self.executor.apply, self.wallets.apply,
-                           self.strategies.apply, self.risk.apply, self.sizer.apply, self.news.apply, self.desk.apply):
+                           self.strategies.apply, self.risk.apply, self.sizer.apply, self.news.apply, self.desk.apply,
+                           self.validation.apply, self.learning.apply):
             journal.project(projection)
         for reactor in (self.portfolio.on_fact, self._on_fact, self.kill_switch.on_fact, self.executor.on_fact, self.strategies.on_fact,
-                        *plan.observers):
+                        self.validation.on_fact, self.learning.on_fact, *plan.observers):
             journal.react(reactor)
 
     # -- small plumbing ---------------------------------------------------------------------------------------------------
-
-    def _on_bar(self, symbol: str, bar: Bar, at: int) -> None:
-        self.strategies.on_bar(symbol, bar, at)
 
     def _on_kept_bar(self, symbol: str, bar: Bar, at: int) -> None:
         assert self.plan.candles is not None
@@ -154,7 +170,8 @@ class Daemon:
         self.strategies.on_bar(symbol, bar, at)
 
     def _on_fact(self, fact: Fact) -> None:
-        """Money moved: the class is marked anew after this batch even if it now holds nothing."""
+        """Something happened: ticks look again. Money moved: the class is marked anew after this batch even if it now holds nothing."""
+        self.clock.stir()
         asset_class = getattr(fact, "asset_class", None)
         if asset_class is not None:
             self._dirty.add(asset_class)
@@ -164,24 +181,19 @@ class Daemon:
                 self._dirty.add(instrument.asset_class)
 
     def marked_equity(self, asset_class: AssetClass) -> Decimal | None:
-        """The class's books at present marks; None while a mark is missing. Asked several times an instant, reckoned once."""
+        """The class's books at present marks; None while a mark is missing."""
         if not self.portfolio.holds(asset_class):
             return self.portfolio.ledger(asset_class).cash
-        # Options are repriced as time passes; what everything else is worth only changes with the market or the books.
-        known_for = (self.market.version, self.journal.count, self.clock.now() if asset_class is AssetClass.OPTION else 0)
-        known = self._equities.get(asset_class)
-        if known is not None and known[0] == known_for:
-            return known[1]
         at = self.clock.now()
-        equity = self.portfolio.equity(asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate)
-        self._equities[asset_class] = (known_for, equity)
-        return equity
+        return self.portfolio.equity(
+            asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate, self.market.instant(asset_class, at))
 
     def _money(self, asset_class: AssetClass) -> ClassMoney | None:
         """What the last veto asks of a class's money; None while any of it is unknown."""
         at = self.clock.now()
         equity = self.wallets.equity(asset_class)
-        value = self.portfolio.market_value(asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate)
+        value = self.portfolio.market_value(
+            asset_class, lambda symbol: self.market.mark(symbol, at), self.market.settle_rate, self.market.instant(asset_class, at))
         return None if equity is None or value is None else ClassMoney(equity, self.portfolio.margin(asset_class), value)
 
     def _mark(self, at: int) -> None:
@@ -189,8 +201,10 @@ class Daemon:
         positions, dirty = self.portfolio.positions, self._dirty
         if not positions and not dirty:
             return
-        classes = {position.asset_class for position in positions.values()} | dirty
-        dirty.clear()
+        classes = {position.asset_class for position in positions.values()}
+        if dirty:
+            classes |= dirty
+            dirty.clear()
         for asset_class in ASSET_CLASSES:
             if asset_class in classes:
                 self.kill_switch.mark(asset_class, self.marked_equity(asset_class), at)
@@ -203,15 +217,16 @@ class Daemon:
             await self._start()
 
     async def _start(self) -> None:
-        known = self.journal.replay()
+        readers = {venue: venue.reader() for venue in self.plan.venues.values() if isinstance(venue, Forgetful)}
+        known = self.journal.replay([reader.take for reader in readers.values()])
         failpoint.hit("start.replayed")
-        if known:
-            for venue in self.plan.venues.values():
-                restore(venue, (fact for _, fact in self.journal.facts()))
+        for forgetful, reader in readers.items() if known else ():
+            forgetful.recollect(reader.memory)
         failpoint.hit("start.restored")
         at = self.clock.now()
         self.journal.append(DaemonStarted(at, self.plan.mode, VERSION, self.policies.hash))
         failpoint.hit("start.announced")
+        self.validation.start(at)
         for venue in self.plan.venues.values():
             self.market.list_instruments(await venue.instruments(), venue.interval_ms)
         self.strategies.attach(self.market, self.plan.strategies, self.plan.references)
@@ -251,8 +266,11 @@ class Daemon:
         self.executor.adopt(policies)
         self.strategies.adopt(policies)
         self.look.adopt(policies)
+        self.validation.adopt(policies)
+        self.learning.adopt(policies.learning, float(policies.risk.expected_r_per_confidence))
         self.news.adopt(policies.news)
         self.market.adopt(policies.risk, policies.kill_switch)
+        self.clock.stir()
 
     def stop(self) -> None:
         """Ask for a graceful end: no new opening, working entries canceled, then out."""
@@ -268,7 +286,8 @@ class Daemon:
             others = [
                 group.create_task(self.wallets.run(), name="Wallet_Sync"),
                 group.create_task(self.news.run(), name="News_Agent"),
-                group.create_task(self.sizer.run(self.clock, self.wallets.equity, self.classes), name="Sizer"),
+                group.create_task(self.validation.run(self.clock), name="Validation_Manager"),
+                group.create_task(self.sizer.run(self.clock, self.wallets.equity, self.classes, self.portfolio.holds), name="Sizer"),
                 group.create_task(self.kill_switch.run(self.clock), name="Kill_Switch"),
                 group.create_task(self.clock.drive(WATCH_S, self.market.watch), name="Market_Data"),
                 group.create_task(self.executor.run(), name="Trade_Executor"),
@@ -306,6 +325,7 @@ def simulated_plan(
     halt_file: Path | None = None, blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
     observers: Sequence[Callable[[Fact], None]] = (), after_batch: Sequence[Callable[[int], None]] = (),
     on_decision: Callable[[Decision], None] | None = None, news: Setup | None = None, candles: Candles | None = None,
+    certificates: Path | None = None, revalidate: Callable[[str, str], Sequence[str]] | None = None,
 ) -> Plan:
     """A daemon on the paper venue over simulated prices: the demo market or recorded data, virtual time or the wall's."""
     currencies = settlement_currencies(source.instruments, wallets, source.option_currency)
@@ -315,7 +335,7 @@ def simulated_plan(
         venue_of=dict.fromkeys(wallets, venue.name), settlement=currencies, allocate=dict.fromkeys(wallets), strategies=strategies,
         references=reference_series(source.instruments), calendar=calendar, halt_file=halt_file, blacklist=blacklist, whitelist=whitelist,
         observers=observers, after_batch=after_batch, on_decision=on_decision, news=news,
-        candles=candles,
+        candles=candles, certificates=certificates, revalidate=revalidate,
     )
 
 
@@ -396,13 +416,3 @@ def simulate(
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-
-
-def main() -> int:
-    from modules.cli.app import run  # the command line imports this module's Daemon
-
-    return run(sys.argv[1:])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

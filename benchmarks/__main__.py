@@ -36,6 +36,7 @@ ITEMS: Final = {
     "startup": Item("P9", ("--runs", "1", "--bars", "2")),
     "recovery": Item("P10", ("--events", "1000", "--appends", "20")),
     "sentiment": Item("headlines", ("--repeat", "1")),
+    "verdict": Item("P4", ("--bars", "3000", "--instruments", "2", "--workers", "1", "--repeat", "1")),
     "growth": Item("P11", ("--scale", "0.004", "--repeat", "1")),
 }
 

@@ -33,6 +33,7 @@ SIGMA: Final = 0.001
 """Standard deviation of a 1-minute return: 72 % a year."""
 _BAR: Final = partial(tuple.__new__, Bar)
 """A Bar out of a tuple, without a Python call."""
+_STEP: Final = partial(tuple.__new__, Step)
 PARTS: Final = 6
 """Prices drawn per bar; open, high, low and close are taken from them."""
 
@@ -124,11 +125,12 @@ class SeriesSource:
     def steps(self) -> Iterator[Step]:
         chunk = max(1, 1440 // len(self.instruments))
         symbols = [i.symbol for i in self.instruments]
+        staggered = any(self._offset.values())
         for first in range(self._past, self._past + self._bars, chunk):
             stop = min(first + chunk, self._past + self._bars)
             at = self.start + (first - self._past) * self._interval
             for bars in zip(*(self._slice(symbol, first, stop) for symbol in symbols), strict=True):
-                if any(self._offset.values()):
+                if staggered:
                     for symbol, bar in zip(symbols, bars, strict=True):
                         self._at = bar.ts + self._interval
                         yield Step(self._at, ((symbol, bar),))
@@ -138,7 +140,7 @@ class SeriesSource:
                 funding: tuple[FundingRate, ...] = ()
                 if self._perps and at % (DAY // 3) == 0:
                     funding = tuple(FundingRate(symbol, at, 0.00005, 8.0) for symbol in symbols)
-                yield Step(at, tuple(zip(symbols, bars, strict=True)), (), funding)
+                yield _STEP((at, tuple(zip(symbols, bars)), (), funding, (), (), (), ()))  # noqa: B905 - zipped strictly above
 
     def opening(self, symbol: str) -> Quote | None:
         row, late = divmod(self._at - self.start - self._offset[symbol], self._interval)

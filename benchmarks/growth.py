@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from benchmarks import common
 from benchmarks.recovery import trading_life
-from benchmarks.replay import replay
+from benchmarks.replay import CROSS, replay
 from modules.domain.instrument import AssetClass
 from modules.store.journal import Journal
 
@@ -54,7 +54,7 @@ def memory_of_bars(bars: int) -> float:
     """Peak of what Python allocated during a replay, MB (10^6 bytes)."""
     tracemalloc.start()
     try:
-        replay(bars, AssetClass.SPOT, ("trend",))
+        replay(bars, AssetClass.SPOT, (CROSS,))
         return tracemalloc.get_traced_memory()[1] / 1e6
     finally:
         tracemalloc.stop()

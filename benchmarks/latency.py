@@ -29,6 +29,7 @@ from modules.domain.order import Purpose
 from modules.domain.policies import Policies
 from modules.news.calendar import Calendar
 from modules.Risk_Management import ApprovedOrder
+from modules.runtime import collector
 from modules.runtime.clock import Tick
 from modules.store.decisions import Decisions
 from modules.store.journal import Journal
@@ -59,6 +60,15 @@ class MarketClock:
             await asyncio.sleep(0)
 
     def pulse(self, at: int) -> None:
+        pass
+
+    def reach(self, at: int) -> bool:
+        return False
+
+    def busy(self) -> bool:
+        return True
+
+    def stir(self) -> None:
         pass
 
     async def drive(self, period_s: float, tick: Tick) -> None:
@@ -125,6 +135,8 @@ def measure(instruments: int, minutes: int, folder: Path) -> dict[str, Any]:
 
     async def life() -> Daemon:
         daemon = Daemon(plan)
+        await daemon.start()
+        collector.keep_for_good()  # as `trade` does
         watches.append(Stopwatch(daemon))
         await daemon.run()
         await daemon.close()

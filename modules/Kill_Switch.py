@@ -49,6 +49,7 @@ from modules.domain.unit_value import DAY, DAY_MS, MONTH, UnitValue, day_start, 
 from modules.domain.venue_health import VenueHealth
 from modules.domain.view import TradingState
 from modules.runtime import failpoint
+from modules.runtime.clock import IDLE
 
 if TYPE_CHECKING:
     from modules.runtime.clock import Clock
@@ -165,7 +166,8 @@ class KillSwitch:
 
     def nav(self, asset_class: AssetClass) -> Decimal | None:
         """Value of a unit at the last believed mark, before the first of this run the last one a fact stated. None = books not open."""
-        return self._values[asset_class].nav
+        value = self._values[asset_class]
+        return value.marked if value.marked is not None else value.known
 
     def drawdown(self, asset_class: AssetClass, period: str) -> Decimal:
         """Loss from the peak of the "day" or "month" as a fraction of it, by `nav`. Never negative."""
@@ -195,8 +197,11 @@ class KillSwitch:
         """Look at everything once a second for ever."""
         await clock.drive(1.0, self.tick)
 
-    def tick(self, at: int) -> None:
-        """Look for the HALT file, mark every class (which rolls baselines at UTC borders), re-arm what may re-arm by itself."""
+    def tick(self, at: int) -> int | None:
+        """Look for the HALT file, mark every class (which rolls baselines at UTC borders), re-arm what may re-arm by itself.
+
+        Where the market only moves between `mark`s, as in a simulation, the next work is the next UTC day: that is answered unless
+        there is a file to look for, something latched or disbelieved, or an option, whose worth goes with time."""
         if self._found_at_start or self._halt_file_found():
             self._found_at_start = False
             self._trip(self._by_file(at))
@@ -210,6 +215,12 @@ class KillSwitch:
                 why = self._may_rearm(latch, halt, at)
                 if why:
                     self._write(TradingRearmed(at, latch.scope, latch.trigger, "kill_switch", why, latch.venue))
+        if self._halt_file is not None or self._halts or self._values[AssetClass.OPTION].units:
+            return None
+        days = [value.day_start for value in self._values.values() if value.units]
+        if any(value.disbelieved for value in self._values.values()) or any(at < day for day in days):
+            return None
+        return min(days, default=IDLE) + DAY_MS
 
     def mark(self, asset_class: AssetClass, equity: Decimal | None, at: int, *, confirmed: bool = False) -> None:
         """Take the class's equity: ratchet the peaks, roll the periods, trip.
@@ -244,6 +255,8 @@ class KillSwitch:
             self._write(BaselineRolled(at, asset_class, DAY, nav, "new UTC day"))
 
     def _check_drawdown(self, asset_class: AssetClass, value: UnitValue, nav: Decimal, at: int) -> None:
+        if value.within(nav, self._limits[DAY], self._limits[MONTH]):
+            return
         for trigger, period in _BASELINE_OF.items():
             measured, limit = value.drawdown(period, nav), self._limits[period]
             if measured > limit:

@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modules.domain import options
@@ -24,9 +23,10 @@ from modules.filters.correlation import ReturnsBook
 if TYPE_CHECKING:
     from modules.store.journal import Journal
 
+INFINITE: Final = math.inf
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
-_VOLUME: Final = itemgetter(1)
+HOURS_8: Final = 8.0
 AGREEING_BARS: Final = 3
 """A jump this many bars in a row agree on is a new price (a split, a re-denomination), not a bad tick."""
 
@@ -87,12 +87,14 @@ class Series:
         "_summed",
         "ask",
         "bar",
+        "bars",
         "bid",
         "closed_at",
         "decimal_mark",
         "financing",
         "frozen",
         "funding",
+        "funding_8h",
         "funding_at",
         "funding_interval_h",
         "gaps",
@@ -112,6 +114,7 @@ class Series:
         "refused_run",
         "synthetic",
         "volumes",
+        "volumes_at",
     )
 
     def __init__(self, instrument: Instrument, interval_ms: int, half_spread: float) -> None:
@@ -119,6 +122,8 @@ class Series:
         self.interval_ms = interval_ms
         self.half_spread = half_spread
         self.bar: Bar | None = None
+        self.bars = 0
+        """How many were shown to strategies."""
         self.closed_at = 0
         self.bid = self.ask = NAN
         self.quoted_at = 0
@@ -126,10 +131,14 @@ class Series:
         self.mark_price = NAN
         self.mark_at = 0
         self.decimal_mark: tuple[float, Decimal] = (NAN, ONE)
-        self.volumes: deque[tuple[int, float]] = deque()
+        self.volumes: deque[float] = deque()
+        """Quote volume of each bar of the last 24 h, and when it closed: two columns, for a column sums five times as fast as pairs."""
+        self.volumes_at: deque[int] = deque()
         self._summed: tuple[int, float] = (0, NAN)
         self.frozen = 0
         self.funding = self.predicted = NAN
+        self.funding_8h = NAN
+        """The last settled rate as a rate for eight hours."""
         self.funding_at = 0
         self.funding_interval_h = 8.0
         self.financing: Financing | None = None
@@ -147,33 +156,35 @@ class Series:
     def day_volume(self) -> float:
         """Sum of `volumes`, quote currency; summed once per bar, and only if somebody asks."""
         if self._summed[0] != self.closed_at:
-            self._summed = (self.closed_at, math.fsum(map(_VOLUME, self.volumes)))
+            self._summed = (self.closed_at, math.fsum(self.volumes))
         return self._summed[1]
 
 
 class MarketData:
     """See the module's first line. `patience` stretches how late a bar may be, for a demo market faster than real
-    time. `on_bar(symbol, bar, at)` is called for every accepted bar after all of an instant are in."""
+    time. `on_bar(symbol, bar, at)` is called for every accepted bar after all of an instant are in; set it before the first."""
 
     def __init__(
         self, *, journal: Journal, risk: RiskPolicy, kill_switch: KillSwitchPolicy, costs: CostPolicy,
-        on_bar: Callable[[str, Bar, int], None], after_batch: Sequence[Callable[[int], None]] = (), patience: float = 1.0,
+        on_bar: Callable[[str, Bar, int], None] | None = None, after_batch: Sequence[Callable[[int], None]] = (), patience: float = 1.0,
     ) -> None:
         self._patience = patience
         self._journal = journal
         self._risk = risk
+        self._frozen_max = risk.frozen_bars_max
         self._costs = costs
         self._jump = float(kill_switch.mark_jump_max)
+        self._silence_ms = 1000.0 * max(risk.bar_late_s_max, risk.quote_age_s_max) * patience
+        """How late a bar may be before its feed counts as silent."""
         self._skew_ms = risk.clock_offset_s_max * 1000.0
         self._horizon = math.inf
         """No bar can have closed later than this, UTC ms: a venue's clock is not further from ours."""
-        self._on_bar = on_bar
+        self.on_bar = on_bar
         self._after = after_batch
         self._series: dict[str, Series] = {}
         self._chains: dict[str, Chain] = {}
         self._contracts: dict[str, tuple[str, OptionQuote]] = {}
         self._leaders: dict[str, str] = {}
-        self._bars_seen: dict[AssetClass, int] = dict.fromkeys(AssetClass, 0)
         self._listed: dict[str, Instrument] = {}
         self._repriced: dict[str, tuple[int, int, float, tuple[float, float, float]]] = {}
         self.returns = ReturnsBook(risk.correlation_window)
@@ -183,7 +194,13 @@ class MarketData:
     def adopt(self, risk: RiskPolicy, kill_switch: KillSwitchPolicy) -> None:
         """Work by the owner's new numbers from the next bar on (the correlation window is set at start)."""
         self._risk = risk
+        self._frozen_max = risk.frozen_bars_max
         self._jump = float(kill_switch.mark_jump_max)
+        self._silence_ms = 1000.0 * max(risk.bar_late_s_max, risk.quote_age_s_max) * self._patience
+
+    def instant(self, asset_class: AssetClass, at: int) -> tuple[int, int]:
+        """Names a state of the market: while it is the same, so is every mark and rate of a class. Options are repriced as time passes."""
+        return self.version, at if asset_class is AssetClass.OPTION else 0
 
     # -- listing -------------------------------------------------------------------------------------------------------
 
@@ -222,39 +239,43 @@ class MarketData:
         return series.higher[length_ms]
 
     def bars_seen(self, asset_class: AssetClass) -> int:
-        return self._bars_seen[asset_class]
+        """Closed bars of the class that were shown to strategies."""
+        return sum(series.bars for series in self._series.values() if series.instrument.asset_class is asset_class)
 
     # -- taking it in -------------------------------------------------------------------------------------------------
 
     def accept(self, batch: Batch) -> None:
         """One instant: rates and chains first, then every bar, and only then the strategies, so that each sees the same market."""
-        at = batch.at
-        if batch.funding:
-            for rate in batch.funding:
+        at, bars, quotes, marks, funding, financings, chains = batch
+        if funding or financings or chains:
+            for rate in funding:
                 self._fund(rate)
-        if batch.financing:
-            for financing in batch.financing:
+            for financing in financings:
                 if financing.symbol in self._series:
                     self._series[financing.symbol].financing = financing
-        if batch.chains:
-            for chain in batch.chains:
+            for chain in chains:
                 self._list_chain(chain)
-        for symbol, price in batch.marks:
+        for symbol, price in marks:
             series = self._series.get(symbol)
             if series is None or not 0.0 < price < math.inf:
                 continue
             if series.bar is None or series.bar.close / self._jump < price < series.bar.close * self._jump:
                 series.mark_price, series.mark_at = price, at
-        if batch.quotes:
-            for symbol, quote in batch.quotes:
-                self._quote(symbol, quote)
+        for symbol, quote in quotes:
+            self._quote(symbol, quote)
         self.version += 1
         self._horizon = at + self._skew_ms
-        take, on_bar = self.take, self._on_bar
-        good = [entry for entry in batch.bars if take(*entry)]
-        for symbol, bar in good:
-            self._bars_seen[self._series[symbol].instrument.asset_class] += 1
-            on_bar(symbol, bar, at)
+        take, on_bar = self.take, self.on_bar
+        assert on_bar is not None
+        if len(bars) == 1:  # most often, and then there is no other to wait for
+            (symbol, bar), = bars
+            if take(symbol, bar):
+                self._series[symbol].bars += 1
+                on_bar(symbol, bar, at)
+        else:
+            for symbol, bar in [entry for entry in bars if take(*entry)]:
+                self._series[symbol].bars += 1
+                on_bar(symbol, bar, at)
         for hook in self._after:
             hook(at)
 
@@ -277,46 +298,48 @@ class MarketData:
         series = self._series.get(symbol)
         if series is None:
             return False
-        last = series.bar
-        close = bar.close
-        if not (0.0 < bar.low <= close <= bar.high < math.inf and bar.low <= bar.open <= bar.high):
+        last, jump = series.bar, self._jump
+        ts, opened, high, low, close, volume, quote_volume, bid, ask = bar
+        if not (0.0 < low <= close <= high < INFINITE and low <= opened <= high):
             return self._refuse(series, bar, "bar is not a bar: prices must be positive and low <= open, close <= high")
-        closed_at = bar.ts + series.interval_ms
+        closed_at = ts + series.interval_ms
         if closed_at > self._horizon:
             return self._refuse(series, bar, "the bar has not closed yet")
         if last is not None:
-            if bar.ts <= last.ts:
+            if ts <= last.ts:
                 return False  # a repeat or an older one: known already
-            if not (last.close < close * self._jump and close < last.close * self._jump) and not self._agreed(series, close):
-                return self._refuse(series, bar, f"close {close!r} is more than {self._jump:g}x away from {last.close!r}")
-            if close == last.close and bar.volume == 0.0:
+            before = last.close
+            if not (before < close * jump and close < before * jump) and not self._agreed(series, close):
+                return self._refuse(series, bar, f"close {close!r} is more than {jump:g}x away from {before!r}")
+            if close == before and volume == 0.0:
                 series.frozen += 1
             else:
                 series.frozen = 0
-            if bar.ts != series.closed_at:
+            if ts != series.closed_at:
                 series.gaps += 1
         self.version += 1
         series.refused_run = 0
         series.bar = bar
         series.closed_at = closed_at
-        bid, ask = bar.bid, bar.ask
         if bid == bid and ask == ask:  # not NaN: recorded
-            if close / self._jump < bid <= ask < close * self._jump:  # a crossed, empty or absurd book is no quote: the last one ages
+            if close / jump < bid <= ask < close * jump:  # a crossed, empty or absurd book is no quote: the last one ages
                 series.bid, series.ask, series.quoted_at, series.synthetic = bid, ask, closed_at, False
         else:
             half = close * series.half_spread
             series.bid, series.ask, series.quoted_at, series.synthetic = close - half, close + half, closed_at, True
-        volumes = series.volumes
-        volumes.append((closed_at, bar.quote_volume))
-        while volumes[0][0] <= closed_at - DAY:
-            volumes.popleft()
+        volumes_at = series.volumes_at
+        volumes_at.append(closed_at)
+        series.volumes.append(quote_volume)
+        while volumes_at[0] <= closed_at - DAY:
+            volumes_at.popleft()
+            series.volumes.popleft()
         for higher in series.higher.values():
             higher.accept(bar, series.interval_ms)
         if closed_at < series.hour_end:
             series.hour_close = close
         else:
             self._hourly(series, symbol, closed_at, close)
-        if series.frozen >= self._risk.frozen_bars_max:
+        if series.frozen >= self._frozen_max:
             if not series.lost:
                 series.lost = True
                 self._journal.append(FeedLost(closed_at, symbol, f"frozen: {series.frozen} bars with an unchanged price and no volume"))
@@ -362,6 +385,7 @@ class MarketData:
         series = self._series.get(rate.symbol)
         if series is not None and math.isfinite(rate.rate):
             series.funding, series.funding_at, series.funding_interval_h = rate.rate, rate.at, rate.interval_h
+            series.funding_8h = rate.rate * (HOURS_8 / rate.interval_h)
             series.predicted = rate.predicted
 
     def _list_chain(self, chain: Chain) -> None:
@@ -459,10 +483,10 @@ class MarketData:
         series = self._series.get(symbol)
         if series is None or not series.volumes:
             return None
-        if series.volumes[0][0] > at - DAY:
+        if series.volumes_at[0] > at - DAY:
             total = series.day_volume()
         else:
-            total = math.fsum([volume for seen, volume in series.volumes if seen > at - DAY])
+            total = math.fsum([volume for seen, volume in zip(series.volumes_at, series.volumes, strict=True) if seen > at - DAY])
         if not math.isfinite(total):
             return None
         rate = self.rate(series.instrument.quote, "USD")
@@ -476,15 +500,22 @@ class MarketData:
         total = series.day_volume()
         return total / len(series.volumes) if math.isfinite(total) else None
 
-    def watch(self, at: int) -> None:
-        """Announce feeds that have gone silent: more than an interval and the policy's lateness since the last close."""
-        patience_ms = 1000.0 * max(self._risk.bar_late_s_max, self._risk.quote_age_s_max) * self._patience
+    def watch(self, at: int) -> int:
+        """Announce feeds that have gone silent: more than an interval and the policy's lateness since the last close. Answers when
+        the next can have."""
+        patience_ms = self._silence_ms
+        patience = int(patience_ms)
+        following = at + patience  # lost or never heard: it may speak at any moment, and be silent again no sooner than this
         for symbol, series in self._series.items():
             late_ms = at - series.closed_at - series.interval_ms
-            if late_ms <= patience_ms or series.lost or series.bar is None or series.instrument.asset_class is AssetClass.FOREX:
-                continue  # forex closes for weekends and holidays; its quotes' age speaks for it
-            series.lost = True
-            self._journal.append(FeedLost(at, symbol, f"no closed bar for {late_ms / 1000.0:.0f} s past its time"))
+            if late_ms <= patience_ms:
+                if at - late_ms + patience < following:
+                    following = at - late_ms + patience
+            elif not series.lost and series.bar is not None and series.instrument.asset_class is not AssetClass.FOREX:
+                # Forex closes for weekends and holidays; its quotes' age speaks for it.
+                series.lost = True
+                self._journal.append(FeedLost(at, symbol, f"no closed bar for {late_ms / 1000.0:.0f} s past its time"))
+        return following
 
 
 def _leads(candidate: Instrument, present: Instrument) -> bool:

@@ -22,6 +22,7 @@ from modules.news.calendar import Calendar, Window
 from modules.news.mood import HOUR, Mood, Moods
 from modules.news.sentiment import shipped
 from modules.news.sources import SOURCES
+from modules.runtime.clock import IDLE
 from modules.runtime.supervise import keep_running
 
 if TYPE_CHECKING:
@@ -112,19 +113,29 @@ class NewsAgent:
             group.create_task(self._clock.drive(CHECK_S, self.tick), name="News_Agent calendar")
             group.create_task(keep_running("news feeds", self.feeds.run, _announce_restart), name="News_Agent feeds")
 
-    def tick(self, at: int) -> None:
-        """Announce windows and cautions that opened or closed since the last look."""
+    def tick(self, at: int) -> int | None:
+        """Announce windows and cautions that opened or closed since the last look. Answers when the next will, as far as recordings
+        tell; feeds may say something at any time."""
         self._advance(at)
         self.cautions = [caution for caution in self.cautions if caution.until >= at]
         open_now = {_name(window): (window.event.at, window.closes, window.classes) for window in self.calendar.open_windows(at)}
         open_now |= {caution.name: (caution.at, caution.until, caution.classes) for caution in self.cautions if caution.at <= at}
-        if open_now.keys() == self._open.keys():
-            return
-        for name, (scheduled, until, classes) in open_now.items():
-            if name not in self._open:
-                self._journal.append(BlackoutOpened(at, name, scheduled, until, tuple(sorted(c.value for c in classes))))
-        for name in [name for name in self._open if name not in open_now]:
-            self._journal.append(BlackoutClosed(at, name))
+        if open_now.keys() != self._open.keys():
+            for name, (scheduled, until, classes) in open_now.items():
+                if name not in self._open:
+                    self._journal.append(BlackoutOpened(at, name, scheduled, until, tuple(sorted(c.value for c in classes))))
+            for name in [name for name in self._open if name not in open_now]:
+                self._journal.append(BlackoutClosed(at, name))
+        return None if self.feeds is not None else self._next_change(at)
+
+    def _next_change(self, at: int) -> int:
+        """The first instant after `at` at which a recording has something new, or a window or caution opens or closes."""
+        changes = [self.calendar.next_change(at)]
+        changes += [caution.at if caution.at > at else caution.until + 1 for caution in self.cautions]
+        changes += [snapshot.fetched for snapshot in self._snapshots_coming[:1]]
+        if self._next is not None:
+            changes.append(self._next.first_seen)
+        return min((change for change in changes if change is not None), default=IDLE)
 
     def apply(self, fact: Fact) -> None:
         if isinstance(fact, BlackoutOpened):

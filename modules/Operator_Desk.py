@@ -36,8 +36,9 @@ Report = Callable[[Arguments], Document]
 _LENGTH_MAX: Final = 500
 _PAIR_MAX: Final = 80
 _BARRED_MAX: Final = 200
-ALSO_QUESTIONS: Final = ("funds", "blacklist")
+ALSO_QUESTIONS: Final = ("funds", "blacklist", "learning")
 """Commands that, without arguments, ask how things stand."""
+LEARNING: Final = ("freeze", "resume", "reset")
 CONFIRMED: Final = frozenset({"resume", "unlock", "reset-kill", "flatten", "forceexit"})
 """What loosens or flattens: a channel that anybody may hold in the hand asks for a one-time code first."""
 
@@ -61,7 +62,7 @@ class OperatorDesk:
         self._commands: dict[str, Callable[[Arguments, str, int], Document]] = {
             "pause": self._pause, "resume": self._resume, "kill": self._kill, "reset-kill": self._reset_kill, "flatten": self._flatten,
             "forceexit": self._force_exit, "funds": self._change_funds, "blacklist": self._bar, "unlock": self._unlock,
-            "reload": self._reload,
+            "reload": self._reload, "learning": self._learn,
         }
         self._barred: dict[str, None] = {}
         self._fresh: Callable[[], tuple[list[str], Callable[[], None]]] | None = None
@@ -183,6 +184,14 @@ class OperatorDesk:
             near = difflib.get_close_matches(pair, self._barred, 1)
             raise NotFound(f"{pair} is not barred by an operator" + (f"; did you mean {near[0]}?" if near else ""))
         return {"paused": self._paused(), "barred": list(self._barred)}
+
+    def _learn(self, arguments: Arguments, by: str, at: int) -> Document:
+        """Freeze, resume or forget what was learned: the record itself is what Learning_Agent goes by."""
+        action = str(arguments.get("action") or "")
+        if action not in LEARNING:
+            raise OperatorRefused(f"learning {action}: takes {', '.join(LEARNING)}, or nothing to see what is believed")
+        self._record("learning", {"action": action}, by, at)
+        return {"learning": action}
 
     def _reload(self, arguments: Arguments, by: str, at: int) -> Document:
         """Policies from their files: tighter ones at once, looser ones with "confirm"."""

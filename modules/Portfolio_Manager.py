@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 Price = Callable[[str], Decimal | None]
 """Symbol -> mark price in quote currency, or -> what one unit of its quote currency is worth in the sub-ledger's. None = unknown."""
 
+_MOVES_NOTHING: Final = frozenset({TradeOpened, OrderIntended, OrderAccepted, TransferSeen})
+"""Facts about trades and cash that change no holding."""
 _STOP_OUTS: Final = frozenset({
     ExitReason.STOP_LOSS, ExitReason.STOPLOSS_ON_EXCHANGE, ExitReason.TRAILING_STOP_LOSS, ExitReason.LIQUIDATION,
 })
@@ -91,6 +93,11 @@ class PortfolioManager:
         self.positions: dict[str, Position] = {}
         self.trades: dict[str, OpenTrade] = {}
         self.closed: list[ClosedTrade] = []
+        self._changes = 0
+        """Grows with every fact that may have changed a holding."""
+        self._worth: dict[AssetClass, tuple[object, Decimal | None]] = {}
+        self._risk: dict[AssetClass, Decimal] = {}
+        """What was reckoned last, until the books change."""
         self.foreign_fills = 0
         self.unallocated: dict[str, Decimal] = {}
         """Symbol -> net signed quantity that foreign fills moved: the owner's, never ours."""
@@ -117,8 +124,12 @@ class PortfolioManager:
 
     def apply(self, fact: Fact) -> None:
         """Projection."""
-        handler = self._handlers.get(type(fact))
+        kind = type(fact)
+        handler = self._handlers.get(kind)
         if handler is not None:
+            self._risk.clear()
+            if kind not in _MOVES_NOTHING:
+                self._changes += 1
             handler(fact)
 
     def on_fact(self, fact: Fact) -> None:
@@ -137,19 +148,20 @@ class PortfolioManager:
         """Whether anything is open; without, the class is worth its cash."""
         return bool(self._of_class[asset_class])
 
-    def equity(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
+    def equity(self, asset_class: AssetClass, mark: Price, rate: Price, instant: object = None) -> Decimal | None:
         """Cash + value of spot and options at the mark + unrealized P&L of perps and FX, settlement currency, unrounded.
 
-        `rate` is asked only for instruments quoted in another currency than the sub-ledger's. None if any price is missing.
+        `rate` is asked only for instruments quoted in another currency than the sub-ledger's. None if any price is missing. `instant`,
+        where given, names the state of the market that the prices are of: a second question in it is answered without asking them again.
         """
-        value = self._value(asset_class, mark, rate)
+        value = self._value(asset_class, mark, rate, instant)
         return None if value is None else self._ledgers[asset_class].cash + value
 
-    def market_value(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
+    def market_value(self, asset_class: AssetClass, mark: Price, rate: Price, instant: object = None) -> Decimal | None:
         """What open spot and options are worth (short options negative); 0 for PERP and FOREX, whose positions are not property."""
         if asset_class in (AssetClass.PERP, AssetClass.FOREX):
             return ZERO
-        return self._value(asset_class, mark, rate)
+        return self._value(asset_class, mark, rate, instant)
 
     def unrealized(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
         """Result of open positions if closed at the mark, fees not counted: equity - transfers - net, for every class."""
@@ -159,7 +171,15 @@ class PortfolioManager:
         held = self._of_class[asset_class].values()
         return value - sum((h.cost for h in held if not h.margined), ZERO)
 
-    def _value(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
+    def _value(self, asset_class: AssetClass, mark: Price, rate: Price, instant: object = None) -> Decimal | None:
+        if instant is None:
+            return self._valued(asset_class, mark, rate)
+        known, key = self._worth.get(asset_class), (instant, self._changes)
+        if known is None or known[0] != key:
+            known = self._worth[asset_class] = (key, self._valued(asset_class, mark, rate))
+        return known[1]
+
+    def _valued(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
         total = ZERO
         currency = self._ledgers[asset_class].currency
         for symbol, holding in self._of_class[asset_class].items():
@@ -206,8 +226,11 @@ class PortfolioManager:
     def open_risk(self, asset_class: AssetClass) -> Decimal:
         """What the stops of open trades are modelled to lose: each trade's risk, scaled by how much of it is still open. A trade whose
         entry still works counts in full, and a stop beyond the entry is not taken for safety."""
-        trades = (trade for trade in self._books.values() if trade.opened.asset_class is asset_class)
-        return sum((book(trade.opened.risk * self._open_share(trade)) for trade in trades), ZERO)
+        known = self._risk.get(asset_class)
+        if known is None:
+            trades = (trade for trade in self._books.values() if trade.opened.asset_class is asset_class)
+            known = self._risk[asset_class] = sum((book(trade.opened.risk * self._open_share(trade)) for trade in trades), ZERO)
+        return known
 
     def open_trades(self, asset_class: AssetClass) -> int:
         """Trades that hold something or whose entry may still fill."""

@@ -25,6 +25,7 @@ from modules.domain.money import ONE, ZERO, round_down, round_up
 from modules.domain.policies import CostPolicy, SizingPolicy
 from modules.domain.signal import Signal, Structure
 from modules.domain.view import View
+from modules.runtime.clock import IDLE
 
 if TYPE_CHECKING:
     from modules.runtime.clock import Clock
@@ -364,13 +365,31 @@ class Sizer:
         borders = (self.policy.phase_1_equity_max, self.policy.phase_2_equity_max, self.policy.phase_3_equity_max)
         return 1 + sum(dollars > border for border in borders)
 
+    def _within(self, phase: int, equity: Decimal, usd_rate: Decimal) -> bool:
+        """Whether `equity` is in `phase`."""
+        policy, dollars = self.policy, equity if usd_rate is ONE else equity * usd_rate
+        if phase == 4:
+            return dollars > policy.phase_3_equity_max
+        if phase == 3:
+            return policy.phase_2_equity_max < dollars <= policy.phase_3_equity_max
+        if phase == 2:
+            return policy.phase_1_equity_max < dollars <= policy.phase_2_equity_max
+        return phase == 1 and dollars <= policy.phase_1_equity_max
+
     def watch(self, asset_class: AssetClass, equity: Decimal | None, at: int, usd_rate: Decimal = ONE) -> None:
-        """Journals PhaseChanged if the class is in another phase than last announced (0 = never announced). Unknown equity says nothing."""
+        """Journals PhaseChanged if the class is in another phase than last announced (0 = never announced), by more than the margin of
+        the policy: an equity that hovers around a border is no news. Unknown equity says nothing."""
         if equity is None or not equity.is_finite():
             return
-        before, phase = self._phases.get(asset_class, 0), self.phase(equity, usd_rate)
-        if phase == before:
+        before = self._phases.get(asset_class, 0)
+        if self._within(before, equity, usd_rate):  # asked at every instant: two comparisons instead of a count over all borders
             return
+        phase = self.phase(equity, usd_rate)
+        if before:
+            beyond = self.policy.phase_announced_beyond
+            phase = self.phase(equity * (ONE - beyond if phase > before else ONE + beyond), usd_rate)
+            if phase == before:
+                return
         fact = PhaseChanged(at, asset_class, before, phase, equity)
         if self._journal is not None:
             self._journal.append(fact)
@@ -378,16 +397,22 @@ class Sizer:
 
     async def run(
         self, clock: Clock, equity: Callable[[AssetClass], Decimal | None], classes: Iterable[AssetClass] = AssetClass,
+        holds: Callable[[AssetClass], bool] = lambda _: True,
     ) -> None:
-        """Watch the phases of the sub-ledgers of `classes` for ever."""
+        """Watch the phases of the sub-ledgers of `classes` for ever. `holds`: whether a class has anything open; while none has, only
+        facts move money."""
         watched = tuple(classes)
 
-        def tick(at: int) -> None:
+        def tick(at: int) -> int | None:
+            following: int | None = IDLE
             for asset_class in watched:
                 worth = equity(asset_class)
                 if worth is not self._watched.get(asset_class):
                     self._watched[asset_class] = worth
                     self.watch(asset_class, worth, at)
+                if holds(asset_class):
+                    following = None
+            return following
 
         await clock.drive(WATCH_S, tick)
 

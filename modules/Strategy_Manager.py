@@ -28,7 +28,7 @@ from modules.domain.signal import Intent, Signal, Structure
 from modules.filters import gates
 from modules.filters.blackout import mood_factor
 from modules.filters.option_book import option_book
-from modules.runtime.supervise import attempt
+from modules.runtime.supervise import attempt, attempt_step
 from modules.strategies.protocol import ChainSlice, Market, Strategy
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("Strategy_Manager")
 NO_CHAIN: Final = ChainSlice()
-HOURS_8: Final = 8.0
 MINUTE: Final = 60_000
 LARGEST: Final = 1e300
 
@@ -98,6 +97,7 @@ class StrategyManager:
         self._decisions = decisions
         self._on_decision = on_decision
         self._market: MarketData
+        self._series: Mapping[str, Series]
         self._runners: dict[str, list[Runner]] = {}
         self._by_trade: dict[str, Runner] = {}
         self._opened: dict[tuple[str, str, AssetClass], TradeOpened] = {}
@@ -116,6 +116,7 @@ class StrategyManager:
     def attach(self, market: MarketData, strategies: Mapping[AssetClass, Sequence[Strategy]], references: Mapping[AssetClass, str]) -> None:
         """Put every class's strategies on every series of that class; option strategies on the series their underlying is watched on."""
         self._market = market
+        self._series = market.series
         self._references = dict(references)
         self._option_strategies = tuple(strategies.get(AssetClass.OPTION, ()))
         for symbol, series in list(market.series.items()):
@@ -219,15 +220,15 @@ class StrategyManager:
         runners = self._runners.get(symbol)
         if runners is None:
             return
-        series = self._market.series[symbol]
+        series, step = self._series[symbol], self._step
         for runner in runners:
             before = runner.sign
-            intent = self._step(runner, series, bar, at)
+            intent = step(runner, series, bar, at)
             if intent is None:
                 continue
             runner.reversal = None  # decided when the close is filled at once, or not at all: by now it is an old bar's view
             sign = runner.sign
-            if sign == 0 and runner.trade is None:
+            if runner.trade is None and (sign == 0 or sign == before):
                 continue
             if runner.trade is not None:
                 self._manage(runner, bar, at, sign)
@@ -236,7 +237,7 @@ class StrategyManager:
                 wanted = Side.BUY if sign > 0 else Side.SELL
                 if runner.trade.side != wanted:
                     runner.reversal = self._signal(runner, series, intent, at)
-            elif sign != 0 and sign != before and at >= self._trading_from and runner.bars >= runner.strategy.warmup:
+            elif at >= self._trading_from and runner.bars >= runner.strategy.warmup:
                 self.consider(runner.strategy, self._signal(runner, series, intent, at), at)
 
     def _step(self, runner: Runner, series: Series, bar: Bar, at: int) -> Any:
@@ -245,10 +246,10 @@ class StrategyManager:
             return None
         seen = runner.higher.seen
         market = seen[1] if seen[0] == at and not runner.option else self._seen(runner, series, bar, at)
-        result, error = attempt(runner.step, runner.state, market, runner.params)
-        if error is not None:
-            return self._quarantine(runner, f"raised {type(error).__name__}: {error}", at)
+        result = attempt_step(runner.step, runner.state, market, runner.params)
         if type(result) is not tuple or len(result) != 2 or (type(result[1]) is not Intent and not hasattr(result[1], "score")):
+            if isinstance(result, Exception):
+                return self._quarantine(runner, f"raised {type(result).__name__}: {result}", at)
             return self._quarantine(runner, f"returned {type(result).__name__}, not (state, Intent)", at)
         runner.state, intent = result
         runner.bars += 1
@@ -265,12 +266,12 @@ class StrategyManager:
         """The market at this close as a strategy sees it; kept for all strategies of a series that share a higher timeframe."""
         option, higher = runner.option, runner.higher
         reference = self._references.get(runner.asset_class)
-        leader = self._market.series[reference].bar if reference is not None else None
+        leader = self._series[reference].bar if reference is not None else None
         ts, high_open, high_high, high_low, high_close = higher.closed
         # tuple.__new__ instead of Market(): once a bar and series, and a NamedTuple's own constructor costs as much as an indicator.
         market = tuple.__new__(Market, (
             at, bar.open, bar.high, bar.low, bar.close, bar.volume, series.bid, series.ask,
-            series.mark_price if series.mark_at == series.closed_at else bar.close, series.funding * (HOURS_8 / series.funding_interval_h),
+            series.mark_price if series.mark_at == series.closed_at else bar.close, series.funding_8h,
             high_open, high_high, high_low, high_close, ts, leader.close if leader is not None else NAN,
             self._look.chain_slice(runner.strategy, series.instrument, at) if option else NO_CHAIN,
         ))
@@ -352,7 +353,7 @@ class StrategyManager:
         if view.option is not None and size.approved:
             checks = (*checks, *option_book(signal, view, size, self._policies.risk))
         legs = tuple(Leg(leg.symbol, leg.side, size.quantity, leg.price) for leg in legs)
-        decision = self._risk.decide(signal, view, checks, size, legs, decision_id)
+        decision = self._risk.decide(signal, view, checks, size, legs, decision_id, learning=self._look.learned(signal))
         verdict = self._risk.approve(decision, view, signal, self._look.venue_of(signal.asset_class), self._market.instruments, at)
         decision = verdict.decision
         for order in verdict.orders:

@@ -8,17 +8,14 @@ desk, which every channel goes through. The library is imported when the agent i
 from __future__ import annotations
 
 import asyncio
-import html
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from modules.domain.errors import BotError, ConfigurationError
-from modules.domain.events import Fact, OperatorCommand
+from modules.domain.events import Fact
 from modules.domain.settings import TelegramSettings
 from modules.notify import chat_words, phone, pictures
 from modules.notify.chat_words import Wish
@@ -44,7 +41,6 @@ MENU: Final[Buttons] = (
 )
 CANCEL: Final[Buttons] = ((("Cancel", "/cancel"),),)
 PICTURES: Final = {"equity": pictures.equity, "performance": pictures.performance}
-TELEGRAM: Final = "https://api.telegram.org"
 CHOICES_MAX: Final = 10
 DATA_MAX: Final = 64
 """Bytes behind a button, by Telegram's rule."""
@@ -76,22 +72,18 @@ class TelegramAgent:
         self, *, settings: TelegramSettings, token: str, desk: OperatorDesk, now: Callable[[], int], opening: Callable[[], str],
         pace: Pace | None = None, digits: Callable[[int], str] = chance.digits, hide: Callable[[str], str] = str,
     ) -> None:
-        from telegram import Bot
-        from telegram.request import HTTPXRequest
+        from modules.notify import telegram_wire
 
-        _check_address(settings.base_url)
+        if not settings.chat_id:
+            raise ConfigurationError(["telegram.chat_id: is missing; `doctor --telegram` shows it"])
         self._settings = settings
         self._desk = desk
         self._now = now
         self._opening: Callable[[], str] | None = opening
         self._pace = pace or Pace()
         self._hide = hide
-        patience = self._pace.answer_s
-        # Two connections: a question for news is always open, and nothing may wait behind it.
-        self._requests = [HTTPXRequest(connection_pool_size=4, read_timeout=patience, write_timeout=patience, connect_timeout=patience,
-                                       pool_timeout=patience, media_write_timeout=patience) for _ in range(2)]
-        self._bot = Bot(token, base_url=f"{(settings.base_url or TELEGRAM).rstrip('/')}/bot", request=self._requests[0],
-                        get_updates_request=self._requests[1])
+        self._wire = telegram_wire
+        self._bot, self._requests = telegram_wire.bot_for(settings.base_url, token, self._pace.answer_s)
         self.gate = Gate(settings.chat_id, settings.user_ids, settings.command_age_s * 1000)
         self._codes = Codes(digits, settings.code_valid_s * 1000)
         self.outbox = Outbox(settings.outbox_max)
@@ -117,11 +109,9 @@ class TelegramAgent:
     def on_fact(self, fact: Fact) -> None:
         """Queue what a person should know of; never waits."""
         self._notices.learn(fact)
-        if isinstance(fact, OperatorCommand) and fact.by.startswith("telegram:"):
-            return    # its answer says it
         notice = self._notices.of(fact)
-        if notice is None:
-            return
+        if notice is None or (notice.rank is not Rank.KILL and str(getattr(fact, "by", "")).startswith("telegram:")):
+            return    # what was commanded here is answered here
         level = self._settings.level(notice.kind)
         if level != "off" or notice.rank is Rank.KILL:
             text = phone.escaped(self._hide(notice.text), 700)
@@ -169,7 +159,7 @@ class TelegramAgent:
             try:
                 updates = await self._bot.get_updates(offset=self._offset, timeout=self._pace.poll_s, allowed_updates=list(ALLOWED))
             except RetryAfter as error:
-                await asyncio.sleep(_seconds(error.retry_after))
+                await asyncio.sleep(self._wire.seconds(error.retry_after))
                 continue
             except TelegramError as error:
                 self._troubled("asking for messages", error)
@@ -190,7 +180,7 @@ class TelegramAgent:
     # -- what is said to us ----------------------------------------------------------------------------------------------------
 
     async def _take(self, update: Update) -> None:
-        said = _said(update, self._now())
+        said = self._wire.said(update, self._now())
         if reason := self.gate.refuse(said):
             self._ignored(reason)
             return
@@ -360,14 +350,14 @@ class TelegramAgent:
 
         try:
             try:
-                await self._send(parcel.message)
+                await self._wire.send(self._bot, self._settings.chat_id, parcel.message)
             except BadRequest as error:
                 # Our markup or their mood: plain text has nothing to be refused.
                 log.warning("Telegram refused a message as it was", reason=str(error))
-                await self._send(parcel.message, plain=True)
+                await self._wire.send(self._bot, self._settings.chat_id, parcel.message, plain=True)
         except RetryAfter as error:
             self.outbox.give_back(parcel)
-            return _seconds(error.retry_after)
+            return self._wire.seconds(error.retry_after)
         except BadRequest as error:
             self._troubled("sending", error)
             if parcel.message.rank is not Rank.KILL:
@@ -391,20 +381,6 @@ class TelegramAgent:
     def _backed_off(self) -> float:
         pause, self._pause = self._pause, min(2.0 * self._pause, self._pace.longest_pause_s)
         return pause
-
-    async def _send(self, message: Message, *, plain: bool = False) -> None:
-        from telegram import InlineKeyboardButton, InlineKeyboardMarkup
-        from telegram.constants import ParseMode
-
-        text = html.unescape(re.sub(r"</?[a-z]+>", "", message.text)) if plain else message.text
-        keyboard = InlineKeyboardMarkup([[InlineKeyboardButton(label, callback_data=data) for label, data in row]
-                                         for row in message.buttons]) if message.buttons and not plain else None
-        how: dict[str, Any] = {"disable_notification": message.silent, "reply_markup": keyboard,
-                               "parse_mode": None if plain else ParseMode.HTML}
-        if message.photo is not None:
-            await self._bot.send_photo(self._settings.chat_id, message.photo, caption=text, filename="picture.png", **how)
-        else:
-            await self._bot.send_message(self._settings.chat_id, text, **how)
 
     # -- signs of life -----------------------------------------------------------------------------------------------------------
 
@@ -435,39 +411,6 @@ class TelegramAgent:
         if level != "off":
             status, profit = self._desk.handle("status", {}, ""), self._desk.handle("profit", {"n": days}, "")
             self._put(Message(Rank.INFO, phone.summary(title, profit, status), silent=level == "silent", key=title))
-
-
-# -- pieces ---------------------------------------------------------------------------------------------------------------------
-
-
-def _check_address(url: str) -> None:
-    """The token is in every request's path: only over https, or to this machine."""
-    if url and not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])([:/]|$)", url):
-        raise ConfigurationError([f"telegram.base_url = {url!r}: must be https (http only on loopback)"])
-
-
-def _seconds(retry_after: float | timedelta) -> float:
-    return retry_after.total_seconds() if isinstance(retry_after, timedelta) else float(retry_after)
-
-
-def _said(update: Update, now: int) -> Said:
-    """What an update is, in our words; nothing in it is believed yet."""
-    tap = update.callback_query
-    if tap is not None:
-        chat = tap.message.chat if tap.message is not None else None
-        private = chat is not None and chat.type == "private"
-        return Said(update.update_id, tap.from_user.id, chat.id if chat is not None else 0, private, now, tap.data or "",
-                    "" if tap.data else "no_text")
-    message = update.message or update.edited_message
-    if message is None:
-        return Said(update.update_id, update.effective_user.id if update.effective_user is not None else 0,
-                    update.effective_chat.id if update.effective_chat is not None else 0, False, now, "", "other")
-    foreign = ("edited" if update.message is None else "forwarded" if message.forward_origin is not None
-               else "via_bot" if message.via_bot is not None else "other" if message.sender_chat is not None
-               else "no_text" if message.text is None else "")
-    user = message.from_user
-    return Said(update.update_id, user.id if user is not None and not user.is_bot else 0, message.chat.id, message.chat.type == "private",
-                int(message.date.timestamp() * 1000), (message.text or "").strip(), foreign)
 
 
 __all__ = ["Pace", "TelegramAgent"]

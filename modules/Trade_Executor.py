@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,28 +18,27 @@ from modules.domain.errors import VenueBusy, VenueDenied, VenueError
 from modules.domain.events import (
     ExitRequested,
     Fact,
+    FeedRestored,
     Filled,
     ForeignFill,
     OrderAccepted,
     OrderCanceled,
     OrderExpired,
     OrderInDoubt,
-    OrderIntended,
     OrderRejected,
     OrderSent,
     PositionClosed,
     TradeAbandoned,
-    TradeOpened,
     TradingHalted,
 )
 from modules.domain.instrument import AssetClass, Instrument, Side
 from modules.domain.money import ZERO, from_float
 from modules.domain.order import (
-    TRANSITIONS,
     WORKING,
     Accepted,
     ExitReason,
     Fate,
+    Fill,
     InDoubt,
     NotSent,
     Order,
@@ -54,7 +52,9 @@ from modules.domain.order import (
 from modules.domain.policies import CostPolicy, ExecutionPolicy, KillSwitchPolicy, Policies
 from modules.domain.position import Position
 from modules.domain.signal import Structure
+from modules.execution.lifecycle import Lifecycle, Record, Trade
 from modules.runtime import failpoint
+from modules.runtime.clock import IDLE
 from modules.venues.protocol import FillSeen, OrderDone, Venue, Wallet
 
 if TYPE_CHECKING:
@@ -66,59 +66,8 @@ if TYPE_CHECKING:
 
 MINUTE: Final = 60_000
 EXIT_RETRY_LONGEST_MS: Final = 60 * MINUTE
-ENDED_KEPT: Final = 1_000
-"""Ended orders and trades remembered for late fills: bounds memory, decides nothing."""
 SKEW_MS: Final = MINUTE
 """How much earlier than by our clock a venue may have stamped a fill of an order of ours."""
-
-
-class Record:
-    """One order and how far it has come."""
-
-    __slots__ = ("cancel_sent", "filled", "order", "state", "venue_order_id")
-
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        self.state = OrderState.INTENT
-        self.filled = ZERO
-        self.venue_order_id = ""
-        self.cancel_sent = False
-
-    @property
-    def working(self) -> bool:
-        return self.state in WORKING
-
-
-class Trade:
-    """One round trip under way: its orders and what is wanted of it."""
-
-    __slots__ = ("exit_after", "exit_reason", "exit_tries", "filled", "late", "opened", "records", "stop", "stop_reason", "venue")
-
-    def __init__(self, opened: TradeOpened) -> None:
-        self.opened = opened
-        self.records: list[Record] = []
-        self.exit_reason: ExitReason | None = None
-        self.exit_tries: dict[str, int] = {}
-        self.exit_after: dict[str, int] = {}
-        """Symbol -> exit orders that ended without closing it, and when (UTC ms) the next one may go."""
-        self.filled = False
-        self.venue = ""
-        self.stop: Decimal | None = None
-        """Where the protective stop is or should be; None until one was wanted."""
-        self.stop_reason = ExitReason.STOP_LOSS
-        self.late = False
-        """It had ended when a late fill brought it back: nobody watches it, so it is only ever closed."""
-
-    def working(self, *purposes: Purpose, symbol: str | None = None) -> list[Record]:
-        return [r for r in self.records if r.working and r.order.purpose in purposes and (symbol is None or r.order.symbol == symbol)]
-
-    def refused(self, target: Decimal, quantity: Decimal) -> bool:
-        """Whether the venue has rejected this very target order: sending it again at every tick would only flood venue and journal."""
-        return any(r.state is OrderState.REJECTED and r.order.purpose is Purpose.TARGET and r.order.price == target
-                   and r.order.quantity == quantity for r in self.records)
-
-    def attempts(self, purpose: Purpose, symbol: str) -> int:
-        return sum(1 for r in self.records if r.order.purpose is purpose and r.order.symbol == symbol)
 
 
 class Command(NamedTuple):
@@ -143,30 +92,17 @@ class TradeExecutor:
         self._kill_policy = kill_policy
         self._costs = costs
         self._lanes: dict[str, asyncio.Queue[Command]] = {name: asyncio.Queue(policy.lane_size) for name in venues}
-        self._orders: dict[str, Record] = {}
-        self._ended: dict[str, Record] = {}
-        self._trades: dict[str, Trade] = {}
-        self._ended_trades: dict[str, TradeOpened] = {}
-        self._seen: set[tuple[str, str, str]] = set()
-        self._expiring: dict[str, Record] = {}
-        self._attention: set[str] = set()
-        """Trades that want something done at the next tick: an exit to place again, a stop to put back."""
-        self._doubts: dict[str, Record] = {}
+        self._life = Lifecycle(positions, self._booked_at)
+        self._orders, self._trades, self._doubts = self._life.orders, self._life.trades, self._life.doubts
+        self._expiring, self._attention = self._life.expiring, self._life.attention
         self._resolving: set[str] = set()
         self._recancel: dict[str, str] = {}
         """Cancels that got no answer, or no room in the lane: client order id -> reason."""
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
-        self._apply: dict[type, Callable[..., None]] = {
-            TradeOpened: self._apply_trade, OrderIntended: self._apply_intended, OrderSent: self._apply_sent,
-            OrderAccepted: self._apply_accepted, OrderRejected: self._apply_ended, OrderCanceled: self._apply_ended,
-            OrderExpired: self._apply_ended, OrderInDoubt: self._apply_doubt, Filled: self._apply_fill,
-            ForeignFill: self._apply_foreign, ExitRequested: self._apply_exit, PositionClosed: self._apply_closed,
-            TradeAbandoned: self._apply_abandoned,
-        }
         self._react: dict[type, Callable[..., None]] = {
             Filled: self._on_filled, OrderRejected: self._on_ended, OrderCanceled: self._on_ended, OrderExpired: self._on_ended,
-            PositionClosed: self._on_closed, TradingHalted: self._on_halted,
+            PositionClosed: self._on_closed, TradingHalted: self._on_halted, FeedRestored: self._on_restored,
         }
 
     def adopt(self, policies: Policies) -> None:
@@ -235,9 +171,9 @@ class TradeExecutor:
 
     def on_fill(self, seen: FillSeen) -> None:
         fill = seen.fill
-        if (fill.venue, fill.symbol, fill.venue_trade_id) in self._seen:
+        if self._life.booked(fill):
             return
-        record = self._record(fill.client_order_id)
+        record = self._life.record(fill.client_order_id)
         if record is None and not (fill.liquidation and fill.symbol in self._positions):
             self._journal.append(ForeignFill(fill.at, fill))
             return
@@ -261,129 +197,10 @@ class TradeExecutor:
     # -- projection ----------------------------------------------------------------------------------------------------
 
     def apply(self, fact: Fact) -> None:
-        method = self._apply.get(type(fact))
-        if method is not None:
-            method(fact)
+        self._life.apply(fact)
 
-    def _apply_trade(self, fact: TradeOpened) -> None:
-        self._trades[fact.trade_id] = Trade(fact)
-
-    def _apply_intended(self, fact: OrderIntended) -> None:
-        order = fact.order
-        record = self._orders[order.client_order_id] = Record(order)
-        trade = self._trades.get(order.trade_id)
-        if trade is not None:
-            trade.records.append(record)
-            trade.venue = order.venue
-            if order.purpose is Purpose.STOP:
-                trade.stop, trade.stop_reason = order.price, order.exit_reason or ExitReason.STOP_LOSS
-        if order.expires_at is not None:
-            self._expiring[order.client_order_id] = record
-
-    def _move(self, client_order_id: str, state: OrderState) -> Record | None:
-        """Follow the state table; a move it does not allow is old news and changes nothing."""
-        record = self._record(client_order_id)
-        if record is None or state not in TRANSITIONS[record.state]:
-            return None
-        record.state = state
-        if state is not OrderState.IN_DOUBT:
-            self._doubts.pop(client_order_id, None)
-        if not record.working:
-            self._expiring.pop(client_order_id, None)
-            self._recancel.pop(client_order_id, None)
-            if record.order.trade_id not in self._trades:
-                self._retire(record)
-        elif client_order_id in self._ended:  # late evidence: it works after all
-            self._orders[client_order_id] = self._ended.pop(client_order_id)
-        return record
-
-    def _apply_sent(self, fact: OrderSent) -> None:
-        self._move(fact.client_order_id, OrderState.SENT)
-
-    def _apply_accepted(self, fact: OrderAccepted) -> None:
-        record = self._move(fact.client_order_id, OrderState.ACCEPTED)
-        if record is not None:
-            record.venue_order_id = fact.venue_order_id
-
-    def _apply_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
-        state = {OrderRejected: OrderState.REJECTED, OrderCanceled: OrderState.CANCELED, OrderExpired: OrderState.EXPIRED}[type(fact)]
-        self._move(fact.client_order_id, state)
-
-    def _apply_doubt(self, fact: OrderInDoubt) -> None:
-        record = self._move(fact.client_order_id, OrderState.IN_DOUBT)
-        if record is not None:
-            self._doubts[fact.client_order_id] = record
-
-    def _apply_fill(self, fact: Filled) -> None:
-        fill = fact.fill
-        self._seen.add((fill.venue, fill.symbol, fill.venue_trade_id))
-        record = self._record(fill.client_order_id)
-        if record is None:
-            return
-        record.filled += fill.quantity
-        if fact.order_done:
-            self._move(fill.client_order_id, OrderState.FILLED)
-        elif record.state in (OrderState.SENT, OrderState.IN_DOUBT):
-            self._move(fill.client_order_id, OrderState.ACCEPTED)
-        trade = self._trade_of(record, fill.symbol) or self._revive(record, fill.symbol)
-        if trade is not None:
-            trade.filled = True
-
-    def _trade_of(self, record: Record, symbol: str) -> Trade | None:
-        """The open trade an order belongs to. A late fill may have begun another one under the books' own name for it."""
-        trade = self._trades.get(record.order.trade_id)
-        if trade is None and (position := self._positions.get(symbol)) is not None:
-            trade = self._trades.get(position.trade_id)
-        return trade
-
-    def _revive(self, record: Record, symbol: str) -> Trade | None:
-        """A fill came after its trade had ended (a cancel crossed it): what it left in the books is a trade again, to be closed at once."""
-        position, opened = self._positions.get(symbol), self._ended_trades.get(record.order.trade_id)
-        if position is None or opened is None or position.trade_id in self._trades:
-            return None
-        trade = self._trades[position.trade_id] = Trade(replace(opened, trade_id=position.trade_id))
-        trade.venue, trade.late = record.order.venue, True
-        trade.records.append(record)
-        if not record.working:
-            self._orders[record.order.client_order_id] = record  # an open trade's orders are all there
-            self._ended.pop(record.order.client_order_id, None)
-        return trade
-
-    def _apply_foreign(self, fact: ForeignFill) -> None:
-        self._seen.add((fact.fill.venue, fact.fill.symbol, fact.fill.venue_trade_id))
-
-    def _apply_exit(self, fact: ExitRequested) -> None:
-        trade = self._trades.get(fact.trade_id)
-        if trade is not None:
-            trade.exit_reason = fact.reason
-            self._attention.add(fact.trade_id)
-
-    def _apply_closed(self, fact: PositionClosed) -> None:
-        self._forget(fact.trade.trade_id)
-
-    def _apply_abandoned(self, fact: TradeAbandoned) -> None:
-        self._forget(fact.trade_id)
-
-    def _forget(self, trade_id: str) -> None:
-        trade = self._trades.pop(trade_id, None)
-        self._attention.discard(trade_id)
-        if trade is not None:
-            self._ended_trades[trade_id] = trade.opened
-            if len(self._ended_trades) > ENDED_KEPT:
-                del self._ended_trades[next(iter(self._ended_trades))]
-            for record in trade.records:
-                if not record.working:
-                    self._retire(record)
-
-    def _retire(self, record: Record) -> None:
-        """An ended order of an ended trade: kept for a while, because a venue may still report a fill of it."""
-        if self._orders.pop(record.order.client_order_id, None) is not None:
-            self._ended[record.order.client_order_id] = record
-            if len(self._ended) > ENDED_KEPT:
-                del self._ended[next(iter(self._ended))]
-
-    def _record(self, client_order_id: str) -> Record | None:
-        return self._orders.get(client_order_id) or self._ended.get(client_order_id)
+    def _booked_at(self, at: int) -> list[Fill]:
+        return [fact.fill for fact in self._journal.at(at, (Filled, ForeignFill)) if isinstance(fact, Filled | ForeignFill)]
 
     # -- reactor -------------------------------------------------------------------------------------------------------
 
@@ -394,8 +211,8 @@ class TradeExecutor:
 
     def _on_filled(self, fact: Filled) -> None:
         failpoint.hit("fill.booked")
-        record = self._record(fact.fill.client_order_id)
-        trade = self._trade_of(record, fact.fill.symbol) if record is not None else None
+        record = self._life.record(fact.fill.client_order_id)
+        trade = self._life.trade_of(record, fact.fill.symbol) if record is not None else None
         if record is None or trade is None:
             return
         if trade.exit_reason is not None:
@@ -441,6 +258,13 @@ class TradeExecutor:
         for record in list(self._orders.values()):
             if record.order.trade_id == fact.trade.trade_id and record.working:
                 self._cancel(record, "trade closed")
+
+    def _on_restored(self, fact: FeedRestored) -> None:
+        """There is a market again: exits that waited longer and longer for one are sent at the next tick."""
+        for trade_id, trade in self._trades.items():
+            if trade.exit_after.pop(fact.symbol, None) is not None:
+                trade.exit_tries.pop(fact.symbol, None)
+                self._attention.add(trade_id)
 
     def _on_halted(self, fact: TradingHalted) -> None:
         failpoint.hit("halt.written")
@@ -581,8 +405,8 @@ class TradeExecutor:
 
     # -- time ---------------------------------------------------------------------------------------------------------
 
-    def tick(self, at: int) -> None:
-        """Unfilled timeouts, exits to try again, stops to put back."""
+    def tick(self, at: int) -> int | None:
+        """Unfilled timeouts, exits to try again, stops to put back. Without a trade nothing of that can come up."""
         if self._expiring:
             for record in [r for r in self._expiring.values() if r.order.expires_at is not None and r.order.expires_at <= at]:
                 if record.state is OrderState.ACCEPTED and not record.cancel_sent:
@@ -600,6 +424,7 @@ class TradeExecutor:
                     self._work_exit(trade, at)
                 else:
                     self._protect(trade, at)
+        return None if self._trades or self._expiring or self._recancel or self._attention else IDLE
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
 
@@ -808,7 +633,7 @@ class TradeExecutor:
                     self._journal.append(OrderInDoubt(self._clock.now(), record.order.client_order_id, "the venue does not list it"))
                     self._ask(record)
         for client_order_id in listed:
-            ended = self._record(client_order_id)
+            ended = self._life.record(client_order_id)
             if ended is not None and not ended.working:
                 await self._cancel_at(venue, ended.order)
 

@@ -1,54 +1,430 @@
-"""Owns approvals: which strategy may open with real money, until when, and how sure it may be.
+"""Owns approvals: which strategy may open with real money, until when, how sure it may be, and whether it still is what was validated.
 
-May refuse: a strategy without a valid certificate, in live trading. Paper trading is never gated.
+May refuse: a strategy without a valid certificate for exactly this code, parameters, instrument and class, in live trading. Paper trading
+is never gated. Permission needs both the journaled approval and its intact file in state/certificates. Alone writes StrategyApproved,
+StrategyRejected, StrategyRevoked and StrategyDemoted; revalidates on a schedule in a child process of the lowest priority.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
+from modules.backtest import demotion
+from modules.domain import certificate as certificates
+from modules.domain import gate
+from modules.domain.certificate import Certificate, CertificateError
+from modules.domain.events import (
+    DaemonStarted,
+    Fact,
+    Filled,
+    OrderCanceled,
+    OrderExpired,
+    OrderIntended,
+    OrderRejected,
+    PositionClosed,
+    StrategyApproved,
+    StrategyDemoted,
+    StrategyRejected,
+    StrategyRevoked,
+)
 from modules.domain.instrument import AssetClass
-from modules.domain.policies import SizingPolicy
+from modules.domain.money import ZERO
+from modules.domain.order import Order, OrderKind, Purpose
+from modules.domain.policies import Policies
 from modules.domain.position import ClosedTrade
+from modules.runtime import child
+from modules.runtime.clock import IDLE
+from modules.runtime.supervise import attempt
+from modules.strategies import fingerprint
+from modules.strategies.protocol import Strategy
 
-DAY: Final = 86_400_000
+if TYPE_CHECKING:
+    from modules.runtime.clock import Clock
+    from modules.store.journal import Journal
+
+log = structlog.get_logger("Validation_Manager")
+DAY: Final = certificates.DAY_MS
+TICK_S: Final = 60.0
+SKEW_MS: Final = 300_000
+"""A certificate may be dated this much ahead of our clock."""
+REVALIDATION_S: Final = 6 * 3_600.0
+"""A revalidation that takes longer is killed and tried again a day later."""
+Key = tuple[str, AssetClass]
+Command = Callable[[str, str], Sequence[str]]
+"""(strategy, asset class) -> the command line that validates it and prints its verdict as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
-    """The dated permission for one strategy on one basket. `confidence` is its ceiling, [0, 1]; `expires` UTC ms."""
+class Ended:
+    """Why a permission is over although its certificate has not expired."""
 
-    strategy: str
-    asset_class: AssetClass
-    symbols: frozenset[str]
-    expires: int
-    confidence: float
+    at: int
+    reason: str
+    demoted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A strategy's permission as it stands: for reports."""
+
+    certificate: Certificate
+    void: str
+    """Empty = in force."""
+    days_left: float
+    trades: int
+    net_r: float
 
 
 class ValidationManager:
+    """`permission` for decisions, `tick` for time, `apply`/`on_fact` for the journal, `run` for revalidation."""
+
     def __init__(
-        self, certificates: Mapping[tuple[str, AssetClass], Certificate], sizing: SizingPolicy, live_since: int | None = None
+        self, *, journal: Journal, policies: Policies, strategies: Mapping[AssetClass, Sequence[Strategy]] | None = None,
+        folder: Path | None = None, command: Command | None = None, announce: Callable[[str], None] | None = None,
     ) -> None:
-        self._certificates = dict(certificates)
-        self._sizing = sizing
-        self._live_since = live_since
+        self._journal = journal
+        self._policies = policies
+        self._folder = folder
+        self._command = command
+        self._announce = announce
+        self._installed = {(s.name, asset_class): s for asset_class, listed in (strategies or {}).items() for s in listed}
+        self._hashes: dict[str, str] = {}
+        self._granted: dict[Key, Certificate] = {}
+        self._ended: dict[Key, Ended] = {}
+        self._monitors: dict[Key, demotion.Monitor] = {}
+        self._orders: dict[str, tuple[Key, Order, Decimal]] = {}
+        self._live_since: int | None = None
+        self._files: dict[Path, tuple[tuple[int, int], Certificate | None]] = {}
+        """What was read of each file, and the size and time it had then."""
+        self._void: dict[Key, str] = {}
+        self._bound: dict[AssetClass, Mapping[str, str]] = {}
+        self._warned: dict[tuple[Key, int], int] = {}
+        self._tried: dict[tuple[Key, int], int] = {}
+        """Both by strategy, class and date of issue."""
+        self._due: asyncio.Queue[Certificate] = asyncio.Queue()
+        self.faults: tuple[str, ...] = ()
+        """One line per certificate file that permits nothing."""
+        self._handlers: Mapping[type, Callable[[Any], None]] = {
+            OrderIntended: self._intended, Filled: self._filled, PositionClosed: self._closed, StrategyApproved: self._approved,
+            StrategyRejected: self._rejected, StrategyRevoked: self._revoked, StrategyDemoted: self._demoted, DaemonStarted: self._started,
+            **dict.fromkeys((OrderCanceled, OrderExpired, OrderRejected), lambda fact: self._order_over(fact.client_order_id)),
+        }
+
+    # -- questions ----------------------------------------------------------------------------------------------------------
+
+    def permission(self, strategy: str, symbol: str, asset_class: AssetClass, at: int) -> tuple[Certificate | None, str]:
+        """(certificate, "") if this strategy may open this instrument with real money now, else (None, why not); an expired one comes back
+        with "expired" so that the check can show by how much."""
+        key = (strategy, asset_class)
+        found = self._granted.get(key)
+        if found is None:
+            return None, next((fault for fault in self.faults if f"{strategy}-{asset_class.value}-" in fault), "no certificate")
+        if key in self._ended:
+            return None, self._ended[key].reason
+        if key in self._void:
+            return None, self._void[key]
+        if symbol not in found.instruments:
+            return None, f"{symbol} is not in the certificate ({len(found.instruments)} instruments)"
+        return found, "" if at < found.expires_at else "expired"
 
     def certificate(self, strategy: str, symbol: str, asset_class: AssetClass, at: int) -> Certificate | None:
-        """The certificate that covers this strategy on this symbol now; None if there is none, it expired, or the symbol is not in it."""
-        found = self._certificates.get((strategy, asset_class))
-        return found if found is not None and at < found.expires and symbol in found.symbols else None
+        """The certificate in force for exactly this now, None without one."""
+        found, why_not = self.permission(strategy, symbol, asset_class, at)
+        return None if why_not else found
 
     def confidence(self, strategy: str, asset_class: AssetClass, score: float, *, live: bool) -> float:
         """A certificate's ceiling on the score; without one the score on paper and nothing in live trading."""
-        found = self._certificates.get((strategy, asset_class))
-        if found is not None:
+        found = self._granted.get((strategy, asset_class))
+        if found is not None and (strategy, asset_class) not in self._ended:
             return min(score, found.confidence)
         return 0.0 if live else score
 
     def ramping(self, asset_class: AssetClass, closed: Sequence[ClosedTrade], at: int) -> bool:
         """The live ramp: fewer closed trades or days of live trading than the policy asks for."""
+        sizing = self._policies.sizing
         trades = sum(1 for trade in closed if trade.asset_class is asset_class)
         days = 0.0 if self._live_since is None else (at - self._live_since) / DAY
-        return trades < self._sizing.ramp_trades or days < self._sizing.ramp_days
+        return trades < sizing.ramp_trades or days < sizing.ramp_days
+
+    def standings(self, at: int) -> Mapping[Key, Standing]:
+        """Every strategy that ever had a certificate."""
+        standings = {}
+        for key, found in self._granted.items():
+            late = "" if at < found.expires_at else "expired"
+            void = self._ended[key].reason if key in self._ended else self._void.get(key, late)
+            standings[key] = Standing(found, void, certificates.days_left(found, at), self._monitors[key].trades, self._monitors[key].sum_r)
+        return standings
+
+    def adopt(self, policies: Policies) -> None:
+        """Work by the owner's new numbers; a loosened cap or another cost voids what was certified with the old one."""
+        self._policies = policies
+        self._bound = {}
+        self._check_all()
+
+    # -- facts ----------------------------------------------------------------------------------------------------------------
+
+    def apply(self, fact: Fact) -> None:
+        handler = self._handlers.get(type(fact))
+        if handler is not None:
+            handler(fact)
+
+    def _intended(self, fact: OrderIntended) -> None:
+        key = (fact.order.strategy, fact.order.asset_class)
+        if key in self._monitors:
+            self._orders[fact.order.client_order_id] = (key, fact.order, ZERO)
+
+    def _closed(self, fact: PositionClosed) -> None:
+        monitor = self._monitors.get((fact.trade.strategy, fact.trade.asset_class))
+        net_r = fact.trade.net_r
+        if monitor is not None and net_r is not None:
+            monitor.trade(float(net_r))
+
+    def _rejected(self, fact: StrategyRejected) -> None:
+        if fact.verdict == "REJECTED":
+            self._end((fact.strategy, fact.asset_class), fact.at, f"revalidation rejected it: {fact.missing}")
+
+    def _revoked(self, fact: StrategyRevoked) -> None:
+        self._end((fact.strategy, fact.asset_class), fact.at, f"revoked by {fact.by}: {fact.reason}")
+
+    def _demoted(self, fact: StrategyDemoted) -> None:
+        self._end((fact.strategy, fact.asset_class), fact.at, f"demoted to paper: {fact.reason}", demoted=True)
+
+    def _started(self, fact: DaemonStarted) -> None:
+        if fact.mode == "live" and self._live_since is None:
+            self._live_since = fact.at
+
+    def _approved(self, fact: StrategyApproved) -> None:
+        found = fact.certificate
+        key = (found.strategy, found.asset_class)
+        ended = self._ended.get(key)
+        # What was demoted comes back only on evidence that holds what demoted it; other ends are lifted by any later certificate.
+        if ended is not None and (found.data_until if ended.demoted else found.issued_at) > ended.at:
+            del self._ended[key]
+        known = self._granted.get(key)
+        self._granted[key] = found
+        if known is None or known.digest != found.digest:
+            self._monitors[key] = demotion.Monitor(found.envelope, self._policies.learning.demotion)
+
+    def _end(self, key: Key, at: int, reason: str, *, demoted: bool = False) -> None:
+        if key in self._granted:
+            self._ended[key] = Ended(at, reason, demoted)
+
+    def _filled(self, fact: Filled) -> None:
+        known = self._orders.get(fact.fill.client_order_id)
+        if known is None:
+            return
+        key, order, before = known
+        self._orders[order.client_order_id] = (key, order, before + fact.fill.quantity)
+        if order.kind in (OrderKind.MARKET, OrderKind.STOP) and order.arrival_price > 0:
+            adverse = (fact.fill.price - order.arrival_price) / order.arrival_price * order.side.sign * 10_000
+            self._monitors[key].fill(float(adverse), float(order.slippage_model_bp))
+        if fact.order_done:
+            self._order_over(order.client_order_id)
+
+    def _order_over(self, client_order_id: str) -> None:
+        known = self._orders.pop(client_order_id, None)
+        if known is not None and known[1].purpose is Purpose.ENTRY:
+            self._monitors[known[0]].entry(float(known[1].quantity), float(known[2]))
+
+    def on_fact(self, fact: Fact) -> None:
+        """Demote whoever the monitors have had enough of, at the fact that showed it."""
+        if isinstance(fact, PositionClosed | Filled | OrderCanceled | OrderExpired | OrderRejected):
+            self._demote(fact.at)
+
+    def on_drift(self, strategy: str, asset_class: AssetClass, found: demotion.Drift, at: int) -> None:
+        """A replay of the bars that were traded live is to be compared; too many differences demote."""
+        monitor = self._monitors.get((strategy, asset_class))
+        if monitor is not None:
+            monitor.drift(found)
+            self._demote(at)
+
+    def _demote(self, at: int) -> None:
+        for key, monitor in self._monitors.items():
+            alarm = monitor.alarm
+            if alarm is not None and key not in self._ended:
+                log.warning("strategy demoted to paper", action="strategy_demoted", strategy_id=key[0], asset_class=key[1].value,
+                            watch=alarm.watch, measured=alarm.measured, limit=alarm.limit, reason=alarm.reason)
+                self._journal.append(StrategyDemoted(at, *key, alarm.watch, alarm.measured, alarm.limit, alarm.reason))
+                self._tell(f"{key[0]} ({key[1].value}) is demoted to paper: {alarm.reason}. {alarm.watch} {alarm.measured:.3g}, limit "
+                           f"{alarm.limit:.3g}. Open positions are closed by their own rules.")
+
+    def revoke(self, strategy: str, asset_class: AssetClass, *, at: int, by: str, reason: str) -> bool:
+        """Take a permission back; False if there was none."""
+        if (strategy, asset_class) not in self._granted or (strategy, asset_class) in self._ended:
+            return False
+        self._journal.append(StrategyRevoked(at, strategy, asset_class, by, reason))
+        return True
+
+    # -- time -------------------------------------------------------------------------------------------------------------------
+
+    def start(self, at: int) -> None:
+        """After the journal's replay: say whether the gate was weakened, and look at every certificate."""
+        if said := gate.weakened(self._policies.validation):
+            log.warning(said, action="gate_weakened")
+            self._tell(said)
+        self.tick(at)
+
+    def tick(self, at: int) -> int | None:
+        """Look at the folder, warn of what runs out, queue what is due, and demote what a crash kept from being demoted. Without a
+        folder and a certificate nothing of that can come up."""
+        if self._folder is not None:
+            self._scan(self._folder, at)
+        self._demote(at)
+        for key, found in self._granted.items():
+            if key not in self._ended:
+                self._warn(found, at)
+                tried = self._tried.get((key, found.issued_at))
+                if self._command is not None and at >= found.revalidate_at and (tried is None or at - tried >= DAY):
+                    self._tried[key, found.issued_at] = at
+                    self._due.put_nowait(found)
+        return None if self._folder is not None or self._monitors or self._granted else IDLE
+
+    def _warn(self, found: Certificate, at: int) -> None:
+        """Once per threshold (and once more after a restart)."""
+        left = certificates.days_left(found, at)
+        passed = [days for days in self._policies.validation.warn_days if left <= days]
+        threshold = 0 if left <= 0 else min(passed, default=-1)
+        issue = ((found.strategy, found.asset_class), found.issued_at)
+        if threshold < 0 or self._warned.get(issue) == threshold:
+            return
+        self._warned[issue] = threshold
+        said = f"expires in {left:.1f} days" if left > 0 else "has expired: no entries, exits run on"
+        log.warning("certificate runs out", action="certificate_expiring", strategy_id=found.strategy, days_left=round(left, 2))
+        self._tell(f"The certificate of {found.strategy} ({found.asset_class.value}) {said}. Next: main.py validate -s {found.strategy}")
+
+    def _tell(self, words: str) -> None:
+        if self._announce is not None:
+            self._announce(words)
+
+    # -- certificates on disk -----------------------------------------------------------------------------------------------------
+
+    def _scan(self, folder: Path, at: int) -> None:
+        """Read files that are new or changed; bring into force what is newer than what we have."""
+        faults: list[str] = []
+        read: dict[Path, tuple[tuple[int, int], Certificate | None]] = {}
+        marks = _marks(folder)
+        if not self.faults and marks == {path: mark for path, (mark, _) in self._files.items()}:
+            return
+        for path, mark in marks.items():
+            known = self._files.get(path)
+            if known is not None and known[0] == mark and known[1] is not None:
+                read[path] = known
+                continue
+            try:
+                read[path] = (mark, certificates.load(path))
+            except CertificateError as error:
+                read[path] = (mark, None)
+                faults.append(str(error))
+        self._files = read
+        for path, (_, found) in read.items():
+            if found is not None and (fault := self._consider(found, path, at)):
+                faults.append(f"{path}: {fault}")
+        for fault in faults:
+            if fault not in self.faults:
+                log.error("certificate refused", action="certificate_refused", reason=fault)
+        self.faults = tuple(faults)
+        self._check_all()
+
+    def _consider(self, found: Certificate, path: Path, at: int) -> str:
+        """Bring a certificate into force, or say why it cannot be; "" also for one that is known, expired or older."""
+        key = (found.strategy, found.asset_class)
+        known = self._granted.get(key)
+        if known is not None and (known.digest == found.digest or known.issued_at >= found.issued_at):
+            return ""
+        if key not in self._installed:
+            return f"is for {found.strategy} ({found.asset_class.value}), which does not run here; it permits nothing"
+        if at >= found.expires_at:
+            return ""
+        if found.issued_at > at + SKEW_MS:
+            return "is dated in the future; it permits nothing"
+        longest = self._policies.validation.valid_days
+        if found.expires_at - found.issued_at > longest * DAY:
+            return f"is valid for {(found.expires_at - found.issued_at) / DAY:.0f} days, at most {longest} are allowed; it permits nothing"
+        if faults := self._differences(key, found):
+            return f"is not for what runs here: {'; '.join(faults)}"
+        self._journal.append(StrategyApproved(at, found, path.name))
+        return ""
+
+    def _differences(self, key: Key, found: Certificate) -> tuple[str, ...]:
+        strategy = self._installed.get(key)
+        if strategy is None:
+            return ("this strategy does not run here",)
+        code = self._hashes.get(strategy.name)
+        if code is None:
+            code = self._hashes[strategy.name] = fingerprint.code_hash(strategy)
+        if key[1] not in self._bound:
+            self._bound[key[1]] = certificates.bound(self._policies, key[1])
+        return certificates.check(found, code_hash=code, params=fingerprint.params_of(strategy), policy=self._bound[key[1]])
+
+    def _check_all(self) -> None:
+        """Which journaled approvals hold for the code, parameters, policies and files there are now."""
+        intact = {found.digest for _, found in self._files.values() if found is not None}
+        self._void = {}
+        for key, found in self._granted.items():
+            if self._folder is None or found.digest not in intact:
+                self._void[key] = f"its file {found.file_name} is gone or damaged"
+            elif faults := self._differences(key, found):
+                self._void[key] = "; ".join(faults)
+
+    # -- revalidation ---------------------------------------------------------------------------------------------------------------
+
+    async def run(self, clock: Clock) -> None:
+        """Tick every minute; validate what is due, one strategy after the other."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(clock.drive(TICK_S, self.tick), name="Validation_Manager tick")
+            if self._command is not None:
+                group.create_task(self._revalidate(clock, self._command), name="revalidation")
+
+    async def _revalidate(self, clock: Clock, command: Command) -> None:
+        while True:
+            found = await self._due.get()
+            log.info("revalidation begins", action="validation_started", strategy_id=found.strategy, asset_class=found.asset_class.value)
+            try:
+                ended = await child.run(command(found.strategy, found.asset_class.value), timeout_s=REVALIDATION_S)
+            except (OSError, ValueError) as error:
+                ended = child.Ended(None, b"", str(error))
+            self.concluded(found, ended, clock.now())
+
+    def concluded(self, found: Certificate, ended: child.Ended, at: int) -> None:
+        """A revalidation ended: an approval is in the folder by now, anything else is journaled, nonsense is tried again in a day."""
+        verdict, missing = _verdict(ended.output, found)
+        log.info("revalidation ended", action="validation_ended", strategy_id=found.strategy, verdict=verdict or "none", code=ended.code)
+        if verdict == "APPROVED" and self._folder is not None:
+            self._scan(self._folder, at)
+        elif verdict in ("REJECTED", "INSUFFICIENT_EVIDENCE"):
+            self._journal.append(StrategyRejected(at, found.strategy, found.asset_class, verdict, missing))
+            self._tell(f"Revalidation of {found.strategy} ({found.asset_class.value}): {verdict.replace('_', ' ').lower()}. {missing}")
+        else:
+            log.error("revalidation gave no verdict", action="validation_failed", strategy_id=found.strategy, code=ended.code,
+                      reason=ended.errors[-300:])
+
+
+def _marks(folder: Path) -> dict[Path, tuple[int, int]]:
+    """When each certificate file was last written, and its size."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        status, error = attempt(path.stat)
+        if error is None:  # else it went between listing and looking
+            found[path] = (status.st_mtime_ns, status.st_size)
+    return found
+
+
+def _verdict(output: bytes, found: Certificate) -> tuple[str, str]:
+    """(verdict, what is missing) about this strategy and class in a JSON document or a list of them; ("", "") if there is none."""
+    try:
+        tree = json.loads(output)
+    except ValueError:
+        return "", ""
+    inner = tree.get("validations", tree) if isinstance(tree, dict) else tree
+    for one in inner if isinstance(inner, list) else [inner]:
+        if isinstance(one, dict) and (one.get("strategy"), one.get("asset_class")) == (found.strategy, found.asset_class.value):
+            return str(one.get("verdict", "")).replace(" ", "_"), str(one.get("missing", ""))[:300]
+    return "", ""

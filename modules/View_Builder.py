@@ -26,6 +26,7 @@ from modules.strategies.protocol import ChainSlice, Strategy
 if TYPE_CHECKING:
     from modules.Funds_Controller import FundsController
     from modules.Kill_Switch import KillSwitch
+    from modules.Learning_Agent import LearningAgent
     from modules.Market_Data import MarketData, Series
     from modules.News_Agent import NewsAgent
     from modules.Portfolio_Manager import PortfolioManager
@@ -45,7 +46,7 @@ class ViewBuilder:
         self, *, live: bool, policies: Policies, market: MarketData, portfolio: PortfolioManager, kill_switch: KillSwitch,
         funds: FundsController, risk: RiskManagement, wallets: WalletSync, executor: TradeExecutor, news: NewsAgent,
         validation: ValidationManager, venue_of: Mapping[AssetClass, str], blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
-        barred: Callable[[], Collection[str]] = tuple,
+        barred: Callable[[], Collection[str]] = tuple, learning: LearningAgent | None = None,
     ) -> None:
         self._live = live
         self._policies = policies
@@ -62,6 +63,7 @@ class ViewBuilder:
         self._blacklist = tuple(blacklist)
         self._whitelist = tuple(whitelist)
         self._barred = barred
+        self._learning = learning
         self._slices: dict[tuple[str, float], tuple[int, ChainSlice]] = {}
 
     def adopt(self, policies: Policies) -> None:
@@ -73,7 +75,12 @@ class ViewBuilder:
 
     def confidence(self, strategy: str, asset_class: AssetClass, score: float) -> float:
         """Without evidence or certificate: nothing in live trading, the score itself on paper (domain.md section 8)."""
-        return self._validation.confidence(strategy, asset_class, abs(score), live=self._live)
+        given = self._validation.confidence(strategy, asset_class, abs(score), live=self._live)
+        return given if self._learning is None else self._learning.confidence(strategy, asset_class, score, given)
+
+    def learned(self, signal: Signal) -> dict[str, float | str]:
+        """What learning had to do with a decision, for its record."""
+        return {} if self._learning is None else self._learning.explain(signal.strategy, signal.asset_class, signal.score)
 
     # -- the snapshot ---------------------------------------------------------------------------------------------------
 
@@ -88,10 +95,11 @@ class ViewBuilder:
         else:
             instrument, option, legs, signal = self._resolve(strategy, signal, series.instrument, at)
         equity = self._wallets.equity(asset_class)
-        marked = self._portfolio.equity(asset_class, lambda s: self._market.mark(s, at), self._market.settle_rate)
+        marked = self._portfolio.equity(
+            asset_class, lambda s: self._market.mark(s, at), self._market.settle_rate, self._market.instant(asset_class, at))
         day_peak = self._kill_switch.day_peak(asset_class)
         quote = self._market.quote(signal.symbol)
-        certificate = self._validation.certificate(signal.strategy, signal.symbol, asset_class, at)
+        certificate, certificate_note = self._validation.permission(signal.strategy, signal.symbol, asset_class, at)
         blackout, blackout_until = self._news.blackout(asset_class, (instrument.base, instrument.quote), at)
         horizon = signal.hold * signal.interval_ms if signal.hold else int(policy.holding_default_s * 1000)
         held = self._portfolio.positions.get(instrument.symbol)
@@ -103,7 +111,7 @@ class ViewBuilder:
             trading_state=self._trading_state(asset_class), halted_by=self._kill_switch.halted_by(asset_class),
             paused=self._risk.paused(asset_class), switch_on=not self._live or self._funds.switch_on(asset_class),
             blacklisted=self._listed_out(instrument.symbol),
-            certificate_expires=certificate.expires if certificate is not None else None,
+            certificate_expires=certificate.expires_at if certificate is not None else None,
             certificate_confidence=certificate.confidence if certificate is not None else None,
             wallet_age_s=self._wallets.age_s(asset_class, at),
             quote=quote,
@@ -136,8 +144,9 @@ class ViewBuilder:
             position_notional=ZERO if held is None else abs(held.quantity) * held.entry * instrument.contract_size * (rate or ONE),
             settle_rate=rate, pair_cap=self._funds.pair_cap(asset_class),
             stop_slippage=self._stop_slippage(asset_class),
-            learning_weight=1.0, ramp=self._live and self._validation.ramping(asset_class, self._portfolio.closed, at),
-            option=option,
+            learning_weight=1.0 if self._learning is None else self._learning.weight(signal.strategy, asset_class),
+            ramp=self._live and self._validation.ramping(asset_class, self._portfolio.closed, at),
+            option=option, certificate_note=certificate_note,
         ), legs, signal
 
     def _trading_state(self, asset_class: AssetClass) -> TradingState:
@@ -158,7 +167,8 @@ class ViewBuilder:
         if equity is None:
             return None
         margin = self._portfolio.margin(asset_class)
-        value = self._portfolio.market_value(asset_class, lambda s: self._market.mark(s, at), self._market.settle_rate)
+        value = self._portfolio.market_value(
+            asset_class, lambda s: self._market.mark(s, at), self._market.settle_rate, self._market.instant(asset_class, at))
         return None if value is None else self._funds.free(asset_class, equity, margin, value)
 
     def _quote_age_s(self, signal: Signal, instrument: Instrument, option: OptionView | None, at: int) -> float | None:

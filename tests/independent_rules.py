@@ -601,15 +601,17 @@ def _walk_decisions(facts: list[Any], decisions: list[Any], state: State, report
 
 
 def _advance(facts: list[Any], place: int, decision: Any, state: State) -> int:
-    """Apply what was known at the decision. Of the facts of its very instant: all before the next trade opened or halt; for the opening
-    side of a reversal, decided when its close had filled, all up to that close."""
+    """Apply what was known at the decision. Of the facts of its very instant: all before the next trade opened or halt (a slip's halt comes
+    between fills, before anything is decided); for the opening side of a reversal, decided when its close had filled, all up to that
+    close."""
     at, stop = decision["at"], len(facts)
     if at % MINUTE:
         closes = [i for i in range(place, len(facts)) if facts[i]["at"] == at and facts[i]["kind"] == "PositionClosed"
                   and facts[i]["trade"]["symbol"] == decision["symbol"]]
         stop = closes[0] + 1 if closes else len(facts)
     while place < stop and facts[place]["at"] <= at:
-        if facts[place]["at"] == at and facts[place]["kind"] in ("TradeOpened", "TradingHalted"):
+        fact = facts[place]
+        if fact["at"] == at and (fact["kind"] == "TradeOpened" or (fact["kind"] == "TradingHalted" and fact["trigger"] != "slippage")):
             break
         state.apply(facts[place])
         place += 1

@@ -30,10 +30,12 @@ MAY_IMPORT = {
     "backtest": {"domain", "runtime", "store", "venues", "strategies"},
     "news": {"domain", "runtime", "store", "venues"},
     "learning": {"domain", "runtime", "store"},
+    "execution": {"domain"},
 }
 RIM = {"cli"}
 """Where everything comes together: wiring and the command line may import whatever they run."""
-ALL_AUTHORITIES_MAY_IMPORT = {"domain", "runtime", "filters", "strategies", "store", "notify", "venues", "backtest", "news", "learning"}
+ALL_AUTHORITIES_MAY_IMPORT = {"domain", "runtime", "filters", "strategies", "store", "notify", "venues", "backtest", "news", "learning",
+                             "execution"}
 
 CLOCKS = {
     "time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter", "time.perf_counter_ns", "time.sleep",
@@ -45,7 +47,9 @@ MAY_LOOK_AT_A_CLOCK = {
     "modules/cli/tools.py": {"time.sleep"},  # `logs -f` waits for the next line
 }
 MAY_BE_RANDOM = {"modules/venues/demo/weather.py"}
-"""A seeded random.Random makes the demo market's weather."""
+"""Seeded generators make the demo market's weather."""
+SEEDED = {"random.Random", "np.random.default_rng", "np.random.RandomState"}
+"""What a seed is given to."""
 HEAVY = {"pandas", "numba", "scipy", "fastparquet", "sklearn", "ccxt", "dask"}
 BROAD = {"Exception", "BaseException"}
 
@@ -218,8 +222,8 @@ def the_same_run_twice_is_the_same_run(source: Source) -> Found:
         if random and source.name not in MAY_BE_RANDOM:
             yield node.lineno, f"imports {target}"
     for call, called in source.calls:
-        unseeded = called.startswith("random.") and (called != "random.Random" or not call.args)
-        if unseeded or called.startswith(("np.random.", "numpy.random.", "os.urandom")):
+        seeded = called in SEEDED and call.args
+        if called.startswith(("random.", "np.random.", "numpy.random.", "os.urandom")) and not seeded:
             yield call.lineno, f"{called} without a seed"
 
 

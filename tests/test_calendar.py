@@ -73,6 +73,15 @@ def test_every_known_release_closes_and_opens_entries_at_its_utc_minute(kind: st
             assert until == (release + after * MINUTE if closed else None)
 
 
+def test_between_two_changes_the_calendar_names_the_same_windows_are_open() -> None:
+    of = shipped()
+    moment, changes = of.windows[0].opens - 1, 0
+    while (following := of.next_change(moment)) is not None:
+        assert of.open_windows(moment) == of.open_windows(following - 1) != of.open_windows(following)
+        moment, changes = following, changes + 1
+    assert changes > len(of.windows) and moment == max(window.closes for window in of.windows) + 1
+
+
 def test_the_shipped_file_has_exactly_the_known_dates_and_each_says_where_it_is_from() -> None:
     calendar_now = shipped()
     assert sorted((event.kind, event.at) for event in calendar_now.events) == sorted((kind, at(text)) for kind, text, _, _ in TABLE)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from modules.runtime.clock import VirtualClock, VirtualLoop, WallClock
+from modules.runtime.clock import IDLE, VirtualClock, VirtualLoop, WallClock
 
 T = TypeVar("T")
 START = 1_767_571_200_000
@@ -153,6 +153,56 @@ def test_a_tick_comes_once_per_pulse_at_most_and_not_before_its_period_is_over()
     on_virtual_time(run(), loop)
     assert [(at - START) // 60_000 for at in fast] == [0, 5, 10, 15, 20]
     assert [(at - START) // 60_000 for at in slow] == [0, 10, 20]
+
+
+def test_a_tick_that_says_when_it_has_work_sleeps_until_then_unless_a_fact_stirs_it() -> None:
+    loop, clock = clocked()
+    sleeper: list[int] = []
+    other: list[int] = []
+
+    def sleepy(at: int) -> int:
+        sleeper.append((at - START) // 60_000)
+        return START + 30 * 60_000
+
+    async def run() -> None:
+        ticks = [asyncio.create_task(clock.drive(60.0, sleepy)), asyncio.create_task(clock.drive(60.0, other.append))]
+        await asyncio.sleep(0)
+        for minute in (0, 10, 20, 21, 29, 30, 31):
+            if minute == 20:
+                clock.stir()
+            clock.pulse(START + minute * 60_000)
+        for task in ticks:
+            task.cancel()
+
+    on_virtual_time(run(), loop)
+    assert sleeper == [0, 20, 30, 31]  # 31: what it answers is past, so its period is all that counts
+    assert len(other) == 7
+
+
+def test_a_fact_that_one_tick_writes_wakes_those_after_it_at_once_and_those_before_it_at_the_next_pulse() -> None:
+    loop, clock = clocked()
+    seen: list[tuple[str, int]] = []
+
+    def sleeper(name: str) -> Callable[[int], int]:
+        def tick(at: int) -> int:
+            seen.append((name, (at - START) // 60_000))
+            return IDLE
+        return tick
+
+    def writer(at: int) -> None:
+        if at == START + 60_000:
+            clock.stir()
+
+    async def run() -> None:
+        ticks = [asyncio.create_task(clock.drive(1.0, tick)) for tick in (sleeper("before"), writer, sleeper("after"))]
+        await asyncio.sleep(0)
+        for minute in range(5):
+            clock.pulse(START + minute * 60_000)
+        for task in ticks:
+            task.cancel()
+
+    on_virtual_time(run(), loop)
+    assert seen == [("before", 0), ("after", 0), ("after", 1), ("before", 2), ("after", 2)]
 
 
 def test_a_tick_that_comes_late_to_the_clock_is_not_forgotten() -> None:

@@ -70,6 +70,7 @@ class FirstDay:
         self.name, self.seed, self.start, self.end = whole.name, whole.seed, whole.start, whole.start + DAY_MS
         self.instruments, self.intervals_ms, self.macro_events = whole.instruments, whole.intervals_ms, whole.macro_events
         self.opening, self.history, self.contract = whole.opening, whole.history, whole.contract
+        self.option_currency = whole.option_currency
 
     def steps(self) -> Iterator[Step]:
         return islice(self._whole.steps(), BARS_PER_DAY + 1)
@@ -234,7 +235,8 @@ def test_money_rushes_into_every_commodity_in_turn_and_out_of_all_at_once(run: R
     for rush in catalog.RUSHES:
         begin = run.market.start + rush.day * DAY_MS
         days = {symbol: [bar for bar in run.bars[symbol] if begin <= bar.ts < begin + DAY_MS] for symbol in GOODS}
-        tops = {symbol: max(bar.high for bar in run.bars[symbol] if begin - 2 * DAY_MS <= bar.ts < begin + rush.bar * BAR_MS) for symbol in GOODS}
+        first = begin + rush.bar * BAR_MS
+        tops = {symbol: max(bar.high for bar in run.bars[symbol] if begin - 2 * DAY_MS <= bar.ts < first) for symbol in GOODS}
         dumps = {max(pairwise(days[symbol]), key=lambda pair: pair[0].close / pair[1].close)[1].ts for symbol in GOODS}
         assert len(dumps) == 1, "one bar"
         above = [next((bar.ts for bar in days[symbol] if bar.close > tops[symbol]), 0) for symbol in GOODS]

@@ -45,12 +45,12 @@ DAY_MS = 24 * HOUR_MS
 SHOWN = (
     Rule.TRADING_HALTED, Rule.SHORT_NOT_POSSIBLE, Rule.FEED_FROZEN, Rule.SESSION_CLOSED, Rule.SPREAD_ABOVE_MAXIMUM,
     Rule.LIQUIDITY_BELOW_MINIMUM, Rule.CORRELATED_POSITIONS_ABOVE_MAXIMUM, Rule.FUNDING_ABOVE_MAXIMUM, Rule.CARRY_ABOVE_MAXIMUM,
-    Rule.CARRY_SHARE_ABOVE_MAXIMUM, Rule.EXPIRY_TOO_NEAR, Rule.BLACKOUT, Rule.COOLDOWN_INSTRUMENT, Rule.INSTRUMENT_OWNED,
-    Rule.SIZE_BELOW_MINIMUM, Rule.DELTA_ABOVE_MAXIMUM,
+    Rule.CARRY_SHARE_ABOVE_MAXIMUM, Rule.EXPIRY_TOO_NEAR, Rule.BLACKOUT, Rule.COOLDOWN_INSTRUMENT, Rule.COOLDOWN_CLASS,
+    Rule.OPEN_POSITIONS_ABOVE_MAXIMUM, Rule.INSTRUMENT_OWNED, Rule.SIZE_BELOW_MINIMUM, Rule.DELTA_ABOVE_MAXIMUM,
 )
-"""Each the first failed check of at least one decision. Not seen in these two runs: COOLDOWN_CLASS (seed 4 shows it, others seldom) and
-OPEN_INTEREST_BELOW_MINIMUM, before which a contract that few hold fails by its spread. Operator's, news' and live-only rules have no
-occasion in a demo."""
+"""Each the first failed check of at least one decision. OPEN_INTEREST_BELOW_MINIMUM fails too, but a contract that few hold fails by its
+spread before; SHOCK_LOSS_ABOVE_MAXIMUM behind the delta, for all options together may lose no more than the day's budget, the same 5 %.
+Operator's, news' and live-only rules have no occasion in a demo."""
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,8 @@ def test_each_phase_is_somewhere_and_two_classes_grow_into_the_next(facts: Mappi
 def test_the_crash_trips_the_kill_switch_and_it_re_arms_by_itself(facts: Mapping[int, Facts]) -> None:
     for of in facts.values():
         slipped = [fact for fact in of[TradingHalted] if fact.trigger is Trigger.SLIPPAGE]
-        assert slipped and slipped[0].at // DAY_MS == catalog.DEFAULT_START // DAY_MS + catalog.CRASH_DAY
+        days = {fact.at // DAY_MS - catalog.DEFAULT_START // DAY_MS for fact in slipped}
+        assert {catalog.RUSHES[1].day, catalog.CRASH_DAY} <= days
         rearmed: list[TradingRearmed] = of[TradingRearmed]
         for halt in slipped:
             (back,) = [fact for fact in rearmed if fact.scope is halt.scope and fact.trigger is halt.trigger and fact.at > halt.at][:1]
@@ -119,9 +120,13 @@ def test_the_crash_trips_the_kill_switch_and_it_re_arms_by_itself(facts: Mapping
 
 
 def test_a_day_of_more_than_five_percent_lost_halts_the_class_until_the_next_utc_day(facts: Mapping[int, Facts]) -> None:
-    (halt,) = [fact for fact in facts[7][TradingHalted] if fact.trigger is Trigger.DAILY_DRAWDOWN]
-    (back,) = [fact for fact in facts[7][TradingRearmed] if fact.trigger is Trigger.DAILY_DRAWDOWN]
-    assert halt.scope is back.scope and back.at == halt.until == (halt.at // DAY_MS + 1) * DAY_MS
+    for of in facts.values():
+        lost = [fact for fact in of[TradingHalted] if fact.trigger is Trigger.DAILY_DRAWDOWN]
+        assert catalog.RUSHES[1].day in {fact.at // DAY_MS - catalog.DEFAULT_START // DAY_MS for fact in lost}
+        for halt in lost:
+            (back,) = [fact for fact in of[TradingRearmed] if fact.trigger is halt.trigger and fact.scope is halt.scope
+                       and halt.at < fact.at <= halt.at + DAY_MS]
+            assert back.at == halt.until == (halt.at // DAY_MS + 1) * DAY_MS
 
 
 def test_nothing_opens_in_a_class_while_it_is_halted(run: main.Simulation) -> None:

@@ -210,7 +210,7 @@ def test_a_feed_gone_silent_is_announced_once_and_forex_is_not(watch: Watch) -> 
 def test_bars_of_an_instant_are_all_in_before_any_strategy_looks() -> None:
     watch = Watch()
     seen: list[float] = []
-    watch.market._on_bar = lambda *_: seen.append(watch.market.series[BTC_PERP].bar.close)  # type: ignore[union-attr]
+    watch.market.on_bar = lambda *_: seen.append(watch.market.series[BTC_PERP].bar.close)  # type: ignore[union-attr]
     watch.see((BTC_SPOT, bar(0, 50_000.0)), (BTC_PERP, bar(0, 50_040.0)))
     assert seen == [50_040.0, 50_040.0] and watch.instants == [START + INTERVAL]
 

@@ -10,6 +10,7 @@ import pytest
 
 from modules.cli import news_reports
 from modules.domain.instrument import AssetClass
+from modules.domain.sessions import iso, parse_iso
 from modules.news.calendar import Calendar
 from modules.news.items import Item
 from modules.news.setup import FILE
@@ -65,9 +66,14 @@ def test_the_verbs_work_with_and_without_a_recorded_store(tmp_path: Path, capsys
     store.add([Item(now - 5000, domain, domain, title, title) for domain, title in (("a.example", BAD[0]), ("b.example", BAD[1]))])
     store.close()
     assert news_reports.news(options(tmp_path)) == 0
-    assert [row["asset"] for row in json.loads(capsys.readouterr().out)["moods"]] == ["BTC"]
+    told = json.loads(capsys.readouterr().out)
+    assert [row["asset"] for row in told["moods"]] == ["BTC"]
+    assert parse_iso(told["at"]) >= now and told["at"].endswith("Z")
+    assert {headline["seen"] for headline in told["moods"][0]["headlines"]} == {iso(now - 5000)}
     assert news_reports.events(options(tmp_path)) == 0
-    assert json.loads(capsys.readouterr().out)["series"]
+    told = json.loads(capsys.readouterr().out)
+    assert told["series"] and all(row["covered_until"] is None or row["covered_until"].endswith("Z") for row in told["series"])
+    assert all(parse_iso(row["closes_entries_at"]) < parse_iso(row["at"]) < parse_iso(row["opens_entries_at"]) for row in told["events"])
 
 
 def test_people_get_tables_in_which_a_headline_is_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,15 @@ class StillClock:
 
     def pulse(self, at: int) -> None: ...
 
-    async def drive(self, period_s: float, tick: Callable[[int], None]) -> None: ...
+    def reach(self, at: int) -> bool:
+        return True
+
+    def busy(self) -> bool:
+        return False
+
+    def stir(self) -> None: ...
+
+    async def drive(self, period_s: float, tick: Callable[[int], int | None]) -> None: ...
 
 
 def quiet_daemon() -> main.Daemon:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
@@ -36,7 +36,7 @@ from modules.domain.view import TradingState
 from modules.runtime.clock import VirtualClock, VirtualLoop, WallClock
 from modules.store.journal import Journal
 from modules.venues.demo_market import DemoMarket
-from modules.venues.paper_restore import remember, restore, resumed
+from modules.venues.paper_restore import Forgetful, Reader, resumed
 from modules.venues.paper_venue import PaperVenue
 from modules.venues.protocol import Step
 from tests.builders import make_fill, make_instrument, make_order, shipped_policies
@@ -55,6 +55,14 @@ def demo() -> DemoMarket:
 
 def fresh_venue(source: Any, wallets: dict[AssetClass, Decimal] = CASH, clock: Any = None) -> PaperVenue:
     return PaperVenue(source, clock or VirtualClock(VirtualLoop(source.start)), shipped_policies().costs, wallets, CURRENCIES)
+
+
+def restore(venue: PaperVenue, facts: Iterable[Fact]) -> None:
+    """As a start does, which shows the facts to the books on the same pass."""
+    reader = venue.reader()
+    for fact in facts:
+        reader.take(fact)
+    venue.recollect(reader.memory)
 
 
 def picture(venue: PaperVenue) -> dict[str, Any]:
@@ -439,14 +447,17 @@ def test_the_past_cannot_be_given_to_a_market_that_has_begun() -> None:
 
 
 def test_a_venue_with_a_memory_of_its_own_is_left_alone() -> None:
-    restore(object(), [TransferSeen(AT, AssetClass.SPOT, D(5000), D(0), "opening SPOT")])
+    assert not isinstance(object(), Forgetful) and isinstance(fresh_venue(demo()), Forgetful)
 
 
 def test_facts_of_another_venue_are_none_of_its_business() -> None:
     elsewhere = make_order(PERP, at=AT, venue="kraken")
     facts = (InstrumentListed(AT, PERP), OrderIntended(AT, elsewhere), OrderSent(AT, elsewhere.client_order_id),
              OrderAccepted(AT, elsewhere.client_order_id, "77"), Filled(AT, make_fill(elsewhere), True))
-    memory = remember(facts, venue="demo", wallets={}, latency_ms=50, contract=lambda _: None)
+    reader = Reader("demo", {}, 50, lambda _: None)
+    for fact in facts:
+        reader.take(fact)
+    memory = reader.memory
     assert memory.orders == {} and memory.fills == [] and memory.at == AT
 
 

@@ -621,7 +621,7 @@ def test_a_change_of_phase_is_journaled_once_and_survives_a_restart(tmp_path: Pa
     journal = Journal(tmp_path / "journal.sqlite")
     first = Sizer(POLICIES.sizing, POLICIES.costs, journal)
     journal.project(first.apply)
-    for at, equity in enumerate(["900", "950", "1000.01", "1200", None, "5000.01"]):
+    for at, equity in enumerate(["900", "950", "1010.11", "1200", None, "5050.51"]):
         first.watch(AssetClass.SPOT, None if equity is None else D(equity), at)
     first.watch(AssetClass.PERP, D(900), 9)
     told = [fact for _, fact in journal.facts() if isinstance(fact, PhaseChanged)]
@@ -650,3 +650,14 @@ async def test_running_it_announces_every_class_whose_equity_is_known() -> None:
     told = [fact for _, fact in journal.facts() if isinstance(fact, PhaseChanged)]
     assert [(fact.asset_class.value, fact.phase) for fact in told] == [("SPOT", 1), ("OPTION", 3), ("FOREX", 4)]
     journal.close()
+
+
+def test_an_equity_that_hovers_around_a_border_is_no_news_and_is_sized_by_the_border_all_the_same() -> None:
+    journal = Journal(None)
+    sizer = Sizer(POLICIES.sizing, POLICIES.costs, journal)
+    journal.project(sizer.apply)
+    for at, equity in enumerate(["999.99", "1000.01", "999.00", "1009.00", "991.00", "1000.00", "1010.11", "1000.00", "990.20", "990.09"]):
+        sizer.watch(AssetClass.SPOT, D(equity), at)
+    told = [(fact.at, fact.phase) for _, fact in journal.facts() if isinstance(fact, PhaseChanged)]
+    assert told == [(0, 1), (6, 2), (9, 1)]
+    assert [sizer.phase(D(equity)) for equity in ("1000.00", "1000.01", "990.20")] == [1, 2, 1]

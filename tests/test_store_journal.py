@@ -697,3 +697,52 @@ def test_a_read_only_state_folder_is_a_configuration_error(tmp_path: Path) -> No
     (tmp_path / "sealed").mkdir(mode=0o500)
     with pytest.raises(ConfigurationError, match="can write to"):
         StateFolder(tmp_path / "sealed" / "state")
+
+
+# -- facts that happen together ------------------------------------------------------------------------------------------------
+
+
+def test_facts_that_happen_together_are_told_one_after_the_other_and_acted_on_when_all_are_known(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.project(lambda fact: told.append(("projected", fact.at)))
+        journal.react(lambda fact: told.append(("acted", fact.at)))
+        together = [fact(number) for number in range(3)]
+        assert journal.append_all(together) == 3
+        times = [one.at for one in together]
+        assert told == [*(("projected", at) for at in times), *(("acted", at) for at in times)]
+        assert journal.verify() == 3
+    assert read(tmp_path / "journal.sqlite") == together
+
+
+def test_of_facts_that_happen_together_none_has_happened_if_the_commit_did_not(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.append(fact(0))
+        head = journal.head
+        failpoint.arm("journal.uncommitted:raise")
+        with pytest.raises(failpoint.FailpointRaised):
+            journal.append_all([fact(1), fact(2)])
+        assert journal.count == 1 and journal.head == head
+        journal.append_all([fact(1), fact(2)])
+        assert journal.verify() == 3
+
+
+def test_of_facts_that_happen_together_none_is_written_if_one_of_them_cannot_be(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        with pytest.raises(TypeError):
+            journal.append_all([fact(0), replace(fact(1), at="now")])  # type: ignore[arg-type]
+        assert journal.count == 0 and list(journal.facts()) == []
+
+
+def test_the_log_never_has_to_grow(tmp_path: Path) -> None:
+    """A commit that makes the file longer waits twice as long."""
+    disk = os.statvfs(tmp_path)
+    if disk.f_bavail * disk.f_frsize < 1 << 28:
+        pytest.skip("needs 256 MB of free disk")
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        size = (tmp_path / "journal.sqlite-wal").stat().st_size
+        assert size > 4_000_000
+        for number in range(1_200):
+            journal.append(fact(number))
+        assert (tmp_path / "journal.sqlite-wal").stat().st_size == size
+        assert journal.verify() == 1_200

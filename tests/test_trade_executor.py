@@ -15,6 +15,7 @@ from modules.domain.errors import VenueBusy, VenueDenied, VenueUnreachable
 from modules.domain.events import (
     ExitRequested,
     Fact,
+    FeedRestored,
     Filled,
     ForeignFill,
     InstrumentListed,
@@ -219,7 +220,7 @@ class Rig:
         """A fill of `order` (all of it unless told) arrives."""
         self.numbers += 1
         amount = D(quantity) if quantity is not None else order.quantity
-        known = self.executor._record(order.client_order_id)
+        known = self.executor._life.record(order.client_order_id)
         done = known is not None and known.filled + amount >= order.quantity
         at = D(price) if price is not None else (order.price or order.arrival_price)
         seen = FillSeen(make_fill(order, quantity=amount, price=at, fee=D("0.01"), at=self.clock.now(),
@@ -246,7 +247,7 @@ class Rig:
         return [o for o in self.venue.submitted if o.purpose is purpose and (symbol is None or o.symbol == symbol)]
 
     def state(self, order: Order) -> OrderState:
-        record = self.executor._record(order.client_order_id)
+        record = self.executor._life.record(order.client_order_id)
         assert record is not None
         return record.state
 
@@ -787,6 +788,30 @@ def test_an_exit_that_does_not_fill_is_tried_again_with_growing_patience() -> No
     rig.play(scenario)
 
 
+def test_a_feed_that_comes_back_ends_the_patience_of_exits_on_it() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.wait(1)
+        for patience in (62, 122, 242, 1):
+            rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
+            await rig.wait(patience)
+        sent = len(rig.sent(Purpose.EXIT))
+        rig.journal.append(FeedRestored(rig.clock.now(), "OTHER/USDT"))
+        await rig.wait(2)
+        assert len(rig.sent(Purpose.EXIT)) == sent, "minutes are left to wait"
+        rig.journal.append(FeedRestored(rig.clock.now(), rig.sent(Purpose.EXIT)[-1].symbol))
+        await rig.wait(2)
+        assert len(rig.sent(Purpose.EXIT)) == sent + 1
+        rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
+        await rig.wait(62)
+        assert len(rig.sent(Purpose.EXIT)) == sent + 2, "patience begins anew, with a minute"
+
+    rig.play(scenario)
+
+
 def test_the_rest_of_an_exit_that_filled_in_part_is_sent_again() -> None:
     rig = Rig()
 
@@ -1264,6 +1289,6 @@ def test_a_replay_rebuilds_every_record_and_trade() -> None:
     def told(executor: TradeExecutor) -> dict[str, object]:
         return {"orders": {k: (r.state, r.filled, r.venue_order_id) for k, r in executor.orders.items()},
                 "trades": {k: (t.filled, t.exit_reason, t.stop, t.stop_reason, len(t.records)) for k, t in executor.trades.items()},
-                "ended": set(executor._ended), "seen": executor._seen, "expiring": set(executor._expiring)}
+                "ended": set(executor._life._ended), "seen": executor._life._seen, "expiring": set(executor._expiring)}
 
     assert told(again.executor) == told(rig.executor)

@@ -22,6 +22,7 @@ QUANTILES: Final = 1_000
 """How many points of the null distribution are kept for drawing."""
 _FLOOR: Final = 1e-3
 """A resample whose variance is below this share of the sample's (nothing but flat days drawn) counts nothing."""
+_ABOVE: Final = 20.0
 _LAGS: Final = 5
 _SIGNIFICANT: Final = 2.0
 
@@ -82,7 +83,7 @@ def politis_white(values: Floats) -> float:
 
 
 def joint_block(daily: Floats) -> float:
-    """One block length for all columns of [n, K]: the longest that any column asks for among the half that asks for least... see below."""
+    """One mean block length for all columns of [n, K]: the mean of what each asks for, as their days are drawn together."""
     lengths = [politis_white(column) for column in daily.T if np.ptp(column) > 0.0]
     return float(np.mean(lengths)) if lengths else 1.0
 
@@ -106,8 +107,8 @@ def standard_error(daily: Floats, block: float) -> Floats:
 
 
 def draws_for(limit: float, least: int) -> int:
-    """How many resamples can show p <= limit with 50 of them above, at least `least`."""
-    return max(least, math.ceil(50.0 / limit))
+    """How many resamples can show p <= limit with `_ABOVE` of them above, at least `least`."""
+    return max(least, math.ceil(_ABOVE / limit))
 
 
 def max_t(daily: Floats, draws: int, seed: int, *, block: float | None = None) -> MaxT:
@@ -137,9 +138,10 @@ def max_t(daily: Floats, draws: int, seed: int, *, block: float | None = None) -
     compiled_loops().maxima(totals, floor, np.uint64(seed % 2**64), 0, float(block), maxima)
     maxima.sort()
     reached = draws - np.searchsorted(maxima, t, side="left")
-    p_of = (1.0 + reached) / (draws + 1.0)
+    p_of: Floats = np.asarray((1.0 + reached) / (draws + 1.0), dtype=np.float64)
     best = int(np.argmax(t))
-    return MaxT(float(p_of[best]), t, p_of, best, float(block), draws, np.quantile(maxima, np.linspace(0.0, 1.0, QUANTILES + 1)).astype(np.float64), maxima)
+    quantiles: Floats = np.asarray(np.quantile(maxima, np.linspace(0.0, 1.0, QUANTILES + 1)), dtype=np.float64)
+    return MaxT(float(p_of[best]), t, p_of, best, float(block), draws, quantiles, maxima)
 
 
 def stationary_indexes(count: int, block: float, draws: int, seed: int) -> NDArray[np.int64]:

@@ -102,7 +102,8 @@ class Monitor:
         bounded = min(max(ratio, -float(policy.slippage_ratio_clip)), float(policy.slippage_ratio_clip))
         self.slippage = max(0.0, self.slippage + bounded - 0.5 * (1.0 + float(policy.slippage_multiple)))
         if self.slippage > policy.slippage_limit:
-            return self._raise("slippage", self.slippage, policy.slippage_limit, f"slippage well above the model for {self.fills} fills (last"
+            return self._raise("slippage", self.slippage, float(policy.slippage_limit),
+                               f"fills cost well more than modelled, {self.fills} seen (last"
                                f" {slippage_bp:.1f} bp, modelled {model_bp:.1f} bp)")
         return self.alarm
 
@@ -112,7 +113,8 @@ class Monitor:
         share = min(1.0, filled / ordered) if ordered > 0.0 else 1.0
         self.shortfall = max(0.0, self.shortfall + self.envelope.fill_ratio - share - float(policy.fill_ratio_slack))
         if self.shortfall > policy.fill_ratio_limit:
-            return self._raise("fill_ratio", self.shortfall, policy.fill_ratio_limit, f"entries fill less than modelled (last {share:.0%}, "
+            return self._raise("fill_ratio", self.shortfall, float(policy.fill_ratio_limit),
+                               f"entries fill less than modelled (last {share:.0%}, "
                                f"modelled {self.envelope.fill_ratio:.0%})")
         return self.alarm
 
@@ -120,7 +122,8 @@ class Monitor:
         """What a replay of the same bars did differently."""
         policy = self._policy
         if found.different >= policy.drift_min and found.share > float(policy.drift_share_max):
-            return self._raise("drift", found.share, float(policy.drift_share_max), f"{found.different} of {found.compared} live signals and"
+            return self._raise("drift", found.share, float(policy.drift_share_max),
+                               f"{found.different} of {found.compared} live signals and"
                                f" fills differ from a replay of the same bars; first: {found.first}")
         return self.alarm
 

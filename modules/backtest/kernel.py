@@ -9,10 +9,8 @@ never returns hangs its process: whoever starts workers ends them after a time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -20,16 +18,16 @@ from numpy.typing import NDArray
 
 from modules.backtest import kernel_loop
 from modules.backtest.kernel_draws import placed
-from modules.backtest.kernel_loop import DONE, Tape
+from modules.backtest.kernel_loop import DONE, E_DAY_LAST, Tape
 from modules.backtest.kernel_money import COLUMNS, NO_REASON, PLACES, TRADES, Numbers
 from modules.backtest.kernel_rules import Rules
-from modules.backtest.kernel_tape import loop, tape
+from modules.backtest.kernel_tape import cache_folder, loop, tape
 from modules.backtest.series import F64, I64, Series
 from modules.domain.errors import BotError
 from modules.domain.order import ExitReason
 from modules.domain.signal import Structure
 from modules.runtime.supervise import attempt
-from modules.strategies.compiled import code_digest, compiled
+from modules.strategies.compiled import compiled as compile_function
 from modules.strategies.protocol import Strategy
 
 DAY: Final = 86_400_000
@@ -45,7 +43,7 @@ TRADE: Final = np.dtype([
     ("slippage", "f8")])
 """One round trip. Times in UTC ms; bars are indices of the bars in which the fills happened; prices are averages of the fills; money in
 settlement currency, risk is 1 R; slippage in basis points against arrival, adverse positive, averaged over all fills."""
-_BUILT: dict[str, Callable[..., int]] = {}
+_BUILT: dict[Callable[..., Any], Callable[..., int]] = {}
 
 
 class StrategyFault(BotError):
@@ -108,9 +106,9 @@ def run(strategy: Strategy, params: Any, series: Series, rules: Rules, *, trade_
 
 
 def sweep(strategy: Strategy, params_list: Sequence[Any], series: Series, rules: Rules, *, trade_from: int | None = None,
-          trade_until: int | None = None, direction: int | None = None) -> Sweep:
+          trade_until: int | None = None, direction: int | None = None, compiled: bool = True) -> Sweep:
     """`run` for every set of parameters, without the list of trades."""
-    job = _Job(strategy, series, rules, trade_from, trade_until, direction or 0, True, True)
+    job = _Job(strategy, series, rules, trade_from, trade_until, direction or 0, True, compiled)
     daily = np.zeros((job.days, len(params_list)))
     trades = np.zeros(len(params_list), dtype=np.int64)
     exposure, net, net_exposure = np.zeros(len(params_list)), np.zeros(len(params_list)), np.zeros(len(params_list))
@@ -141,13 +139,13 @@ def random_entries(result: Run, series: Series, rules: Rules, seed: int, draws: 
     r, t = job.numbers, job.tape
     generator = np.random.default_rng(seed)
     lengths = np.maximum(trades["exit_bar"] - trades["entry_bar"], 1)
-    share = trades["entry"] * trades["quantity"] * r.contract_size * t.rate[trades["entry_bar"]] / job.unit
+    share = trades["entry"] * trades["quantity"] * r.contract_size * series.rate[trades["entry_bar"]] / job.unit
     deal = loop(placed)
     for draw in range(draws):
         order = generator.permutation(len(trades))
         spare = max(0, len(series) - 2 - int(lengths.sum()))
         starts = np.sort(generator.integers(0, spare + 1, len(trades))) + np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
-        equity = np.zeros(len(t.day_last))
+        equity = np.zeros(len(job.ends))
         deal(r, t, np.minimum(starts, len(series) - 2), lengths[order], trades["side"][order].astype(np.float64), share[order], equity)
         found[draw] = job.spread(equity)
     return found
@@ -166,12 +164,14 @@ class _Job:
         if strategy is not None and strategy.structure is not Structure.SINGLE:
             raise StrategyFault(strategy.name, f"{strategy.structure} trades option contracts, which the kernel does not simulate")
         self.strategy, self.series, self.quick, self.finish = strategy, series, quick, finish
-        self.numbers: Numbers = rules.numbers(series.instrument, series.interval_ms, direction)
-        self.tape: Tape = tape(series, rules, strategy.htf_multiple if strategy is not None else 12)
-        self.since = trade_from if trade_from is not None else int(series.at[0])
-        self.until = trade_until if trade_until is not None else FOREVER
+        self.numbers: Any = _record(rules.numbers(series.instrument, series.interval_ms, direction))
+        self.tape: Tape = tape(series, rules, strategy.htf_multiple if strategy is not None else 12, quick=quick)
+        self.since = float(trade_from if trade_from is not None else series.at[0])
+        self.until = float(trade_until if trade_until is not None else FOREVER)
         self.unit = rules.wallet if rules.phased else rules.notional
-        ends = (series.at[self.tape.day_last] - 1) // DAY
+        last = self.tape.events[E_DAY_LAST]
+        self.ends = last[np.isfinite(last)].astype(np.int64)
+        ends = (series.at[self.ends] - 1) // DAY
         self.first_day, self.days = int(ends[0]), int(ends[-1] - ends[0]) + 1
         self._rows = (ends - ends[0]).astype(np.int64)
         self._loop = (_built(strategy) if quick else _plain(strategy)) if strategy is not None else None
@@ -184,7 +184,7 @@ class _Job:
         capacity = FIRST_CAPACITY
         while True:
             p, record = np.zeros(PLACES), np.empty((capacity, COLUMNS))
-            equity, status = np.zeros(len(self.tape.day_last)), np.full(1, -1, dtype=np.int64)
+            equity, status = np.zeros(len(self._rows)), np.full(1, -1, dtype=np.int64)
             state, error = attempt(strategy.init, params)
             if error is None:
                 ending, error = attempt(self._loop, params, state, self.tape, self.numbers, strategy.warmup, self.since, self.until,
@@ -222,31 +222,27 @@ class _Job:
         return found
 
 
+def _record(numbers: Numbers) -> Any:
+    """As a NumPy record: Numba hands one on by its address, a tuple of sixty numbers sixty times."""
+    kind = np.dtype([(name, "f8") for name in numbers._fields])
+    return np.rec.array(np.array([tuple(numbers)], dtype=kind))[0]
+
+
 def _typed(strategy: Strategy, params: Any) -> Any:
     """Parameters with the types of the defaults: 2 where 2.0 is meant would be another signature to compile."""
     return type(strategy.params)(*(type(default)(value) for default, value in zip(strategy.params, params, strict=True)))
 
 
-def cache_folder() -> Path | None:
-    """Where machine code is kept between processes: KERNEL_CACHE, else the user's cache folder; an empty KERNEL_CACHE keeps none."""
-    asked = os.environ.get("KERNEL_CACHE")
-    if asked is not None:
-        return Path(asked) if asked else None
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "kernels" if os.path.isabs(home) else None
-
-
 def _built(strategy: Strategy) -> Callable[..., int]:
     """The loop around this strategy's step, compiled once a process and kept between processes."""
-    digest = code_digest(kernel_loop.simulate, {"step": strategy.step}, type(strategy.params).__qualname__)
-    known = _BUILT.get(digest)
+    known = _BUILT.get(strategy.step)
     if known is None:
-        known = _BUILT[digest] = compiled_loop(strategy)
+        known = _BUILT[strategy.step] = compiled_loop(strategy)
     return known
 
 
 def compiled_loop(strategy: Strategy) -> Callable[..., int]:
-    return compiled(kernel_loop.simulate, replace={"step": strategy.step}, folder=cache_folder(), nogil=True)
+    return compile_function(kernel_loop.simulate, replace={"step": strategy.step}, folder=cache_folder(), nogil=True)
 
 
 def _plain(strategy: Strategy) -> Callable[..., int]:

@@ -3,38 +3,38 @@
 from __future__ import annotations
 
 from modules.backtest.costs import impact, market_fill, touched
-from modules.backtest.kernel_loop import Tape
+from modules.backtest.kernel_loop import B_AVERAGE, B_CLOSE, B_OPEN, B_OPEN_ASK, B_OPEN_BID, B_RATE, E_DAY_LAST, Tape
 from modules.backtest.kernel_money import Numbers
 from modules.backtest.series import F64, I64
 
 
 def fill_at_open(r: Numbers, t: Tape, bar: int, side: float, notional: float) -> float:
     """A market order at the open of `bar`."""
-    bid, ask = t.open_bid[bar], t.open_ask[bar]
+    bid, ask = t.bars[B_OPEN_BID, bar], t.bars[B_OPEN_ASK, bar]
     synthetic = not (bid > 0.0 and ask >= bid)
     if synthetic:
-        bid = ask = t.open[bar]
+        bid = ask = t.bars[B_OPEN, bar]
     touch = touched(int(side), bid, ask, synthetic, r.half_spread_bp)
-    return market_fill(int(side), touch, r.slippage_bp, impact(r.impact_bp, notional, t.average[bar]))
+    return market_fill(int(side), touch, r.slippage_bp, impact(r.impact_bp, notional, t.bars[B_AVERAGE, bar]))
 
 
 def placed(r: Numbers, t: Tape, starts: I64, lengths: I64, sides: F64, shares: F64, days: F64) -> None:
-    """Add to `days` (one per entry of t.day_last) the results of trades that enter at the open of bar start + 1 and leave at the open
+    """Add to `days` (one per day that has bars) the results of trades that enter at the open of bar start + 1 and leave at the open
     `length` bars later, marked at the last close of each day. `shares` is each trade's notional in units; starts ascend."""
-    day, count = 0, len(t.at)
+    day, count = 0, t.bars.shape[1]
     for trade in range(len(starts)):
         first, last = starts[trade] + 1, min(starts[trade] + 1 + lengths[trade], count - 1)
         side, share = sides[trade], shares[trade]
-        notional = share * r.notional / t.rate[first]
+        notional = share * r.notional / t.bars[B_RATE, first]
         entry = fill_at_open(r, t, first, side, notional)
         leave = fill_at_open(r, t, last, -side, notional)
-        while t.day_last[day] < first:
+        while t.events[E_DAY_LAST, day] < first:
             day += 1
         marked = -share * r.taker_fee
         before = 0.0
         here = day
-        while t.day_last[here] < last:
-            value = marked + share * side * (t.close[t.day_last[here]] / entry - 1.0)
+        while t.events[E_DAY_LAST, here] < last:
+            value = marked + share * side * (t.bars[B_CLOSE, int(t.events[E_DAY_LAST, here])] / entry - 1.0)
             days[here] += value - before
             before = value
             here += 1

@@ -32,6 +32,7 @@ from modules.backtest.kernel_money import (
     CEILING,
     COST,
     DELISTED,
+    DUE,
     ENTERED,
     ENTRY_ARRIVAL,
     ENTRY_REST,
@@ -53,6 +54,7 @@ from modules.backtest.kernel_money import (
     LIQUIDATION,
     LOSSES,
     NAN,
+    NEXT,
     NEXT_CLOSE,
     OPENED_AT,
     REASON,
@@ -79,6 +81,7 @@ from modules.backtest.kernel_money import (
     TIME_EXIT,
     TRAILING,
     TRIGGERED,
+    WAITS,
     Numbers,
     at_tick,
     closable,
@@ -231,7 +234,7 @@ def payable(r: Numbers, t: Tape, at: float, side: float, hold: float, reward: fl
         if not -earned <= r.carry_max:
             return False
         horizon = hold * r.interval if hold > 0.0 else r.holding_ms
-        nights, place = 0, latest(t.events[E_ROLL_AT], at) + 1
+        nights, place = 0.0, latest(t.events[E_ROLL_AT], at) + 1
         while t.events[E_ROLL_AT, place] <= at + horizon:
             nights += t.events[E_ROLL_NIGHTS, place]
             place += 1
@@ -273,7 +276,7 @@ def consider(r: Numbers, p: Ring, t: Tape, bar: int, at: float, score: float, st
     confidence = min(1.0, abs(score))
     if r.gates > 0.0:
         reward = abs(aimed - entry) / entry if aimed == aimed else confidence * r.expected_r * abs(entry - stopped) / entry
-        if t.bars[B_GATE, bar] == 0 or not payable(r, t, at, side, hold, reward) or not rested(r, p, at):
+        if t.bars[B_GATE, bar] == 0.0 or not payable(r, t, at, side, hold, reward) or not rested(r, p, at):
             return False
     rate = t.bars[B_RATE, bar]
     if r.exact > 0.0:
@@ -515,6 +518,7 @@ def between_bars(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:
     while p[SIDE] != 0.0 and t.events[E_INSTANTS, int(p[INSTANT])] < t.bars[B_AT, bar]:
         at = float(t.events[E_INSTANTS, int(p[INSTANT])])
         p[INSTANT] += 1.0
+        p[REVERSAL] = 0.0
         hold_costs(r, p, t, bar - 1, at)
         tick(r, p, at)
         if lapse(r, p, at):
@@ -523,23 +527,37 @@ def between_bars(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:
             trade_openings(r, p, t, record, bar - 1, bar, at)
 
 
-def before_step(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:
+def arm(r: Numbers, p: Ring, t: Tape) -> None:
+    """After anything changed: from where on a bar concerns the open trade at all."""
+    if p[SIDE] != 0.0:
+        watch(r, p)
+        following = min(t.events[E_FUNDING_AT, int(p[FUNDED])], t.events[E_INSTANTS, int(p[INSTANT])])
+        p[NEXT] = min(following, t.events[E_ROLL_AT, int(p[ROLLED])])
+
+
+def offset_at(r: Numbers, t: Tape, bar: int) -> float:
+    """How far the side an order trades on is off the bar's prices (PaperVenue's Series.offset)."""
+    if r.forex == 0.0:
+        return 0.0
+    return quote_offset(t.bars[B_RAW_BID, bar], t.bars[B_RAW_ASK, bar], t.bars[B_OPEN, bar], r.half_spread_bp)
+
+
+def before_step(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) -> None:
     """Everything that happens to an open trade until the strategy sees the bar."""
     at = t.bars[B_AT, bar]
     between_bars(r, p, t, record, bar)
     if p[SIDE] == 0.0:
         return
-    offset = quote_offset(t.bars[B_RAW_BID, bar], t.bars[B_RAW_ASK, bar], t.bars[B_OPEN, bar], r.half_spread_bp) if r.forex > 0.0 else 0.0
-    watch(r, p, offset)
-    waits = p[EXIT_REST] > 0.0 or p[ENTRY_REST] > 0.0 or p[TRIGGERED] > 0.0
-    if waits or not (t.bars[B_LOW, bar] - offset > p[FLOOR] and t.bars[B_HIGH, bar] + offset < p[CEILING]):
+    watch(r, p)
+    if p[WAITS] > 0.0 or not (t.bars[B_LOW, bar] - offset > p[FLOOR] and t.bars[B_HIGH, bar] + offset < p[CEILING]):
         match(r, p, t, record, bar, offset)
     p[TAKEN] = 0.0
     hold_costs(r, p, t, bar, at)
-    if t.bars[B_ENDED, bar] != 0 and p[SIDE] != 0.0:
+    if t.bars[B_ENDED, bar] != 0.0 and p[SIDE] != 0.0:
         delist(r, p, t, record, bar, DELISTED)
     if p[SIDE] != 0.0:
         tick(r, p, at)
+    arm(r, p, t)
 
 
 def manage(r: Numbers, p: Ring, t: Tape, bar: int, sign: float) -> None:
@@ -549,10 +567,7 @@ def manage(r: Numbers, p: Ring, t: Tape, bar: int, sign: float) -> None:
     if sign != side:
         request_exit(r, p, EXIT_SIGNAL, at)
         return
-    if r.forex > 0.0 and r.weekend_flat > 0.0 and at + 2.0 * r.interval + r.rollover_ms >= p[NEXT_CLOSE]:
-        request_exit(r, p, TIME_EXIT, at)
-        return
-    if p[HOLD] > 0.0 and at - p[OPENED_AT] >= p[HOLD] * r.interval:
+    if at >= p[DUE]:
         request_exit(r, p, TIME_EXIT, at)
         return
     first = p[SIGNAL_STOP]
@@ -569,7 +584,7 @@ def manage(r: Numbers, p: Ring, t: Tape, bar: int, sign: float) -> None:
         p[STOP_PRICE], p[STOP_REASON] = price, TRAILING
 
 
-def simulate(params: Any, state: Any, t: Tape, r: Numbers, warmup: int, since: int, until: int, finish: bool, p: Ring, record: Any,
+def simulate(params: Any, state: Any, t: Tape, r: Numbers, warmup: int, since: float, until: float, finish: bool, p: Ring, record: Any,
              days: F64, status: I64) -> int:
     """One run over all bars. `status[0]` is always the bar at hand, so that whoever catches what a step raised can name it.
 
@@ -578,15 +593,26 @@ def simulate(params: Any, state: Any, t: Tape, r: Numbers, warmup: int, since: i
     """
     count, sign, seen, day = t.bars.shape[1], 0.0, 0, 0
     forget(p)
-    marked = t.events[E_DAY_LAST, 0]
+    marked = int(t.events[E_DAY_LAST, 0])
+    times, opens, highs, lows, closes = t.bars[B_AT], t.bars[B_OPEN], t.bars[B_HIGH], t.bars[B_LOW], t.bars[B_CLOSE]
+    volumes, bids, asks, marks, fundings = t.bars[B_VOLUME], t.bars[B_BID], t.bars[B_ASK], t.bars[B_MARK], t.bars[B_FUNDING]
+    trails = r.break_even_at_r > 0.0 or r.trail_at_r > 0.0
     for bar in range(count):
         status[0] = bar
+        at = times[bar]
         if p[SIDE] != 0.0:
-            before_step(r, p, t, record, bar)
-        if t.bars[B_ACCEPTED, bar] != 0:
+            offset = offset_at(r, t, bar)
+            quiet = lows[bar] - offset > p[FLOOR] and highs[bar] + offset < p[CEILING] and at < p[NEXT]
+            if quiet and t.bars[B_ENDED, bar] == 0.0:
+                p[TAKEN] = 0.0
+            else:
+                before_step(r, p, t, record, bar, offset)
+        if t.bars[B_ACCEPTED, bar] != 0.0:
             market = Market(
-                t.bars[B_AT, bar], t.bars[B_OPEN, bar], t.bars[B_HIGH, bar], t.bars[B_LOW, bar], t.bars[B_CLOSE, bar], t.bars[B_VOLUME, bar], t.bars[B_BID, bar], t.bars[B_ASK, bar], t.bars[B_MARK, bar],
-                t.bars[B_FUNDING, bar], t.bars[B_HTF_OPEN, bar], t.bars[B_HTF_HIGH, bar], t.bars[B_HTF_LOW, bar], t.bars[B_HTF_CLOSE, bar], t.bars[B_HTF_TS, bar], t.bars[B_REF_CLOSE, bar], CHAIN)
+                float(at), float(opens[bar]), float(highs[bar]), float(lows[bar]), float(closes[bar]), float(volumes[bar]),
+                float(bids[bar]), float(asks[bar]), float(marks[bar]), float(fundings[bar]), float(t.bars[B_HTF_OPEN, bar]),
+                float(t.bars[B_HTF_HIGH, bar]), float(t.bars[B_HTF_LOW, bar]), float(t.bars[B_HTF_CLOSE, bar]),
+                float(t.bars[B_HTF_TS, bar]), float(t.bars[B_REF_CLOSE, bar]), CHAIN)
             state, intent = step(state, market, params)
             score, stop, target = intent.score, intent.stop, intent.target
             if not (-1.0 <= score <= 1.0 and 0.0 <= stop < LARGEST and 0.0 <= target < LARGEST and 0 <= intent.hold < LARGEST):
@@ -595,24 +621,27 @@ def simulate(params: Any, state: Any, t: Tape, r: Numbers, warmup: int, since: i
             before = sign
             sign = 1.0 if score > 0.0 else -1.0 if score < 0.0 else 0.0
             if p[SIDE] != 0.0:
-                manage(r, p, t, bar, sign)
                 p[REVERSAL] = 0.0
-                if sign != 0.0 and sign != before and sign != p[SIDE] and t.bars[B_AT, bar] < until:
-                    p[REVERSAL], p[REVERSAL_SCORE], p[REVERSAL_STOP] = sign, score, stop
-                    p[REVERSAL_TARGET], p[REVERSAL_HOLD] = target, float(intent.hold)
-                if t.bars[B_AT, bar] >= until:
-                    request_exit(r, p, FORCED, t.bars[B_AT, bar])
-            elif sign != 0.0 and sign != before and seen >= warmup and since <= t.bars[B_AT, bar] < until:
+                if sign != p[SIDE] or at >= p[DUE] or at >= until or trails:
+                    manage(r, p, t, bar, sign)
+                    if sign != 0.0 and sign != before and sign != p[SIDE] and at < until:
+                        p[REVERSAL], p[REVERSAL_SCORE], p[REVERSAL_STOP] = sign, score, stop
+                        p[REVERSAL_TARGET], p[REVERSAL_HOLD] = target, float(intent.hold)
+                    if at >= until:
+                        request_exit(r, p, FORCED, at)
+                    arm(r, p, t)
+            elif sign != 0.0 and sign != before and seen >= warmup and since <= at < until:
                 p[TAKEN] = 0.0
-                consider(r, p, t, bar, t.bars[B_AT, bar], score, stop, target, float(intent.hold))
-        if p[SIDE] != 0.0 and not lapse(r, p, t.bars[B_AT, bar]) and bar + 1 < count and t.bars[B_AT, bar + 1] - r.interval == t.bars[B_AT, bar] and (
-            p[ENTRY_REST] > 0.0 or p[EXIT_REST] > 0.0 or p[TRIGGERED] > 0.0
-        ):
-            trade_openings(r, p, t, record, bar, bar + 1, t.bars[B_AT, bar])
+                if consider(r, p, t, bar, at, score, stop, target, float(intent.hold)):
+                    arm(r, p, t)
+        if p[WAITS] > 0.0 and p[SIDE] != 0.0:
+            if not lapse(r, p, at) and bar + 1 < count and times[bar + 1] - r.interval == at:
+                trade_openings(r, p, t, record, bar, bar + 1, at)
+            arm(r, p, t)
         if bar == marked:
             if finish and bar == count - 1 and p[SIDE] != 0.0:
                 delist(r, p, t, record, bar, FORCED)
-            days[day] = p[CASH] + (net_so_far(r, p, t.bars[B_MARK, bar], t.bars[B_RATE, bar]) if p[SIDE] != 0.0 else 0.0)
+            days[day] = p[CASH] + (net_so_far(r, p, marks[bar], t.bars[B_RATE, bar]) if p[SIDE] != 0.0 else 0.0)
             day += 1
-            marked = t.events[E_DAY_LAST, day] if day < @LEN_day_last@ else -1
+            marked = int(t.events[E_DAY_LAST, day]) if bar < count - 1 else -1
     return DONE

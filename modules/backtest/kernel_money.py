@@ -68,6 +68,9 @@ NEXT_CLOSE: Final = 41
 """FOREX: when the week of its entry ends."""
 SENT_AT: Final = 42
 """When the entry order was sent."""
+WAITS: Final = 65
+DUE: Final = 66
+"""When it has been held long enough, or the week is over."""
 TRADE_FIELDS: Final = 43
 # The run:
 CASH: Final = 43
@@ -89,7 +92,9 @@ INSTANT: Final = 53
 STOP_OUTS: Final = 54
 STOP_TIMES: Final = 55
 """The last eight stop-outs, UTC ms."""
-PLACES: Final = 65
+NEXT: Final = 67
+"""When money accrues next, or the market says something between two bars."""
+PLACES: Final = 68
 
 # Why a trade ended: places in REASONS of kernel.py.
 NO_REASON: Final = 0
@@ -198,6 +203,8 @@ class Numbers(NamedTuple):
     deep: float
     dated: float
     """A dated future pays no funding."""
+    unstated: float
+    """What a forex position earns a year where nobody states a rate."""
 
 
 # -- rounding ------------------------------------------------------------------------------------------------------------------
@@ -354,9 +361,17 @@ def slipped(p: Ring, side: float, quantity: float, price: float, arrival: float)
         p[SLIPPED] += quantity * side * (price - arrival) / arrival * 1e4
 
 
-def watch(r: Numbers, p: Ring, offset: float) -> None:
-    """Where the nearest resting prices are (PaperVenue's `quiet`)."""
+def watch(r: Numbers, p: Ring) -> None:
+    """Where the nearest resting prices are (PaperVenue's `quiet`), whether an order waits for an opening, and when its time is up."""
     side = p[SIDE]
+    waits = p[EXIT_REST] > 0.0 or p[ENTRY_REST] > 0.0 or p[TRIGGERED] > 0.0 or p[ATTENTION] > 0.0
+    p[WAITS] = 1.0 if waits else 0.0
+    p[DUE] = p[OPENED_AT] + p[HOLD] * r.interval if p[HOLD] > 0.0 else math.inf
+    if r.forex > 0.0 and r.weekend_flat > 0.0:
+        p[DUE] = min(p[DUE], p[NEXT_CLOSE] - 2.0 * r.interval - r.rollover_ms)
+    if p[WAITS] > 0.0:
+        p[FLOOR] = math.inf
+        return
     floor, ceiling = -math.inf, math.inf
     if p[LIQUIDATION] > 0.0:
         if side > 0.0:
@@ -387,11 +402,9 @@ def entered(r: Numbers, p: Ring, quantity: float, price: float, rate: float, at:
     rate = rate_at(r, price, rate)
     if p[ENTERED] == 0.0:
         p[ENTRY_BAR], p[FIRST_AT] = bar, at
-    p[ENTERED] += quantity
-    p[ENTERED_VALUE] += quantity * price
     p[LAST_AT] = at
     p[ENTRY_REST] -= quantity
-    if lots(r, p[ENTRY_REST]) <= 1e-9 * p[ENTERED]:
+    if lots(r, p[ENTRY_REST]) <= 1e-9 * quantity:
         p[ENTRY_REST] = 0.0
     p[TAKEN] += quantity * size
     slipped(p, side, quantity, price, p[ENTRY_ARRIVAL])
@@ -400,12 +413,14 @@ def entered(r: Numbers, p: Ring, quantity: float, price: float, rate: float, at:
         fee = charged(r, quantity * size * r.taker_fee)
         value = booked(r, fee * price * rate)
         p[FEES] += value
-        p[HELD] += quantity - fee
         p[COST] += booked(r, worth) - value
+        quantity -= fee
     else:
         p[FEES] += charged(r, worth * r.taker_fee)
-        p[HELD] += quantity
         p[COST] += side * quantity * size * price
+    p[HELD] += quantity
+    p[ENTERED] += quantity
+    p[ENTERED_VALUE] += quantity * price
     liquidation_watched(r, p)
 
 
@@ -454,7 +469,7 @@ def pay_funding(r: Numbers, p: Ring, price: float, settled: float, rate: float) 
     p[FUNDING] += booked(r, funding(notional, settled))
 
 
-def pay_financing(r: Numbers, p: Ring, price: float, annual: float, nights: int, rate: float) -> None:
+def pay_financing(r: Numbers, p: Ring, price: float, annual: float, nights: float, rate: float) -> None:
     notional = p[HELD] * r.contract_size * price * rate_at(r, price, rate)
     p[FUNDING] += booked(r, financing(notional, annual, nights))
 
@@ -501,4 +516,5 @@ def forget(p: Ring) -> None:
     """No trade is under way."""
     for place in range(TRADE_FIELDS):
         p[place] = 0.0
+    p[WAITS] = 0.0
     p[STOP_PRICE] = p[TARGET_PRICE] = NAN

@@ -73,11 +73,13 @@ class Rules:
             good_min=float(sizing.good_setup_cap_min), good_max=float(sizing.good_setup_cap_max),
             daily_budget=float(sizing.daily_risk_budget),
             leverage_max=float(min(sizing.leverage_max.of(asset_class), instrument.leverage_max, model.leverage)),
-            gross_max=float(sizing.gross_notional_max.of(asset_class)), instrument_max=float(sizing.instrument_notional_max.of(asset_class)),
+            gross_max=float(sizing.gross_notional_max.of(asset_class)),
+            instrument_max=float(sizing.instrument_notional_max.of(asset_class)),
             clear_min=float(sizing.liquidation_distance_min), volume_share=float(sizing.volume_share_max),
             exit_margin=float(sizing.exit_price_margin), pair_cap=float(policies.funds.pair_cap),
             sizing_fee=float(max(instrument.taker_fee, model.taker_fee)),
-            deep=float(plain(instrument.symbol) in risk.forex_deep_pairs), dated=float(instrument.expiry is not None))
+            deep=float(plain(instrument.symbol) in risk.forex_deep_pairs), dated=float(instrument.expiry is not None),
+            unstated=-float(policies.costs.forex_financing_markup))
 
     def spread_cap(self, instrument: Instrument) -> float | None:
         """Basis points; None where the owner allows none (View_Builder._spread_cap)."""

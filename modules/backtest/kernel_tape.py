@@ -5,13 +5,16 @@ Owns nothing: the sessions are domain.sessions's, checks those of filters and Ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from modules.backtest import kernel_loop as places
 from modules.backtest.costs import average_notional
 from modules.backtest.kernel_loop import Tape
 from modules.backtest.kernel_rules import Rules, plain
@@ -68,24 +71,37 @@ def higher(at: I64, opened: F64, high: F64, low: F64, close: F64, accepted: Any,
     return found
 
 
+def cache_folder() -> Path | None:
+    """Where machine code is kept between processes: KERNEL_CACHE, else the user's cache folder; an empty KERNEL_CACHE keeps none."""
+    asked = os.environ.get("KERNEL_CACHE")
+    if asked is not None:
+        return Path(asked) if asked else None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return home / "kernels" if home.is_absolute() else None
+
+
 def loop(function: Callable[..., Any]) -> Callable[..., Any]:
     """A compiled loop, built once a process."""
     if function.__name__ not in _LOOPS:
-        _LOOPS[function.__name__] = compiled(function)
+        _LOOPS[function.__name__] = compiled(function, folder=cache_folder())
     return _LOOPS[function.__name__]
 
 
-def tape(series: Series, rules: Rules, htf_multiple: int) -> Tape:
-    """The series under these rules' gates; kept as long as the series is."""
+def tape(series: Series, rules: Rules, htf_multiple: int, *, quick: bool = True) -> Tape:
+    """The series under these rules' gates; kept as long as the series is. Not `quick`: worked out without Numba, to the same bits."""
     kept = _KEPT.setdefault(series, {})
     key = (rules.policies.hash, rules.gates, tuple(rules.closed), htf_multiple)
     found = kept.get(key)
     if found is None:
-        found = kept[key] = _tape(series, rules, htf_multiple)
+        found = kept[key] = _tape(series, rules, htf_multiple, loop if quick else plainly)
     return found
 
 
-def _tape(series: Series, rules: Rules, htf_multiple: int) -> Tape:
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Tape:
     policies, at, close = rules.policies, series.at, series.close
     jump = float(policies.kill_switch.mark_jump_max)
     accepted = _accepted(series, jump)
@@ -98,22 +114,37 @@ def _tape(series: Series, rules: Rules, htf_multiple: int) -> Tape:
     per_8h = series.funding_rate * (8.0 / series.funding_hours)
     funding = np.where(settled >= 0, per_8h[np.maximum(settled, 0)], np.nan) if len(per_8h) else np.full(len(at), np.nan)
     foretold = np.where(np.isnan(series.funding_predicted), series.funding_rate, series.funding_predicted)
-    rows = loop(higher)(at, series.open, series.high, series.low, close, accepted, series.interval_ms, series.interval_ms * htf_multiple)
+    high = made(higher)(at, series.open, series.high, series.low, close, accepted, series.interval_ms, series.interval_ms * htf_multiple)
     forex = series.asset_class is AssetClass.FOREX
     roll_at, nights = _rollovers(series) if forex else (at[:0], at[:0])
     gate = _gate(series, rules, bid, ask, fresh, volume) if rules.gates else np.ones(len(at), dtype=np.uint8)
-    unknown = series.mark if bool(np.isnan(series.mark).all()) else np.full(len(at), np.nan)
-    return Tape(
-        at=at, open=series.open, high=series.high, low=series.low, close=close, volume=series.volume, raw_bid=series.bid,
-        raw_ask=series.ask, bid=bid, ask=ask, open_bid=series.open_bid, open_ask=series.open_ask, mark=np.where(told, series.mark, close),
-        funding=funding, ref_close=series.ref_close, rate=series.rate, average=loop(averages)(series.quote_volume), day_volume=volume,
-        accepted=accepted, gate=gate, ended=ended(series).astype(np.uint8),
-        next_close=_by_hour(at, sessions.next_close, up=True).astype(np.float64) if forex else unknown,
-        htf_ts=rows[0], htf_open=rows[1], htf_high=rows[2], htf_low=rows[3], htf_close=rows[4], day_last=_day_last(at),
-        funding_at=series.funding_at, funding_rate=series.funding_rate, funding_hours=series.funding_hours, funding_next=foretold,
-        funding_mark=series.funding_mark, roll_at=roll_at, roll_nights=nights, financing_at=series.financing_at,
-        financing_long=series.financing_long, financing_short=series.financing_short,
-        unstated=-float(policies.costs.forex_financing_markup), instants=series.instants)
+    rows: dict[int, NDArray[Any] | float] = {
+        places.B_AT: at, places.B_OPEN: series.open, places.B_HIGH: series.high, places.B_LOW: series.low, places.B_CLOSE: close,
+        places.B_VOLUME: series.volume, places.B_RAW_BID: series.bid, places.B_RAW_ASK: series.ask, places.B_BID: bid,
+        places.B_ASK: ask,
+        places.B_OPEN_BID: series.open_bid, places.B_OPEN_ASK: series.open_ask, places.B_MARK: np.where(told, series.mark, close),
+        places.B_FUNDING: funding, places.B_REF_CLOSE: series.ref_close, places.B_RATE: series.rate,
+        places.B_AVERAGE: made(averages)(series.quote_volume), places.B_DAY_VOLUME: volume, places.B_ACCEPTED: accepted, places.B_GATE: gate,
+        places.B_ENDED: ended(series), places.B_NEXT_CLOSE: _by_hour(at, sessions.next_close, up=True) if forex else np.nan,
+        places.B_HTF_TS: high[0], places.B_HTF_OPEN: high[1], places.B_HTF_HIGH: high[2], places.B_HTF_LOW: high[3],
+        places.B_HTF_CLOSE: high[4]}
+    events: dict[int, NDArray[Any]] = {
+        places.E_FUNDING_AT: series.funding_at, places.E_FUNDING_RATE: series.funding_rate, places.E_FUNDING_HOURS: series.funding_hours,
+        places.E_FUNDING_NEXT: foretold, places.E_FUNDING_MARK: series.funding_mark, places.E_ROLL_AT: roll_at, places.E_ROLL_NIGHTS: nights,
+        places.E_FINANCING_AT: series.financing_at, places.E_FINANCING_LONG: series.financing_long,
+        places.E_FINANCING_SHORT: series.financing_short, places.E_INSTANTS: series.instants, places.E_DAY_LAST: day_last(at)}
+    return Tape(_matrix(places.BAR_ROWS, len(at), rows), _matrix(places.EVENT_ROWS, max(map(len, events.values())) + 1, events))
+
+
+def _matrix(count: int, length: int, rows: Mapping[int, NDArray[Any] | float]) -> F64:
+    """Rows as one array; what is shorter is filled up with infinity."""
+    found = np.full((count, length), np.inf)
+    for place, values in rows.items():
+        if isinstance(values, float):
+            found[place] = values
+        else:
+            found[place, : len(values)] = values
+    return found
 
 
 def _accepted(series: Series, jump: float) -> NDArray[np.uint8]:
@@ -211,7 +242,7 @@ def _rollovers(series: Series) -> tuple[I64, I64]:
     return np.array(times, dtype=np.int64), np.array([sessions.nights(series.symbol, at) for at in times], dtype=np.int64)
 
 
-def _day_last(at: I64) -> I64:
+def day_last(at: I64) -> I64:
     """Last bar of each UTC day; a bar that closes at midnight belongs to the day it ends."""
     days = (at - 1) // DAY
     found: I64 = np.append(np.nonzero(np.diff(days))[0], len(at) - 1).astype(np.int64)

@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from modules.domain.decision import Decision, Outcome
 from modules.domain.events import (
+    BaselineRolled,
     BlackoutOpened,
     Fact,
     Filled,
     FundingBooked,
     OptionSettled,
+    PeakRaised,
     PhaseChanged,
     PositionClosed,
     TradingHalted,
@@ -39,6 +41,8 @@ class Recorder:
         self._nav: Callable[[AssetClass], Decimal | None] = lambda _: None
         self._classes: tuple[AssetClass, ...] = ()
         self._noted: dict[AssetClass, Decimal | None] = dict.fromkeys(AssetClass)
+        self._lowest: dict[AssetClass, Decimal | None] = dict.fromkeys(AssetClass)
+        """The lowest value of a unit since its peaks last moved, None right after: above it no drawdown can be a new worst."""
         self._step = HOUR if length_ms <= HOURLY_DAYS_MAX * DAY else DAY
         self._next = 0
         self.curve: dict[AssetClass, list[tuple[int, Decimal]]] = {c: [] for c in AssetClass}
@@ -71,7 +75,9 @@ class Recorder:
 
     def on_fact(self, fact: Fact) -> None:
         kind = type(fact)
-        if kind is Filled:
+        if kind is PeakRaised or kind is BaselineRolled:
+            self._lowest[fact.asset_class] = None  # type: ignore[union-attr]
+        elif kind is Filled:
             self.fills.append(fact)  # type: ignore[arg-type]
         elif kind is PositionClosed:
             self.trades.append(fact)  # type: ignore[arg-type]
@@ -97,11 +103,15 @@ class Recorder:
 
     def after_batch(self, at: int) -> None:
         """After every instant's marks: the worst drawdowns, and the equity curve on its grid."""
+        noted, value = self._noted, self._nav
         for asset_class in self._classes:
-            nav = self._nav(asset_class)
-            if nav is not self._noted[asset_class]:  # the same value again cannot be further down
-                self._noted[asset_class] = nav
-                self._note_drawdown(asset_class)
+            nav = value(asset_class)
+            if nav is not noted[asset_class]:  # the same value again cannot be further down
+                noted[asset_class] = nav
+                lowest = self._lowest[asset_class]
+                if lowest is None or nav is None or nav < lowest:
+                    self._lowest[asset_class] = nav
+                    self._note_drawdown(asset_class)
         if at >= self._next:
             self._next = at - at % self._step + self._step
             self.sample(at)

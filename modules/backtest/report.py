@@ -46,7 +46,7 @@ def _overview(validations: Sequence[Validation]) -> str:
     rows = "".join(
         f'<tr><td><a href="#v{number}">{escape(one.strategy)}</a> <span class="soft">{one.asset_class.value}</span></td>'
         f'<td>{_badge(one)}</td>'
-        f'<td class="n">{_number(one.metrics.get("sharpe"))}</td><td class="n">{_number(one.metrics.get("p_value"), 4)}</td>'
+        f'<td class="n">{_number(one.metrics.get("sharpe"))}</td><td class="n">{_number(one.metrics.get("p"), 4)}</td>'
         f'<td class="n">{_count(one.metrics.get("trades"))}</td><td class="n hide">{one.trials:,}</td>'
         f'<td class="soft small hide">{escape(one.missing or "nothing missing")}</td></tr>' for number, one in enumerate(validations))
     return (f'<div class="card scroll"><table><thead><tr><th>strategy</th><th>verdict</th><th class="n">Sharpe</th><th class="n">p</th>'

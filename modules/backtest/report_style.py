@@ -13,7 +13,8 @@ STYLE: Final = """
 --warn-bg:#38290f;--shade:#5ea2ff14;--shadow:none}}
 *{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif;
-font-variant-numeric:tabular-nums}
+font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+table{overflow-wrap:normal}
 main{max-width:1180px;margin:0 auto;padding:28px 22px 60px}
 h1{font-size:26px;letter-spacing:-.02em;margin:0 0 2px;line-height:1.2}h2{font-size:21px;letter-spacing:-.01em;margin:0}
 h3{font-size:14px;margin:0 0 2px;font-weight:650}p{margin:0}.soft{color:var(--soft)}.small{font-size:13px}

@@ -131,7 +131,9 @@ class Validation:
     failed_task: str = ""
     """Set where a task of this strategy raised, hung or killed its worker."""
     evidence: Any = None
-    """What the statistics handed to the judge; the certificate is written from it."""
+    """What was handed to the judge (verdict.Evidence)."""
+    trades: NDArray[Any] | None = None
+    """Out-of-sample trades (kernel.TRADE) on those instruments."""
     certificate: str | None = None
     """The file that permits live trading; None without approval."""
 

@@ -139,7 +139,8 @@ def judge(evidence: Evidence, policy: ValidationPolicy, submissions: int) -> Ver
 
 def adjusted(evidence: Evidence, p: float) -> float:
     """A p value that also pays for trials that are not columns of the test: at most K / tested times as large (union bound)."""
-    return min(1.0, p * max(1.0, evidence.trials / max(1, evidence.tested)))
+    paid = p * max(1.0, evidence.trials / max(1, evidence.tested))
+    return paid if math.isnan(paid) else min(1.0, paid)
 
 
 def _checks(evidence: Evidence, policy: ValidationPolicy, submissions: int) -> tuple[Line, ...]:

@@ -46,6 +46,8 @@ class Task:
     arguments: tuple[Any, ...] = ()
     shared: tuple[str, ...] = ()
     """Keys under which `Executor.share` was given large objects."""
+    patience: float = 1.0
+    """Multiple of the executor's time-out: compiling takes longer than running."""
 
 
 class Ending(StrEnum):
@@ -192,13 +194,13 @@ class Pool:
             if not busy and not self._ended:
                 raise LookupError("no task was submitted")
             now = self._clock.now()
-            oldest = min((worker.began for worker in busy.values()), default=now)
-            for ready in wait(list(busy), max(0.0, oldest + self._timeout_ms - now) / 1000.0):
+            first = min((self._ends(worker) for worker in busy.values()), default=now)
+            for ready in wait(list(busy), max(0.0, first - now) / 1000.0):
                 assert isinstance(ready, Connection)
                 self._receive(busy.pop(ready))
             now = self._clock.now()
             for worker in busy.values():
-                if now - worker.began >= self._timeout_ms:
+                if now >= self._ends(worker):
                     self._stop_hung(worker)
         return self._ended.popleft()
 
@@ -208,6 +210,11 @@ class Pool:
         self._workers.clear()
         self._waiting.clear()
         self._ended.clear()
+
+    def _ends(self, worker: _Worker) -> float:
+        """When the worker's patience with its task ends."""
+        assert worker.task is not None
+        return worker.began + worker.task.patience * self._timeout_ms
 
     def _assign(self) -> None:
         """Every idle worker gets a task, if it can one whose shared objects it already holds."""
@@ -255,4 +262,5 @@ class Pool:
         assert task is not None
         self._workers.remove(worker)
         worker.end()
-        self._ended.append((task, Outcome(Ending.HUNG, None, f"did not end within {self._timeout_ms / 1000.0:g} s and was stopped")))
+        allowed = task.patience * self._timeout_ms / 1000.0
+        self._ended.append((task, Outcome(Ending.HUNG, None, f"did not end within {allowed:g} s and was stopped")))

@@ -15,6 +15,7 @@ from typing import Final
 
 from modules.cli.arguments import Usage, parse
 from modules.domain.errors import BotError, ConfigurationError, DaemonNotRunning, NotFound
+from modules.runtime import collector
 
 OK: Final = 0
 FAILED: Final = 1
@@ -32,7 +33,7 @@ VERBS: Final = {
     "lookahead": "validation_checks:lookahead", "recursive": "validation_checks:recursive",
     "news": "news_reports:news", "events": "news_reports:events",
     **dict.fromkeys(("status", "balance", "trades", "profit", "daily", "performance", "explain"), "questions:run"),
-    **dict.fromkeys(("pause", "resume", "kill", "reset-kill", "flatten", "forceexit", "funds", "reconcile"), "commands:run"),
+    **dict.fromkeys(("pause", "resume", "kill", "reset-kill", "flatten", "forceexit", "funds", "learning", "reconcile"), "commands:run"),
     "journal": "journal_tools:journal", "export": "journal_tools:export",
     "report": "period_report:run", "backup": "backup:backup", "restore": "backup:restore",
     "completion": "completion:run", "doctor": "doctor:run",
@@ -77,7 +78,8 @@ def _guarded(arguments: argparse.Namespace) -> int:
 
 def _verb(name: str) -> Callable[[argparse.Namespace], int]:
     module, _, function = VERBS[name].partition(":")
-    found: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"modules.cli.{module}"), function)
+    with collector.paused():  # imports make nothing but what stays
+        found: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(f"modules.cli.{module}"), function)
     return found
 
 

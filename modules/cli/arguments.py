@@ -188,7 +188,7 @@ def _validation(verbs: _Verbs) -> None:
         verb.add_argument("--timerange", default="-", metavar="A-B", help="20200101-20260101, or with one side open: 20200101-")
         verb.add_argument("--timeframe", metavar="1h", help="only bars of this length")
         if name in ("validate", "optimize"):
-            verb.add_argument("--seed", type=_count, help="of the bootstraps; default: the policy's")
+            verb.add_argument("--seed", type=_count, help="of the bootstraps; default 1")
             where = verb.add_mutually_exclusive_group()
             where.add_argument("--workers", type=_workers, metavar="N", help="processes on this machine; default: one per core")
             where.add_argument("--cluster", metavar="ADDRESS", help="a dask.distributed scheduler, like 10.0.0.5:8786")
@@ -248,6 +248,8 @@ def _commands(verbs: _Verbs) -> None:
     funds.add_argument("--pair-cap", type=_amount, metavar="0.1", help="the most one instrument may tie up, fraction of equity")
     funds.add_argument("--allocate", type=_amount, metavar="AMOUNT", help="what the class may use")
     funds.add_argument("--confirm", action="store_true", help="needed for what gives the bot more room")
+    verbs.add("learning", "what it believes of its strategies; freeze, resume or reset it").add_argument(
+        "action", nargs="?", choices=("freeze", "resume", "reset"))
     verbs.add("reconcile", "compare the books with the venue now")
 
 
@@ -276,7 +278,8 @@ def _tools(verbs: _Verbs) -> None:
     report.add_argument("--to", dest="until", metavar="DATE", help="up to but not including; default: now")
     report.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page with pictures")
     report.add_argument("--csv", type=Path, metavar="FILE", help="also write its trades as a list (tax tools)")
-    verbs.add("doctor", "what would go wrong before it does, each line with its remedy")
+    verbs.add("doctor", "what would go wrong before it does, each line with its remedy").add_argument(
+        "--telegram", action="store_true", help="wait for a message to the bot and show the ids that the settings want")
     verbs.add("backup", "keep the state folder as one archive; the daemon may run").add_argument("file", type=Path, metavar="FILE.tar.gz")
     verbs.add("restore", "put a backup back; what is there is moved aside, never overwritten").add_argument(
         "file", type=Path, metavar="FILE.tar.gz")

@@ -85,7 +85,7 @@ class ChatReports:
             for name in labels]}
 
     def equity(self, arguments: Arguments) -> Document:
-        """Marked equity and drawdown per class over the last n days."""
+        """Marked equity, drawdowns and the value of a unit per class over the last n days."""
         days = max(1, min(whole(arguments, "n", 7), 3_650))
         now = self._now
         wanted = str(arguments.get("asset_class") or "ALL")
@@ -93,7 +93,8 @@ class ChatReports:
         curves = self.curve.read(classes, now - days * DAY_MS, now, POINTS) if self.curve is not None else {}
         return {"days": days, "until": now, "classes": {c.value: {
             "currency": self.daemon.portfolio.ledger(c).currency,
-            "points": [[p.at, float(p.equity), p.drawdown_daily, p.drawdown_monthly] for p in points]} for c, points in curves.items()}}
+            "points": [[p.at, float(p.equity), p.drawdown_daily, p.drawdown_monthly, p.nav] for p in points]}
+            for c, points in curves.items()}}
 
     # -- state -------------------------------------------------------------------------------------------------------------
 
@@ -152,8 +153,9 @@ class ChatReports:
         return {"strategies": len(names), "certified": len(certified), "rows": rows}
 
     def learning(self, _: Arguments) -> Document:
-        return {"enabled": False, "lines": ["Nothing is learned while it runs in this version: how sure a strategy may be is its score, "
-                                            "and live at most its certificate's ceiling."]}
+        learning = self.daemon.learning
+        return {"enabled": self.daemon.policies.learning.allocation_on, "lines": learning.lines(), "state": learning.document(),
+                "state_hash": learning.state_hash()}
 
     def news(self, arguments: Arguments) -> Document:
         asset = str(arguments.get("subject") or "").upper()

@@ -21,7 +21,7 @@ SCOPES = ("spot", "perp", "option", "forex", "all")
 def run(arguments: argparse.Namespace) -> int:
     folder = inputs.state_folder(inputs.settings_only(arguments))
     asked = _funds(arguments) if arguments.verb == "funds" else {
-        name: value for name in ("asset_class", "reason", "subject") if (value := getattr(arguments, name, None)) is not None}
+        name: value for name in ("asset_class", "reason", "subject", "action") if (value := getattr(arguments, name, None)) is not None}
     try:
         document = call(folder / SOCKET, arguments.verb, asked)
     except DaemonNotRunning as absent:
@@ -58,6 +58,9 @@ def _show(out: Console, verb: str, document: Mapping[str, Any]) -> None:
         out.print(table("", ("class", "switch", ">pair cap", ">allocated", ">reserved"), (
             (name, "on" if c["on"] else "OFF", percent(c["pair_cap"]), money(c.get("allocated")), money(c.get("reserved")))
             for name, c in document["classes"].items())))
+        return
+    if verb == "learning":
+        out.print("\n".join(document.get("lines", (f"Learning: {document.get('learning')}. It is on record.",))), markup=False)
         return
     lines = {
         "pause": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}. Exits and stops run on.",

@@ -48,6 +48,10 @@ class Finding:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.telegram:
+        from modules.cli import telegram_setup
+
+        return telegram_setup.run(arguments)
     findings = list(examine(arguments))
     worst = FAIL if any(f.state == FAIL for f in findings) else WARN if any(f.state == WARN for f in findings) else OK
     emit(arguments, {"result": worst, "findings": [

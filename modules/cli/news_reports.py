@@ -7,11 +7,12 @@ The documents are made from a News_Agent, so Telegram and the web page may show 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from modules.cli import inputs, output
 from modules.domain.instrument import AssetClass
+from modules.domain.sessions import iso
 from modules.news import calendar
 from modules.news.calendar import DAY, Calendar
 from modules.news.setup import FILE, Setup
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 HEADLINES: Final = 5
 """Shown per mood."""
 DAYS: Final = 14
+TIMES: Final = frozenset({"at", "until", "good_at", "seen", "closes_entries_at", "opens_entries_at", "covered_until"})
+"""Keys of the documents that hold UTC ms."""
 MINUTE: Final = 60_000
 
 
@@ -33,15 +36,26 @@ def news(arguments: argparse.Namespace) -> int:
     """`news [ASSET]`: wants `config`, `json` and `asset` (None = all)."""
     agent, at = _agent(arguments)
     assets = (arguments.asset.upper(),) if arguments.asset else None
-    output.emit(arguments, news_document(agent, at, assets), show_news)
+    _emit(arguments, news_document(agent, at, assets), show_news)
     return 0
 
 
 def events(arguments: argparse.Namespace) -> int:
     """`events [--days N]`: wants `config`, `json` and `days`."""
     agent, at = _agent(arguments)
-    output.emit(arguments, events_document(agent, at, arguments.days), show_events)
+    _emit(arguments, events_document(agent, at, arguments.days), show_events)
     return 0
+
+
+def _emit(arguments: argparse.Namespace, document: dict[str, Any], show: Callable[[Console, Mapping[str, Any]], None]) -> None:
+    output.emit(arguments, in_iso(document) if arguments.json else document, show)
+
+
+def in_iso(document: Any) -> Any:
+    """The same document with every time as UTC ISO-8601, as programs are told times everywhere."""
+    if isinstance(document, dict):
+        return {key: iso(value) if key in TIMES and value is not None else in_iso(value) for key, value in document.items()}
+    return [in_iso(each) for each in document] if isinstance(document, list) else document
 
 
 def _agent(arguments: argparse.Namespace) -> tuple[NewsAgent, int]:

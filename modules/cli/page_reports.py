@@ -47,7 +47,8 @@ class PageReports:
             "profit": lambda query: reports.profit(_numbers(query)), "daily": lambda query: reports.daily(_numbers(query)),
             "trades": lambda query: reports.trades(_numbers(query)), "explain": lambda query: reports.explain(query),
             "decisions": self.decisions, "equity": self.equity, "chart": self.chart, "instruments": self.instruments,
-            "news": lambda _: news_document(self.daemon.news, self._now), "events": lambda _: events_document(self.daemon.news, self._now),
+            "certificates": self.certificates, "news": lambda _: news_document(self.daemon.news, self._now),
+            "events": lambda _: events_document(self.daemon.news, self._now),
         }
 
     @property
@@ -104,6 +105,16 @@ class PageReports:
                 "entry": float(trade.entry), "exit_at": None, "exit": None, "net": None, "reason": None,
                 "stop": self._stop(trade.trade_id, trade.initial_stop), "target": trade.opened.target} for trade in working],
         }
+
+    def certificates(self, _: Query) -> dict[str, Any]:
+        """Every strategy that ever had a certificate, and how it stands now."""
+        return {"certificates": [{
+            "strategy": strategy, "asset_class": asset_class.value, "valid": not standing.void, "state": standing.void or "in force",
+            "days_left": round(standing.days_left, 1), "expires_at": iso(standing.certificate.expires_at),
+            "sharpe": standing.certificate.metrics.get("sharpe"), "trades": standing.certificate.envelope.trades,
+            "live_trades": standing.trades, "live_net_r": standing.net_r, "instruments": list(standing.certificate.instruments),
+        } for (strategy, asset_class), standing in self.daemon.validation.standings(self._now).items()],
+            "faults": list(self.daemon.validation.faults)}
 
     def _stop(self, trade_id: str, initial: float | None) -> float | None:
         trade = self.daemon.executor.trades.get(trade_id)

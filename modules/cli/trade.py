@@ -102,15 +102,22 @@ class _Process:
             news=news_setup.from_settings(settings.news, folder.path),
             blacklist=settings.pair_blacklist, whitelist=settings.pair_whitelist, observers=(self._logger.on_fact, self._show),
             after_batch=(self._count_bars, self._sample), on_decision=self._logger.on_decision,
-            candles=self._pictures.candles)
+            candles=self._pictures.candles, certificates=folder.path / "certificates",
+            revalidate=self._validation_command)
         self.daemon = main.Daemon(plan)
         journal.project(self._logger.learn)
         self._reports = Reports(self.daemon, lag=self._lag.p99_ms)
-        self.daemon.desk.attach(self._reports.all() | ChatReports(
-            self.daemon, self._reports, settings, main.VERSION, self._pictures.curve, settings.log_dir / "trading_bot.json").all())
+        chat = ChatReports(self.daemon, self._reports, settings, main.VERSION, self._pictures.curve, settings.log_dir / "trading_bot.json")
+        self.daemon.desk.attach(chat.all() | self._reports.all())
         self.daemon.desk.reloads(self._fresh_policies)
         self._channels = channels.build(settings, self.daemon, self._reports, self._next_event)
         self._page = self._web_page() if settings.http.enabled else None
+
+    def _validation_command(self, strategy: str, asset_class: str) -> list[str]:
+        """This program again, in a process of its own, with the same settings."""
+        files = [word for path in inputs.files(self._arguments) for word in ("--config", str(path))]
+        return [sys.executable, str(main.__file__), "validate", *files, "--strategy", strategy, "--classes", asset_class.lower(),
+                "--workers", "1", "--json"]
 
     def run(self) -> int:
         """Until it is told to stop: 0. A journal that takes nothing more ends it: nothing may leave that is not on record."""
@@ -147,7 +154,8 @@ class _Process:
     def _peripherals(self) -> dict[str, Any]:
         assert self._console is not None
         server = ControlServer(self._folder.control_socket, self.daemon.desk.answer)
-        work: dict[str, Any] = {"control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush}
+        work: dict[str, Any] = {
+            "control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush}
         if self._page is not None:
             work["web page"] = self._page.run
         work |= self._channels

@@ -119,7 +119,8 @@ def instruments(work: Work, strategy: Strategy, named: bool) -> list[Series]:
         raise ConfigurationError([f"{work.origin}: holds no history {strategy.name} could be run on"])
     if named:
         return list(ordered)
-    return [one for of in sorted(classes) for one in [each for each in ordered if each.asset_class is of][:INSTRUMENTS_EACH]] or [ordered[0]]
+    by_class = ([one for one in ordered if one.asset_class is of][:INSTRUMENTS_EACH] for of in sorted(classes))
+    return [one for some in by_class for one in some] or [ordered[0]]
 
 
 def _iso(at: int | None) -> str | None:

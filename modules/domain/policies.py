@@ -131,6 +131,8 @@ class SizingPolicy(VersionedPolicy):
     ramp_trades: Count
     ramp_days: Count
     ramp_lot_equity_max: Fraction
+    phase_announced_beyond: Fraction = Decimal("0.01")
+    """How far past a border equity must be, as a share of itself, before the new phase is announced; sizes follow the border exactly."""
 
     @model_validator(mode="after")
     def _ordered(self) -> SizingPolicy:
@@ -399,14 +401,14 @@ class AllocationPolicy(Policy):
     rate: Positive
     """Learning rate on a period's net R, in units of one over the result's running scale."""
     mean_half_life_days: Positive
-    decision_half_life_days: Positive
     shrink: Positive
     """Prior observations (days) that pull each strategy's mean to zero."""
     temperature: Positive
+    """How sharply a strategy's weight follows the odds that its mean is above zero; 1 = the probability itself."""
     step_max: Fraction
     """Share of the way to the new weights that one period goes."""
-    cost_r: Amount
-    """Net R that moving a whole weight once costs."""
+    move_min: Fraction
+    """A smaller change of weight is not worth its cost."""
 
 
 class CalibrationPolicy(Policy):
@@ -479,6 +481,8 @@ class ValidationPolicy(VersionedPolicy):
     """Histories of random entries that make the benchmark."""
     same_idea_correlation: Annotated[Share, Field(gt=0)]
     """Two strategies whose daily results correlate this much on the same days are one idea."""
+    same_idea_code: Annotated[Share, Field(gt=0)]
+    """Two strategies of whose statements this share is the same, names and numbers aside, are one idea."""
     task_timeout_s: Seconds
     """A task that takes longer is killed and its strategy quarantined."""
     # certificates

@@ -85,7 +85,8 @@ class TelegramSettings(Section):
     token_file: File | None = None
     token: SecretStr | None = None
     """For the environment only; else `token_file`."""
-    chat_id: Whole
+    chat_id: Whole = 0
+    """Where it talks; `doctor --telegram` shows it. 0 = not known yet: then it does not start."""
     user_ids: Annotated[tuple[Whole, ...], BeforeValidator(_split)] = ()
     """Who may command; nobody by default."""
     notification_settings: dict[str, Level] = {}

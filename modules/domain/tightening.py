@@ -35,7 +35,7 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
     Looser.NEVER: """
         sizing.version risk.version kill_switch.version execution.version costs.version funds.version news.version
         learning.version validation.version validation.windows validation.train_share validation.sets_max
-        validation.random_draws validation.task_timeout_s validation.warn_days""",
+        validation.random_draws validation.task_timeout_s validation.warn_days sizing.phase_announced_beyond""",
     Looser.HIGHER: """
         sizing.phase_1_notional sizing.phase_2_fraction_min sizing.phase_2_fraction_max sizing.risk_fraction_min sizing.risk_fraction_max
         sizing.position_cap_min sizing.position_cap_max sizing.good_setup_cap_min sizing.good_setup_cap_max sizing.daily_risk_budget
@@ -50,8 +50,10 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
         kill_switch.api_errors_max kill_switch.api_error_share_max kill_switch.api_calls_min kill_switch.orders_in_doubt_max
         execution.protect_within_s execution.wallet_poll_s costs.*.leverage
         funds.funds_on funds.classes_on.* funds.pair_cap funds.pair_cap_min funds.pair_cap_max
+        news.mood.domains_min news.mood.weight_floor news.mood.weight_min news.cautions.secondhand_domains_min
         validation.evidence_sharpe_multiple validation.p_value_max validation.loss_probability_max validation.trade_share_max
-        validation.month_share_max validation.drawdown_max.* validation.same_idea_correlation validation.valid_days
+        validation.month_share_max validation.drawdown_max.* validation.same_idea_correlation validation.same_idea_code
+        validation.valid_days
         validation.revalidate_days""",
     Looser.HIGHER_OR_ZERO: "sizing.gross_notional_max.* sizing.instrument_notional_max.*",
     Looser.LOWER: """
@@ -62,13 +64,15 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
         kill_switch.slippage_window_s kill_switch.api_errors_window_s kill_switch.api_probes_good kill_switch.api_probes_window_s
         costs.latency_ms costs.*.half_spread_bp costs.*.slippage_bp costs.*.impact_bp costs.*.stop_slippage_bp costs.*.maker_fee
         costs.*.taker_fee costs.*.maintenance_margin costs.forex_financing_markup news.windows.* news.horizon_days
+        news.cautions.hours.*
         validation.trades_min validation.instrument_trades_min validation.bootstrap_draws validation.psr_min validation.sharpe_min.*
         validation.stress_multiple validation.drawdown_level validation.neighbours_share_min
         validation.embargo""",
     Looser.MORE: "risk.forex_deep_pairs",
     Looser.FEWER: "risk.forex_majors kill_switch.flatten_on news.classes.*",
 })
-"""Policy key (`*` = any asset class or event) -> the direction that loosens. A key that is not here loosens whenever it changes."""
+"""Policy key (`*` = any asset class or event) -> the direction that loosens. A key that is not here loosens whenever it changes:
+of a mood's half-life or of what one source may weigh, for one, neither direction is the stricter."""
 
 
 def _flat(value: object, path: Key = ()) -> Iterator[tuple[Key, Any]]:
@@ -86,6 +90,8 @@ def _flat(value: object, path: Key = ()) -> Iterator[tuple[Key, Any]]:
 def _pattern(path: Key) -> str:
     if path[:2] in (("news", "windows"), ("news", "classes")):
         return ".".join((*path[:2], "*"))
+    if path[:3] == ("news", "cautions", "hours"):
+        return "news.cautions.hours.*"
     return ".".join("*" if part in _CLASSES else part for part in path)
 
 

@@ -38,6 +38,8 @@ class UnitValue:
     """Value of a unit at the last mark that was believed."""
     equity: Decimal | None = None
     """The equity it came from, None once units or peaks moved since."""
+    floors: tuple[Decimal, Decimal, Decimal, Decimal, Decimal] | None = None
+    """(day peak, month peak, day limit, month limit, the lowest value of a unit that is within both limits): see `within`."""
     disbelieved: int = 0
     """Marks in a row that were not believed."""
 
@@ -53,7 +55,7 @@ class UnitValue:
         last one known. `jump` None: a second source agrees, whatever it is."""
         if not equity.is_finite():
             return None
-        nav, last = equity / self.units, self.nav
+        nav, last = equity / self.units, self.marked if self.marked is not None else self.known
         if jump is not None and (nav <= ZERO or last is None or nav > last * jump or last > nav * jump):
             return None
         return nav.quantize(_UNIT)
@@ -62,6 +64,16 @@ class UnitValue:
         """Loss from the period's peak as a fraction of it, to 12 digits; negative above the peak."""
         peak = self.peak(period)
         return ((peak - nav) / peak).quantize(_EXACT) if peak > ZERO else ZERO
+
+    def within(self, nav: Decimal, day: Decimal, month: Decimal) -> bool:
+        """Whether `nav` is surely within both drawdown limits. Dividing for the exact drawdowns costs ten times this comparison, and
+        rounding is no matter: whatever is at or above peak x (1 - limit) has a drawdown that rounds to the limit at most."""
+        floors = self.floors
+        if (floors is None or floors[0] is not self.day_peak or floors[1] is not self.month_peak
+                or floors[2] is not day or floors[3] is not month):
+            lowest = max(self.day_peak * (ONE - day), self.month_peak * (ONE - month))
+            floors = self.floors = (self.day_peak, self.month_peak, day, month, lowest)
+        return nav >= floors[4]
 
     def day_peak_money(self) -> Decimal:
         return book(self.day_peak * self.units)

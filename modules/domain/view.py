@@ -166,3 +166,5 @@ class View:
     """US dollars per unit of settlement currency: the policies' dollar amounts (phases, $10, volume) are converted with it."""
     liquidation_price: float | None = None
     """The venue's own figure for this trade, where it gives one; None = Sizer computes it for isolated margin."""
+    certificate_note: str = ""
+    """Why there is no valid certificate, "" = there is one."""

@@ -1,8 +1,9 @@
 """Is this the same bet again: rolling correlation of hourly returns, and the gate that limits how many such bets stand side by side.
 
 `ReturnsBook` owns the hourly log returns of every watched series on one grid of hours, and the sums a correlation is made of for every
-pair. A return that comes in changes the sums of its own row only, and the end of an hour nothing at all: no bar ever waits for the
-products of all pairs, and a question takes a few vector operations instead of a pass over 720 hours.
+pair. A return that comes in is only written down, and so is the end of an hour: no bar waits for the products of all pairs. Whoever is
+asked about brings the sums of his own row up to date, a vector operation for the hours since he was asked last, instead of a pass over
+all 720; the newest hour, whose returns are still coming in, is added for the answer only.
 """
 
 from __future__ import annotations
@@ -32,50 +33,49 @@ SUSPECT_SQUARES: Final = 1e-6
 """A sum of squared deviations below this (returns of 0.004 % per hour) may be mostly the rounding residue of running sums: such a pair is
 computed from its returns instead."""
 FIRST_CAPACITY: Final = 8
-FAR: Final = 32
-"""Hours a row may be behind before making its sums from scratch is quicker than going hour by hour."""
-MANY: Final = 8
-"""When more than one row in so many is stale, multiplying whole matrices is quicker than going row by row."""
-# A pair (i, j) is summed over the hours both have: how many, i's returns and squares, j's returns and squares, and the products.
-MIRRORED: Final = np.array([0, 3, 4, 1, 2, 5])
-"""Which of the six sums of (j, i) is which of (i, j)."""
-_SIX: Final = np.arange(6)[None, :, None]
-_LEAVE_AND_ENTER: Final = np.array(((-1.0,), (1.0,)))
-_NOTHING: Final = (0.0, 0.0, 0.0)
+SLACK: Final = 48
+"""Hours that are kept beyond the window: so far may a row be behind and still be brought up to date."""
+FEW: Final = 8
+"""Rows (or hours behind) up to which repairing is quicker than making sums from the returns."""
+LATE_MAX: Final = 100_000
+"""Late returns remembered; beyond, every row is made from scratch."""
+# A pair (i, j) is summed over the hours both have: how many, i's returns and squares, j's returns and squares, and the products. Each
+# is one of (1, x, x^2) of i times one of (1, y, y^2) of j, and 0 where the return is missing.
+LEFT: Final = np.array([0, 1, 2, 0, 0, 1])
+RIGHT: Final = np.array([0, 0, 0, 1, 2, 1])
+_NEEDED: Final = 3 * LEFT + RIGHT
+"""Which of all nine products."""
+NEVER: Final = -1
 
 
 class ReturnsBook:
     """Hourly log returns of many symbols over the last `window` hours, and the correlation of any two of them.
 
     Hours are whole numbers on one grid (UTC ms // 3,600,000). The window ends at the newest hour anybody was heard of. Memory is
-    4 x window x capacity plus 6 x capacity^2 numbers of 8 bytes: 9 MB at 200 symbols (capacity 256).
-
-    What holds at every moment, whatever came late or not at all, for every pair of rows that is not stale: its six sums are those over
-    the slots in which both rows hold the same hour. A row that was brought up to the newest hour holds no others.
+    3 x (window + 48) x capacity plus 6 x capacity^2 floats of 8 bytes: 8 MB at 200 symbols (capacity 256).
     """
 
     _powers: Floats
-    """[power, hour modulo window, row]: 1, x and x^2 of every return x; all 0 where there is none."""
-    _hours: Counts
-    """[hour modulo window, row]: which hour that slot of that row is about; -1 before its first."""
+    """[hour modulo (window + SLACK), power, row]: 1, x and x^2 of every return x; all 0 where there is none."""
     _sums: Floats
-    """[i, which, j]: what row i's own returns brought; the sum of a pair is that of (i, j) plus the mirrored one of (j, i)."""
+    """[row, which, other]: the six sums (LEFT, RIGHT) of a row with every other, as of the hour `_summed` of that row."""
 
     def __init__(self, window: int) -> None:
         if window < 2:
             raise ValueError(f"a correlation needs a window of at least 2 hours, not {window}")
         self._window = window
+        self._slots = window + SLACK
         self._rows: dict[str, int] = {}
         self._newest = 0
         """The newest hour on the grid; meaningless before the first symbol."""
-        self._reached: list[int] = []
-        """Up to which hour each row's slots are filled."""
-        self._own: list[tuple[float, float, float]] = []
-        """How many returns a row holds, their sum and the sum of their squares."""
+        self._summed: list[int] = []
+        """The last hour each row's sums take in (window - 1 hours up to it), NEVER if they are to be made from scratch."""
         self._renewed: list[int] = []
-        """The hour at which each row's sums were last made from scratch."""
-        self._stale: set[int] = set()
-        """Rows whose sums do not match their returns: they are made anew before the next question is answered."""
+        """The hour at which they were last made from scratch, which sheds the rounding of running sums."""
+        self._late: list[int] = []
+        """Rows of which a return came, or was corrected, after others may have summed that hour, in the order in which it happened."""
+        self._heard: list[int] = []
+        """How many of these each row's sums take in."""
         self._version = 0
         self._cached: dict[str, tuple[int, Floats, Counts]] = {}
         self._crowd: tuple[object, list[int]] = (None, [])
@@ -105,24 +105,22 @@ class ReturnsBook:
             self._last_hour[row] = hour
         self._last_close[row] = close if math.isfinite(close) and close > 0.0 else NAN
         if hour > self._newest:
-            self._newest = hour
+            self._advance(hour)
+        if hour > self._newest - self._window:
+            change = self._last_close[row] / self._base_close[row]
+            value = math.log(change) if change == change else 0.0
+            self._powers[hour % self._slots, :, row] = (change == change, value, value * value)
+            if hour < self._newest:
+                self._summed[row] = NEVER
+                if len(self._late) >= LATE_MAX:
+                    self._late.clear()
+                    self._summed, self._heard = [NEVER] * len(self._rows), [0] * len(self._rows)
+                self._late.append(row)
         self._version += 1
-        if hour <= self._newest - self._window:
-            return
-        change = self._last_close[row] / self._base_close[row]
-        value = math.log(change) if change == change else 0.0
-        behind = hour - self._reached[row]
-        if behind > 0 and (hour < self._newest or behind > FAR):
-            self._stale.add(row)
-        if behind > 1:
-            self._reach(row, hour - 1)
-        self._put(row, hour, (1.0, value, value * value) if change == change else _NOTHING)
-        if hour - self._renewed[row] >= self._window and row not in self._stale:
-            self._renew(row)
 
     def prepare(self) -> None:
-        """Do now what the first question after many returns would have to wait for."""
-        self._refresh()
+        """Do now what the first questions after many returns would have to wait for."""
+        self._renew_all()
 
     def pair(self, a: str, b: str) -> tuple[float, int]:
         """(Pearson correlation, number of hours it rests on) over the hours of the window in which both have a return.
@@ -138,26 +136,29 @@ class ReturnsBook:
         cached = self._cached.get(candidate)
         if cached is None or cached[0] != self._version:
             size, own = len(self._rows), self._rows[candidate]
-            self._bring_up((own,))
-            sums = self._sums[:size, :, own].T[MIRRORED]
-            sums += self._sums[own, :, :size]
-            sums[:, own] = self._with_itself(own)
+            self._bring_up(own)
+            newest = self._powers[self._newest % self._slots]
+            sums = newest.take(RIGHT, axis=0)
+            sums *= newest[:, own].take(LEFT)[:, None]
+            sums += self._sums[own]
+            sums = sums[:, :size]
             cached = self._cached[candidate] = (self._version, *self._correlations(sums, own, None))
         return cached[1], cached[2]
 
     def beside(self, candidate: str, others: Sequence[str]) -> tuple[list[float], list[int]]:
-        """`pair(candidate, other)` for each of a few `others`."""
-        own = self._rows.get(candidate)
+        """`pair(candidate, other)` for each of a few `others`. Who was not asked about for long is answered from the returns of those."""
+        own = self._rows.get(candidate, -1)
         rows = [self._rows.get(other, -1) for other in others]
-        if own is None or -1 in rows:
+        if own < 0 or -1 in rows:
             rho, count = self.matrix([candidate, *others])
             return rho[0, 1:].tolist(), count[0, 1:].tolist()
-        self._bring_up((own,))
         index = np.array(rows)
-        sums = self._sums[index, :, own].T[MIRRORED]
-        sums += self._sums[own].take(index, axis=1)
-        if own in rows:
-            sums[:, index == own] = np.array(self._with_itself(own))[:, None]
+        if self._up_to_date(own, FEW):
+            self._bring_up(own)
+            newest = self._powers[self._newest % self._slots]
+            sums = newest[RIGHT[:, None], index] * newest[LEFT, own, None] + self._sums[own].take(index, axis=1)
+        else:
+            sums = self._from_scratch(own, index, self._newest)
         among, hours = self._correlations(sums, own, index)
         return among.tolist(), hours.tolist()
 
@@ -165,54 +166,57 @@ class ReturnsBook:
         """`pair` of every two of `symbols`: two arrays of shape (k, k). Unknown symbols have NaN and 0."""
         named = [self._rows.get(symbol, -1) for symbol in symbols]
         rows = np.array(named, dtype=np.intp)
-        self._bring_up([row for row in named if row >= 0])
-        half = self._sums[rows[:, None, None], _SIX, rows]
-        sums = (half + half[:, MIRRORED].transpose(2, 1, 0)).transpose(1, 0, 2).copy()
-        known = (rows[:, None] >= 0) & (rows >= 0)
-        for i, j in zip(*np.nonzero((rows[:, None] == rows) & known), strict=True):
-            sums[:, i, j] = self._with_itself(named[i])
+        if FEW * sum(not self._up_to_date(row, SLACK) for row in named if row >= 0) > len(self._rows):
+            self._renew_all()
+        for row in named:
+            if row >= 0:
+                self._bring_up(row)
+        newest = self._powers[self._newest % self._slots].take(rows, axis=1)
+        sums = self._sums[rows[:, None], :, rows].transpose(2, 0, 1) + newest[LEFT, :, None] * newest[RIGHT, None, :]
         rho, count = self._correlations(sums, rows[:, None], rows)
         if -1 in named:
-            rho[~known], count[~known] = NAN, 0
+            unknown = (rows[:, None] < 0) | (rows < 0)
+            rho[unknown], count[unknown] = NAN, 0
         return rho, count
 
     # -- correlations out of sums -----------------------------------------------------------------------------------------
 
-    def _with_itself(self, row: int) -> tuple[float, ...]:
-        n, linear, squares = self._own[row]
-        return n, linear, squares, linear, squares, squares
-
     def _correlations(self, sums: Floats, i: int | Index, j: Index | None) -> tuple[Floats, Counts]:
-        """Pearson's r = (n Sxy - Sx Sy) / sqrt((n Sxx - Sx^2)(n Syy - Sy^2)) from the six sums (overwritten) of rows i and j (None: all)."""
-        n, left, right, products = sums[0], sums[1:3], sums[3:5], sums[5]
+        """Pearson's r = (n Sxy - Sx Sy) / sqrt((n Sxx - Sx^2)(n Syy - Sy^2)) from the six sums of rows i and j (None: all), overwritten."""
+        # One row after the other: numpy takes four times as long for two rows at once that do not lie together.
+        n, linear, squares, other_linear, other_squares, products = sums
         count = n.astype(np.int64)
         products *= n
-        products -= left[0] * right[0]
-        squares = sums[2::2]  # i's and j's
+        products -= linear * other_linear
         squares *= n
-        linear = sums[1:4:2]
         linear *= linear
         squares -= linear
-        if np.minimum.reduce(squares, axis=None) <= SUSPECT_SQUARES * self._window:
-            rho = self._with_care(n, products, squares, *np.broadcast_arrays(i, np.arange(n.size) if j is None else j))
+        other_squares *= n
+        other_linear *= other_linear
+        other_squares -= other_linear
+        smaller = np.minimum(squares, other_squares)
+        if smaller.min() <= SUSPECT_SQUARES * self._window:
+            spread = squares * other_squares
+            rho = self._with_care(n, products, spread, smaller, *np.broadcast_arrays(i, np.arange(n.size) if j is None else j))
         else:
-            spread = squares[0] * squares[1]
-            rho = np.divide(products, np.sqrt(spread, out=spread), out=products)
+            squares *= other_squares
+            rho = np.divide(products, np.sqrt(squares, out=squares), out=products)
         np.minimum(rho, 1.0, out=rho)
         return np.maximum(rho, -1.0, out=rho), count
 
-    def _with_care(self, n: Floats, products: Floats, squares: Floats, i: Index, j: Index) -> Floats:
+    def _with_care(self, n: Floats, products: Floats, spread: Floats, smaller: Floats, i: Index, j: Index) -> Floats:
         """As above where some sums are too small to be trusted."""
-        suspect = squares.min(axis=0) <= SUSPECT_SQUARES * n
-        rho: Floats = products / np.sqrt(np.where(suspect, 1.0, squares[0] * squares[1]))
+        suspect = smaller <= SUSPECT_SQUARES * n
+        rho: Floats = products / np.sqrt(np.where(suspect, 1.0, spread))
         for index in zip(*np.nonzero(suspect), strict=True):
             rho[index] = self._exact(int(i[index]), int(j[index])) if n[index] >= 2.0 else NAN
         return rho
 
     def _exact(self, i: int, j: int) -> float:
         """The correlation from the returns themselves, in two passes."""
-        there, returns, hours = self._powers[0], self._powers[1], self._hours
-        common = (there[:, i] > 0.0) & (there[:, j] > 0.0) & (hours[:, i] == hours[:, j])
+        here = self._within(self._newest)
+        there, returns = self._powers[:, 0], self._powers[:, 1]
+        common = (there[:, i] > 0.0) & (there[:, j] > 0.0) & here
         x, y = returns[common, i], returns[common, j]
         if np.ptp(x) <= CONSTANT_WITHIN or np.ptp(y) <= CONSTANT_WITHIN:
             return NAN
@@ -221,104 +225,83 @@ class ReturnsBook:
 
     # -- keeping the sums -------------------------------------------------------------------------------------------------
 
-    def _put(self, row: int, hour: int, entering: tuple[float, float, float]) -> None:
-        """Let a row's slot be about `hour`, with this return, and its sums about what is now in the slot instead of what was."""
-        slot, size = hour % self._window, len(self._rows)
-        powers, hours = self._powers[:, slot, :size], self._hours[slot, :size]
-        held, leaving = int(hours[row]), powers[:, row].tolist()
-        hours[row] = -2  # a row's sums with itself are kept apart
-        if row not in self._stale:
-            n, linear, squares = self._own[row]
-            self._own[row] = (n + entering[0] - leaving[0], linear + entering[1] - leaving[1], squares + entering[2] - leaving[2])
-            # Those who hold the hour that leaves lose a product, those who hold the hour that comes gain one.
-            change = np.array((leaving, entering))
-            holders = hours == np.array(((held,), (hour,)))
-            moved = change.T @ (holders * _LEAVE_AND_ENTER)
-            sums = self._sums[row, :, :size]
-            sums[5] += moved[1] * powers[1]
-            sums[3:5] += moved[0] * powers[1:]
-            moved *= powers[0]
-            sums[:3] += moved
-        hours[row] = hour
-        powers[:, row] = entering
-        if hour > self._reached[row]:
-            self._reached[row] = hour
+    def _advance(self, hour: int) -> None:
+        """Make `hour` the newest. Its slot, and those of hours nobody was heard of in, are empty until returns come."""
+        for entering in range(max(self._newest + 1, hour - self._slots + 1), hour + 1):
+            self._powers[entering % self._slots] = 0.0
+        self._newest = hour
 
-    def _reach(self, row: int, hour: int) -> None:
-        """Fill the slots of a row up to `hour` with no returns."""
-        for missing in range(max(self._reached[row], hour - self._window) + 1, hour + 1):
-            self._put(row, missing, _NOTHING)
+    def _within(self, until: int) -> NDArray[np.bool_]:
+        """Which slots hold an hour of the window, and not one after `until` either."""
+        here = np.zeros(self._slots, dtype=np.bool_)
+        here[np.arange(self._newest - self._window + 1, until + 1) % self._slots] = True
+        return here
 
-    def _bring_up(self, rows: Sequence[int]) -> None:
-        """Before a question about `rows`: up to the newest hour, and nothing stale."""
-        for row in rows:
-            behind = self._newest - self._reached[row]
-            if behind > FAR:
-                self._stale.add(row)
-            if behind:
-                self._reach(row, self._newest)
-        if self._stale:
-            self._refresh()
+    def _up_to_date(self, row: int, hours: int) -> bool:
+        """Whether a row is at most so many hours, and few late returns, behind."""
+        summed, until = self._summed[row], self._newest - 1
+        return (summed != NEVER and until - summed <= hours and len(self._late) - self._heard[row] <= FEW
+                and until - self._renewed[row] < self._window)
 
-    def _refresh(self) -> None:
-        """Make the sums of stale rows from their returns."""
-        if MANY * len(self._stale) < len(self._rows):
-            for row in tuple(self._stale):
-                self._renew(row)
-            return
-        size = len(self._rows)
-        powers = self._powers[:, :, :size]
-        powers[:, self._hours[:, :size] <= self._newest - self._window] = 0.0  # of rows nobody has heard of for long
-        there, returns, squares = powers
-        for which, (left, right) in enumerate(((there, there), (returns, there), (squares, there))):
-            product = left.T @ right
-            product *= 0.5
-            self._sums[:size, which, :size] = product
-            if which:
-                self._sums[:size, which + 2, :size] = product.T
-        np.multiply(returns.T @ returns, 0.5, out=self._sums[:size, 5, :size])
-        self._own = list(zip(*powers.sum(axis=1).tolist(), strict=True))
-        # Rows are renewed in turn, so that no hour has to do it for all of them.
-        self._renewed = [self._newest - row % self._window for row in range(size)]
-        self._stale.clear()
+    def _bring_up(self, row: int) -> None:
+        """Let the sums of a row take in every hour before the newest."""
+        until, summed = self._newest - 1, self._summed[row]
+        sums = self._sums[row]
+        if not self._up_to_date(row, SLACK):
+            sums[:] = self._from_scratch(row, slice(None), until)
+            self._renewed[row] = until
+        else:
+            if summed < until:
+                entering = range(summed + 1, until + 1)
+                slots = [hour % self._slots for hour in (*entering, *(hour - self._window + 1 for hour in entering))]
+                powers = self._powers.take(slots, axis=0)
+                own = powers[:, :, row].T.copy()
+                own[:, len(entering):] *= -1.0  # these leave
+                products = own @ powers.reshape(len(slots), -1)
+                sums += products.reshape(9, -1).take(_NEEDED, axis=0)
+            if self._heard[row] < len(self._late):
+                others = np.array(self._late[self._heard[row]:])
+                sums[:, others] = self._from_scratch(row, others, until)
+        self._summed[row], self._heard[row] = until, len(self._late)
 
-    def _renew(self, row: int) -> None:
-        """The same for one row: all of a pair's sum is put down with this one, and nothing is left with the other."""
-        size = len(self._rows)
-        mine = self._powers[:, :, row]
-        same = self._hours[:, :size] == self._hours[:, row, None]
-        there, returns, squares = self._powers[:, :, :size]
-        sums = self._sums[row, :, :size]
-        sums[:3] = mine @ (there * same)
-        sums[4] = mine[0] @ (squares * same)
-        shared = returns * same
-        sums[3], sums[5] = mine[0] @ shared, mine[1] @ shared
-        self._sums[:size, :, row] = 0.0
-        sums[:, row] = 0.0
-        self._own[row] = (float(mine[0].sum()), float(mine[1].sum()), float(mine[2].sum()))
-        self._renewed[row] = self._newest
-        self._stale.discard(row)
+    def _from_scratch(self, row: int, others: slice | Index, until: int) -> Floats:
+        """The six sums of a row with some others from their returns in the hours of the window up to `until`."""
+        own = self._powers[:, :, row] * self._within(until)[:, None]
+        powers = self._powers[:, :, others]
+        products = (own.T @ powers.reshape(self._slots, -1)).reshape(3, 3, -1)
+        found: Floats = products[LEFT, RIGHT]
+        return found
+
+    def _renew_all(self) -> None:
+        """The same for every row with every other, up to the hour before the newest."""
+        size, until = len(self._rows), self._newest - 1
+        powers = self._powers[:, :, :size] * self._within(until)[:, None, None]
+        for which, (left, right) in enumerate(zip(LEFT, RIGHT, strict=True)):
+            self._sums[:size, which, :size] = powers[:, left].T @ powers[:, right]
+        self._late.clear()
+        self._summed, self._heard = [until] * size, [0] * size
+        # Next time they are renewed in turn, so that no hour has to do it for all of them.
+        self._renewed = [until - row % self._window for row in range(size)]
 
     def _add(self, symbol: str, hour: int) -> int:
         row = len(self._rows)
         if row == 0:
             self._newest = hour
         if row == self._powers.shape[2]:
-            powers, hours, sums = self._powers, self._hours, self._sums
+            powers, sums = self._powers, self._sums
             self._allocate(2 * row)
-            self._powers[:, :, :row], self._hours[:, :row], self._sums[:row, :, :row] = powers, hours, sums
+            self._powers[:, :, :row], self._sums[:row, :, :row] = powers, sums
         self._rows[symbol] = row
-        self._reached.append(hour - 1)
-        self._renewed.append(hour - row % self._window)
-        self._own.append(_NOTHING)
+        self._summed.append(NEVER)
+        self._renewed.append(hour)
+        self._heard.append(0)
         self._last_hour.append(hour)
         self._last_close.append(NAN)
         self._base_close.append(NAN)
         return row
 
     def _allocate(self, capacity: int) -> None:
-        self._powers = np.zeros((3, self._window, capacity))
-        self._hours = np.full((self._window, capacity), -1, dtype=np.int64)
+        self._powers = np.zeros((self._slots, 3, capacity))
         self._sums = np.zeros((capacity, 6, capacity))
 
     # -- what is open already ---------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def certificate(signal: Signal, view: View, policy: RiskPolicy) -> Check | None:
     if not view.live:
         return None
     if view.certificate_expires is None:
-        return Check(Rule.CERTIFICATE_MISSING, None, 0.0, "days left", False, "no certificate")
+        return Check(Rule.CERTIFICATE_MISSING, None, 0.0, "days left", False, view.certificate_note or "no certificate")
     left = (view.certificate_expires - view.at) / DAY_MS
     return Check(Rule.CERTIFICATE_MISSING, left, 0.0, "days left", left > 0.0, "" if left > 0.0 else "expired")
 

@@ -64,6 +64,12 @@ class Calendar:
         first = bisect_left(self._opens, at - self._longest)
         return [window for window in self.windows[first:bisect_right(self._opens, at)] if window.closes >= at]
 
+    def next_change(self, at: int) -> int | None:
+        """The first instant after `at` at which a window opens or has closed; None = there is none."""
+        changes = [window.closes + 1 for window in self.open_windows(at)]
+        following = bisect_right(self._opens, at)
+        return min([*changes, *self._opens[following:following + 1]], default=None)
+
     def upcoming(self, at: int, days: float) -> list[Window]:
         return [window for window in self.windows if at <= window.closes and window.opens <= at + days * DAY]
 

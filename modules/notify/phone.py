@@ -123,7 +123,7 @@ def _status(documents: Documents, wish: Wish) -> str:
     names = {name for name, _ in chosen}
     lines = [f"<b>{escaped(status['mode'].upper())}</b>, market time {escaped(status['at'][:16].replace('T', ' '))}"]
     lines.append(table(("class", ">equity", ">day", ">month", ">pos"), (
-        (name, money(c["equity"]), percent(-c["drawdown_daily"], 1), percent(-c["drawdown_monthly"], 1), c["open_positions"])
+        (name, money(c["equity"]), percent(-c["drawdown_daily"] or 0, 1), percent(-c["drawdown_monthly"] or 0, 1), c["open_positions"])
         for name, c in chosen)))
     for name, c in chosen:
         words = [f"halted by {c['halted_by']}"] if c["halted_by"] else []
@@ -300,7 +300,9 @@ def _validation(documents: Documents, _: Wish) -> str:
 
 
 def _learning(documents: Documents, _: Wish) -> str:
-    return fit(map(escaped, documents["learning"]["lines"]))
+    document = documents["learning"]
+    lines = document["lines"] if "lines" in document else [f"{key}: {value}" for key, value in _flat(document)]
+    return fit(escaped(line, 200) for line in lines)
 
 
 # -- lists and tools -------------------------------------------------------------------------------------------------------

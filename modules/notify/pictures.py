@@ -27,7 +27,9 @@ GAIN, LOSS = "#1b7f79", "#b5482a"
 
 
 def equity(document: Mapping[str, Any]) -> bytes:
-    """One panel per class that has two points or more: equity as a line, how far below its peak as an area, first and last value."""
+    """One panel per class that has two points or more: equity as a line, how far below its peak as an area, the result in percent.
+
+    Points are [at, equity, daily drawdown, monthly drawdown, value of a unit]."""
     from PIL import Image, ImageDraw
 
     shown = [(name, c) for name, c in document["classes"].items() if len(c["points"]) > 1]
@@ -59,7 +61,8 @@ def _panel(draw: ImageDraw, top: int, name: str, currency: str, points: Sequence
         draw.line((left, y, right, y), fill=GRID, width=1)
     draw.polygon([*line, *reversed(peaks)], fill=FALL)
     draw.line(line, fill=LINE, width=3, joint="curve")
-    change = values[-1] / values[0] - 1.0 if values[0] else 0.0
+    worth = [point[4] for point in points]    # of a unit: deposits and withdrawals are no result
+    change = worth[-1] / worth[0] - 1.0 if worth[0] else 0.0
     draw.text((left, top + 14), f"{name}  {values[-1]:,.2f} {currency}", fill=INK, font=_font(24))
     told = f"{change:+.2%}, worst {max(point[2] for point in points):.2%} below the day's peak"
     draw.text((right, top + 18), told, fill=SOFT, font=_font(18), anchor="ra")

@@ -32,6 +32,14 @@ async def keep_running(
         pause = min(2.0 * pause, longest_s)
 
 
+def attempt_step(step: Callable[[Any, Any, Any], Any], state: Any, market: Any, params: Any) -> Any:
+    """As `attempt` for the one call that is made at every bar: its result, or the exception it raised in its place."""
+    try:
+        return step(state, market, params)
+    except Exception as error:  # as below
+        return error
+
+
 def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Exception | None]:
     """Call code that is not ours (a user's strategy) and give back (result, None) or (None, what it raised)."""
     try:

@@ -94,7 +94,7 @@ class Journal:
         self._count, self._hash = self._look_at_head()
         self._reserve: Reserve | None = None
         if self._durable and not read_only and path is not None:
-            make_room(self._connection)
+            make_room(self._connection, path.parent)
             self._reserve = Reserve(path.with_name("reserve"), reserve_bytes)
             self.low_space = reserve_bytes > 0 and not self._reserve.kept
 
@@ -259,16 +259,24 @@ class Journal:
             for seq, _, kind, payload, _ in page:
                 yield seq, codec.decode(kind, payload, seq)
 
-    def replay(self) -> int:
+    def at(self, at: int, kinds: Sequence[type[Fact]]) -> list[Fact]:
+        """Facts of some kinds about one moment, UTC ms. Reads the whole file: for questions that are seldom asked."""
+        self.flush()
+        names = [kind.__name__ for kind in kinds]
+        statement = f"SELECT seq, kind, payload FROM facts WHERE at = ? AND kind IN ({', '.join('?' * len(names))}) ORDER BY seq"
+        return [codec.decode(kind, payload, seq) for seq, kind, payload in self._read(statement, (at, *names))]
+
+    def replay(self, also: Sequence[Receiver] = ()) -> int:
         """Rebuild: feed every fact to every projection, verifying the chain, and return how many. Once, before the first append.
 
+        `also`: whoever wants to see the past on the same pass and nothing of what comes later.
         Raises JournalCorrupt on a break; the projections are then unusable.
         """
         if self._fed and self._count:
             raise RuntimeError("the projections already hold these facts")
         self._fed = True
         self._fault = "replay failed: the books are incomplete; restore the journal, then restart"
-        rows = self.rebuild(self._projections)
+        rows = self.rebuild((*self._projections, *also))
         self._fault = _READ_ONLY if self._read_only else ""
         return rows
 
@@ -300,7 +308,7 @@ class Journal:
             return
         link = self._hash_at(seq)
         while seq < until:
-            rows = self._read(_SELECT, (seq, min(_PAGE, until - seq)))
+            rows = self._read(_SELECT, (seq, min(_PAGE, until - seq)), seq + 1)
             if not rows:
                 raise self._corrupt(seq + 1, "the row is missing")
             for found, at, kind, payload, stored in rows:
@@ -320,19 +328,19 @@ class Journal:
     def _hash_at(self, seq: int) -> bytes:
         if seq == 0:
             return GENESIS
-        rows = self._read("SELECT hash FROM facts WHERE seq = ?", (seq,))
+        rows = self._read("SELECT hash FROM facts WHERE seq = ?", (seq,), seq + 1)
         if not rows or type(rows[0][0]) is not bytes:
             raise self._corrupt(seq, "the row is missing")
         link: bytes = rows[0][0]
         return link
 
-    def _read(self, statement: str, parameters: tuple[int, ...] = ()) -> list[Any]:
+    def _read(self, statement: str, parameters: tuple[int | str, ...] = (), row: int = 0) -> list[Any]:
         try:
             return self._connection.execute(statement, parameters).fetchall()
         except SQLITE_ERRORS as error:
             if primary_code_of(error) in _LOCKED:
                 raise JournalBusy(f"{self._path}: another program holds the journal locked ({error}). Close it.") from error
-            raise self._corrupt(parameters[0] + 1 if parameters else 0, str(error)) from error
+            raise self._corrupt(row, str(error)) from error
 
     def _corrupt(self, row: int, what: str) -> JournalCorrupt:
         return JournalCorrupt(f"{self._path or 'journal'}: row {row}: {what}. {REMEDY}")

@@ -25,8 +25,8 @@ def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[...
              **options: Any) -> Callable[..., Any]:
     """`function` and every plain function it refers to, compiled in nopython mode. `options` go to `numba.njit`.
 
-    `replace` puts other plain functions in the place of global names of `function` and what it calls; `folder` keeps machine code between
-    processes. Raises ImportError without Numba, TypeError if `function` is not a plain Python function. Compilation itself is lazy: types
+    `replace` puts other plain functions in the place of global names of `function` and what it calls, and has them inlined; `folder`
+    keeps machine code between processes. Raises ImportError without Numba, TypeError if `function` is not a plain Python function. Compilation itself is lazy: types
     that do not fit raise numba.core.errors.TypingError at the first call.
     """
     if not isinstance(function, FunctionType):
@@ -34,6 +34,7 @@ def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[...
     njit = importlib.import_module("numba").njit
     replaced = dict(replace or {})
     done: dict[FunctionType, Callable[..., Any]] = {}
+    inlined = set(_closure(list(replaced.values())))
 
     def build(source: FunctionType) -> Callable[..., Any]:
         if source in done:
@@ -45,7 +46,7 @@ def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[...
         copy.__qualname__ = source.__qualname__
         copy.__module__ = source.__module__
         copy.__kwdefaults__ = source.__kwdefaults__
-        result: Callable[..., Any] = njit(copy, **options)
+        result: Callable[..., Any] = njit(copy, **options, **({"forceinline": True} if source in inlined else {}))
         done[source] = result
         return result
 
@@ -53,6 +54,17 @@ def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[...
     if folder is not None:
         keep(result, folder, code_digest(function, replaced, str(sorted(options.items()))))
     return result
+
+
+def _closure(functions: list[Any]) -> Iterator[FunctionType]:
+    """The functions and all that they call."""
+    seen: set[FunctionType] = set()
+    while functions:
+        function = functions.pop()
+        if isinstance(function, FunctionType) and function not in seen:
+            seen.add(function)
+            yield function
+            functions.extend(value for _, value in called(function, {}))
 
 
 def called(function: FunctionType, replaced: Mapping[str, Callable[..., Any]]) -> Iterator[tuple[str, FunctionType]]:

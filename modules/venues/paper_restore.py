@@ -8,7 +8,7 @@ fact: the steps up to it are not traded again. Refuses a journal that holds what
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Protocol, runtime_checkable
@@ -70,11 +70,18 @@ class Memory:
     """References of the transfers that are booked."""
 
 
-class _Reader:
-    """Feeds facts into a Memory, oldest first."""
+class Reader:
+    """Feeds facts into a Memory, oldest first: `take` is given the whole journal, in the same pass that rebuilds the books.
 
-    def __init__(self, memory: Memory, venue: str, contract: Callable[[str], Instrument | None]) -> None:
-        self._memory = memory
+    `venue` is whose past it is. `wallets` are the opening books for classes the journal does not open itself; they are changed in place.
+    `contract` gives the rules of an instrument the journal does not list. `take` raises ConfigurationError where the journal cannot be
+    this venue's.
+    """
+
+    def __init__(
+        self, venue: str, wallets: Mapping[AssetClass, PaperBook], latency_ms: int, contract: Callable[[str], Instrument | None],
+    ) -> None:
+        self.memory = self._memory = Memory(dict(wallets), latency_ms)
         self._venue = venue
         self._contract = contract
         self._instruments: dict[str, Instrument] = {}
@@ -197,22 +204,6 @@ class _Reader:
                 del wallet.holdings[fact.currency]
 
 
-def remember(
-    facts: Iterable[Fact], *, venue: str, wallets: Mapping[AssetClass, PaperBook], latency_ms: int,
-    contract: Callable[[str], Instrument | None],
-) -> Memory:
-    """What `venue` was when the last of `facts` (oldest first, the whole journal) was written.
-
-    `wallets` are the opening books for classes the journal does not open itself; they are changed in place. `contract` gives the rules of
-    an instrument the journal does not list. Raises ConfigurationError where the journal cannot be this venue's.
-    """
-    memory = Memory(dict(wallets), latency_ms)
-    reader = _Reader(memory, venue, contract)
-    for fact in facts:
-        reader.take(fact)
-    return memory
-
-
 def resumed(source: MarketSource, at: int) -> tuple[Step, Iterator[Step]]:
     """The market as known at the last step not after `at`, and the steps after it."""
     if isinstance(source, Resumable):
@@ -252,12 +243,12 @@ def _one_more(first: Step, rest: Iterator[Step]) -> Iterator[Step]:
 
 @runtime_checkable
 class Forgetful(Protocol):
-    """A venue that keeps everything in memory."""
+    """A venue that keeps everything in memory: at a start it is given its past back, before anything is asked of it."""
 
-    def recollect(self, facts: Iterable[Fact]) -> None: ...
+    def reader(self) -> Reader:
+        """What reads the journal for this venue."""
+        ...
 
-
-def restore(venue: object, facts: Iterable[Fact]) -> None:
-    """Give a fresh paper venue its past back, before anything is asked of it. A venue with a memory of its own is left alone."""
-    if isinstance(venue, Forgetful):
-        venue.recollect(facts)
+    def recollect(self, memory: Memory) -> None:
+        """Go on from there."""
+        ...

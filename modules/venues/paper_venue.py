@@ -12,11 +12,11 @@ daemon books them; it sees the bars and decides; its orders trade at the opening
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
-from modules.domain.events import Fact
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import Bar, Batch
 from modules.domain.order import Fate, NotSent, Order, OrderReport
@@ -25,9 +25,11 @@ from modules.runtime.clock import Clock, VirtualClock
 from modules.venues.paper_book import PaperBook
 from modules.venues.paper_desk import PaperDesk
 from modules.venues.paper_prices import AVERAGE_BARS, Prices
-from modules.venues.paper_restore import Resumable, remember, resumed
+from modules.venues.paper_restore import Memory, Reader, Resumable, resumed
 from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, MarketSource, Step, Wallet
 
+_BATCH: Final = partial(tuple.__new__, Batch)
+"""A Batch out of a tuple, without a Python call."""
 SEEDED_AGAIN: Final = 16 * AVERAGE_BARS
 """Bars from which a restart finds the average volume again, to within a ten-millionth of what it was."""
 
@@ -59,14 +61,14 @@ class PaperVenue:
         self._live = not isinstance(clock, VirtualClock)
         """Real time: orders arrive when they like, between two steps too."""
 
-    def recollect(self, facts: Iterable[Fact]) -> None:
-        """Go on where an earlier run of this venue stopped, as the journal tells it (see paper_restore). No facts, no past.
-
-        Raises RuntimeError once the market has begun, ConfigurationError if the journal is not this venue's.
-        """
+    def reader(self) -> Reader:
+        """What is to be shown the journal, so that `recollect` can be given its memory. Raises RuntimeError once the market has begun."""
         if self._steps is not None:
             raise RuntimeError("the market has begun: its past must be known before")
-        memory = remember(facts, venue=self.name, wallets=self._books, latency_ms=self._latency, contract=self._source.contract)
+        return Reader(self.name, self._books, self._latency, self._source.contract)
+
+    def recollect(self, memory: Memory) -> None:
+        """Go on where an earlier run of this venue stopped, as the journal tells it (see paper_restore). No facts, no past."""
         if not memory.at:
             return
         self._known, self._steps = resumed(self._source, memory.at)
@@ -165,15 +167,17 @@ class PaperVenue:
             yield Batch(known.at, (), (), known.marks, known.funding, known.financing, known.chains)
             await clock.settle()
         for step in self._steps:
-            at = step.at
-            await clock.sleep_until(at)
+            at, bars, marks, funding, financing, chains, _, _ = step
+            if not clock.reach(at):
+                await clock.sleep_until(at)
             desk.take(step)
             prices.at_step = True
             if self._emitted:
                 await self._hand_over()
             clock.pulse(at)
-            yield Batch(at, step.bars, (), step.marks, step.funding, step.financing, step.chains)
-            await clock.settle()
+            yield _BATCH((at, bars, (), marks, funding, financing, chains))
+            if clock.busy():
+                await clock.settle()
             # On virtual time every order of this step is in by now; in real time the latency is what they have to come.
             if desk.pending or self._live:
                 await self._trade_window(at)

@@ -101,11 +101,11 @@ class BotApi:
                 await self._arrived.wait()
         return self.sent
 
-    async def until_text(self, part: str, timeout_s: float = 8.0) -> Sent:
-        """Wait for a message that holds `part`."""
+    async def until_text(self, part: str, timeout_s: float = 8.0, after: int = 0) -> Sent:
+        """Wait for a message that holds `part`, not counting the first `after`."""
         async with asyncio.timeout(timeout_s):
             while True:
-                found = next((message for message in self.sent if part in message.text), None)
+                found = next((message for message in self.sent[after:] if part in message.text), None)
                 if found is not None:
                     return found
                 self._arrived.clear()

@@ -138,6 +138,7 @@ function showCertificates(found) {
   table($("certificates"), "Certificates", [["strategy", c => c.strategy], ["class", c => c.asset_class], ["state", c => make("span", {class: c.valid ? "up" : "warn"}, c.state)],
     ["Sharpe", c => plain(c.sharpe), "n"], ["trades", c => plain(c.trades), "n"], ["expires", c => when(c.expires_at)]], found.certificates,
     "no strategy is certified: nothing can trade live (paper and demo are never gated); python main.py validate");
+  for (const fault of found.faults) $("certificates").append(make("p", {class: "warn"}, fault));
 }
 
 function showLearning(found) {

@@ -293,7 +293,7 @@ class Rush(NamedTuple):
     """Bars and move per bar that follow."""
 
 
-RUSHES: Final = (Rush(1, 84, -0.016, 0.018, (0.0, -0.030), (10, 0.0050)), Rush(14, 120, -0.018, 0.022, (-0.048, -0.006), (12, 0.0020)))
+RUSHES: Final = (Rush(1, 84, -0.016, 0.018, (0.0, -0.030), (10, 0.0050)), Rush(14, 120, -0.018, 0.022, (-0.072, -0.006), (12, 0.0020)))
 """A breakout that shakes everybody out and turns out to be real: who was stopped wants in again at once. And one that ends in a gap
 through every stop."""
 RUSH_LEAD_BARS: Final = 10

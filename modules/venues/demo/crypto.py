@@ -96,11 +96,11 @@ class Coin:
 class _Path(NamedTuple):
     """A coin's unrounded day. `activity` is volume in quote units."""
 
-    open: list[float]
-    high: list[float]
-    low: list[float]
-    close: list[float]
-    activity: list[float]
+    open: F64
+    high: F64
+    low: F64
+    close: F64
+    activity: F64
 
 
 class Conditions(NamedTuple):
@@ -173,34 +173,39 @@ def walk(coin: Coin, today: Conditions, noise: Noise) -> _Path:
     model = coin.model
     width = SIGMA * math.sqrt(model.beta * model.beta + model.own * model.own)
     activity = model.daily_volume / BARS_PER_DAY * today.volume
-    path = _Path([], [], [], [], [])
     price, own, average = coin.price, coin.own, coin.average
-    shocks = today.shocks
-    hours = FOREX_HOURS if model.banking_hours else CRYPTO_HOURS
-    for state, common, size, gap, move, busy, hour, draw, up, down, crowd in zip(
-            today.climate, today.common, today.scale, shocks.gaps, shocks.moves, shocks.volume, hours, noise.normals(BARS_PER_DAY),
-            noise.exponentials(BARS_PER_DAY), noise.exponentials(BARS_PER_DAY), noise.exponentials(BARS_PER_DAY), strict=True):
-        change = SIGMA * model.own * size * draw - _OWN_PULL * own
+    shocks, size = today.shocks, np.array(today.scale)
+    hour = np.array(FOREX_HOURS if model.banking_hours else CRYPTO_HOURS)
+    gaps = 1.0 + np.array(shocks.gaps) * model.shock
+    common = 1.0 + model.beta * np.array(today.common)
+    noises = SIGMA * model.own * size * np.array(noise.normals(BARS_PER_DAY))
+    drifts = model.trend * _DRIFT * np.array([state.drift for state in today.climate])
+    moves = np.array(shocks.moves) * model.shock
+    opens, closes = [], []
+    # Only what hangs on the bar before goes bar by bar, in the order of operations that the seeds' prices were first made in.
+    for gap, factor, draw, drift, move in zip(
+            gaps.tolist(), common.tolist(), noises.tolist(), drifts.tolist(), moves.tolist(), strict=True):
+        change = draw - _OWN_PULL * own
         own += change
-        open_ = price * (1.0 + gap * model.shock)
+        open_ = price * gap
         pull = model.revert * (open_ / average - 1.0) + _LEVEL_PULL * (open_ / model.price - 1.0)
-        price = open_ * (1.0 + model.beta * common + change - pull + model.trend * _DRIFT * state.drift + move * model.shock)
+        price = open_ * (factor + change - pull + drift + move)
         average += AVERAGE_WEIGHT * (price - average)
-        spread = width * size * open_
-        step = price - open_
-        path.open.append(open_)
-        path.high.append(0.5 * (open_ + price + math.sqrt(step * step + spread * spread * up)))
-        path.low.append(0.5 * (open_ + price - math.sqrt(step * step + spread * spread * down)))
-        path.close.append(price)
-        path.activity.append(activity * busy * hour * hour * (0.35 + 0.25 * size + 0.2 * crowd))
+        opens.append(open_)
+        closes.append(price)
     coin.price, coin.own, coin.average = price, own, average
-    return path
+    begin, end = np.array(opens), np.array(closes)
+    step, spread = end - begin, width * size * begin
+    high, low = (np.sqrt(step * step + spread * spread * np.array(noise.exponentials(BARS_PER_DAY))) for _ in range(2))
+    crowd = np.array(noise.exponentials(BARS_PER_DAY))
+    busy = activity * np.array(shocks.volume) * hour * hour * (0.35 + 0.25 * size + 0.2 * crowd)
+    return _Path(begin, 0.5 * (begin + end + high), 0.5 * (begin + end - low), end, busy)
 
 
 def _columns(midnight: int, path: _Path, digits: int, share: float) -> Columns:
-    activity = share * np.array(path.activity)
+    activity = share * path.activity
     prices = tuple(rounded(prices, digits) for prices in path[:4])
-    volume = rounded(activity / np.array(path.close), 4)
+    volume = rounded(activity / path.close, 4)
     return Columns(np.arange(midnight, midnight + DAY_MS, BAR_MS), (*prices, volume, rounded(activity, 2)))
 
 
@@ -219,7 +224,7 @@ def perpetual_day(coin: Coin, path: _Path, number: int, day: Day, noise: Noise, 
     symbol, digits = perp_symbol(coin.model.name), PERP_DIGITS[coin.model.name]
     premiums = _premiums(coin, noise)
     day.columns[symbol] = _columns(day.midnight, _perpetual(path, premiums), digits, share)
-    day.marks[symbol] = rounded([close * (1.0 + 0.5 * premium) for close, premium in zip(path.close, premiums[1:], strict=True)], digits)
+    day.marks[symbol] = rounded(path.close * (1.0 + 0.5 * np.array(premiums[1:])), digits)
     _settle(coin, number, day, noise)
 
 
@@ -235,14 +240,9 @@ def _premiums(coin: Coin, noise: Noise) -> list[float]:
 
 
 def _perpetual(path: _Path, premiums: Sequence[float]) -> _Path:
-    perp = _Path([], [], [], [], path.activity)
-    for open_, high, low, close, before, after in zip(path.open, path.high, path.low, path.close, premiums, premiums[1:], strict=False):
-        first, last = open_ * (1.0 + before), close * (1.0 + after)
-        perp.open.append(first)
-        perp.high.append(max(high * (1.0 + after), first))
-        perp.low.append(min(low * (1.0 + after), first))
-        perp.close.append(last)
-    return perp
+    before, after = 1.0 + np.array(premiums[:-1]), 1.0 + np.array(premiums[1:])
+    first = path.open * before
+    return _Path(first, np.maximum(path.high * after, first), np.minimum(path.low * after, first), path.close * after, path.activity)
 
 
 def _settle(coin: Coin, number: int, day: Day, noise: Noise) -> None:
@@ -263,10 +263,10 @@ def _settle(coin: Coin, number: int, day: Day, noise: Noise) -> None:
 def _implied(coin: Coin, path: _Path) -> F64:
     """At-the-money volatility at each full hour: a premium over what the coin has realized of late, so options cost more after a fall."""
     levels = []
-    previous = path.open[0]
+    previous = float(path.open[0])
     variance = coin.variance
     usual = OPTIONS[coin.model.name].volatility
-    for slot, close in enumerate(path.close, 1):
+    for slot, close in enumerate(path.close.tolist(), 1):
         change = close / previous - 1.0
         previous = close
         variance += _VARIANCE_WEIGHT * (change * change - variance)

@@ -1,8 +1,8 @@
 """What moves the demo market: seeded noise, and the regimes, shocks and hours of day that scale it.
 
-Noise comes from `random.Random.random()`, the one method whose stream Python promises never to change, looked up in tables rounded to
-nine decimals; everything downstream uses only + - * / and sqrt, which IEEE 754 defines to the last bit. So a seed is the same market on
-every machine, whatever its exp and log.
+Noise comes from the Mersenne Twister of `random.Random` and `numpy.random.RandomState`, whose stream both promise never to change,
+looked up in tables rounded to nine decimals; everything downstream uses only + - * / and sqrt, which IEEE 754 defines to the last bit.
+So a seed is the same market on every machine, whatever its exp and log.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from statistics import NormalDist
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from modules.venues.demo.catalog import (
     AFTERSHOCK,
@@ -36,30 +38,37 @@ from modules.venues.demo.catalog import (
     SQUEEZE_DAY,
     SQUEEZE_REBOUND,
 )
+from modules.venues.demo.days import F64
 
 _SIZE: Final = 4096
-_NORMAL: Final = tuple(round(NormalDist().inv_cdf((index + 0.5) / _SIZE), 9) for index in range(_SIZE))
-_EXPONENTIAL: Final = tuple(round(-2.0 * math.log((index + 0.5) / _SIZE), 9) for index in range(_SIZE))
+_NORMAL: Final[F64] = np.array([round(NormalDist().inv_cdf((index + 0.5) / _SIZE), 9) for index in range(_SIZE)])
+_EXPONENTIAL: Final[F64] = np.array([round(-2.0 * math.log((index + 0.5) / _SIZE), 9) for index in range(_SIZE)])
 
 
 class Noise:
-    """Random draws of one stream, named by (seed, stream number)."""
+    """Random draws of one stream, named by (seed, stream number): those of `random.Random(seed * 1_000_003 + stream)`, many at a time."""
 
     def __init__(self, seed: int, stream: int) -> None:
-        self._random = random.Random(seed * 1_000_003 + stream).random
+        named = random.Random(seed * 1_000_003 + stream)
+        *key, position = named.getstate()[1]
+        generator = np.random.RandomState(0)
+        generator.set_state(("MT19937", np.array(key, dtype=np.uint32), position, 0, 0.0))
+        self._random = generator.random_sample
 
     def normals(self, count: int) -> list[float]:
         """Standard normal, 4,096 equally likely values up to 3.7 in magnitude."""
-        draw = self._random
-        return [_NORMAL[int(draw() * _SIZE)] for _ in range(count)]
+        return self._drawn(_NORMAL, count)
 
     def exponentials(self, count: int) -> list[float]:
         """-2 ln U: what the extreme of a Brownian bridge is made of."""
-        draw = self._random
-        return [_EXPONENTIAL[int(draw() * _SIZE)] for _ in range(count)]
+        return self._drawn(_EXPONENTIAL, count)
+
+    def _drawn(self, table: F64, count: int) -> list[float]:
+        drawn: list[float] = table[(self._random(count) * _SIZE).astype(np.intp)].tolist()
+        return drawn
 
     def uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * self._random()
+        return low + (high - low) * float(self._random())
 
 
 class Regime(Enum):

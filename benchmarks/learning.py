@@ -1,0 +1,130 @@
+"""Allocation and calibration against their ceilings. `python -m benchmarks.learning [--seeds 400] [--seed 1] [--json FILE]`.
+
+Worlds of eight strategies over six years, one daily result each with standard deviation 1. In the regime worlds each strategy is good
+(annual Sharpe +1.2) or bad (-1.1) and changes with a mean stay of 120 or 365 days, independently; in the last all are equally good and
+nothing can be learned. A unit of weight moved costs 0.05. The ceiling is the Bayes filter that knows every parameter and weighs by
+posterior mean; all move weekly. Paired: every method sees the same 400 worlds. Then updates per second and what a decision pays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import common
+from modules.domain.policies import AllocationPolicy
+from modules.learning import allocation
+
+Floats = NDArray[np.float64]
+STRATEGIES: Final = 8
+DAYS: Final = 6 * 365
+COST: Final = 0.05
+GOOD: Final = 1.2 / np.sqrt(365.0)
+BAD: Final = -1.1 / np.sqrt(365.0)
+WORLDS: Final = {"120-day regimes": 120.0, "365-day regimes": 365.0, "nothing to learn": 0.0}
+
+
+def world(stay: float, seeds: int, seed: int) -> Floats:
+    """f8[days, seeds, strategies] of daily net results."""
+    generator = np.random.default_rng((seed, int(stay)))
+    noise: Floats = generator.standard_normal((DAYS, seeds, STRATEGIES))
+    if not stay:
+        return noise + np.full(STRATEGIES, 0.5 / np.sqrt(365.0))
+    start = generator.random((1, seeds, STRATEGIES)) < 0.5
+    flips = generator.random((DAYS, seeds, STRATEGIES)) < 1.0 / stay
+    good = (start + np.cumsum(flips, axis=0)) % 2 == 1
+    regimes: Floats = np.where(good, GOOD, BAD)
+    return noise + regimes
+
+
+def bayes_filter(results: Floats, stay: float) -> Floats:
+    """Weights in force on each day of somebody who knows the two means, the noise and the stay; weekly."""
+    days, seeds, strategies = results.shape
+    likely = np.full((seeds, strategies), 0.5)
+    held = np.zeros((seeds, strategies))
+    weights = np.zeros_like(results)
+    for day in range(days):
+        weights[day] = held
+        good, bad = (np.exp(-0.5 * (results[day] - mean) ** 2) for mean in (GOOD, BAD))
+        likely = likely * good / (likely * good + (1.0 - likely) * bad)
+        likely = likely * (1.0 - 1.0 / stay) + (1.0 - likely) / stay
+        if day % 7 == 6:
+            held = np.maximum(0.0, likely * GOOD + (1.0 - likely) * BAD) / GOOD
+    return weights
+
+
+def learned(results: Floats, policy: AllocationPolicy) -> Floats:
+    belief = allocation.first(results.shape[1:])
+    weights = np.ones_like(results)
+    for day in range(results.shape[0]):
+        weights[day] = belief.weights
+        belief = allocation.observe(belief, results[day], policy)
+    return weights
+
+
+def net_sharpe(results: Floats, weights: Floats) -> tuple[Floats, float]:
+    """(annual, per seed; mean turnover per strategy and day)."""
+    moved = np.abs(np.diff(weights, axis=0, prepend=weights[:1]))
+    daily = ((weights * results) - COST * moved).mean(axis=-1)
+    return daily.mean(axis=0) / np.maximum(daily.std(axis=0), 1e-12) * np.sqrt(365.0), float(moved.mean())
+
+
+def allocate(seeds: int, seed: int, policy: AllocationPolicy) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, stay in WORLDS.items():
+        results = world(stay, seeds, seed)
+        methods = {"uniform": np.ones_like(results), "learned": learned(results, policy)}
+        if stay:
+            methods["ceiling"] = bayes_filter(results, stay)
+        figures: dict[str, dict[str, float]] = {}
+        for method, weights in methods.items():
+            sharpe, turnover = net_sharpe(results, weights)
+            figures[method] = {"sharpe": float(sharpe.mean()), "error": float(sharpe.std() / np.sqrt(seeds)), "turnover": turnover}
+        against = figures["ceiling" if stay else "uniform"]["sharpe"]
+        share = figures["learned"]["sharpe"] / against
+        found[name] = {"methods": figures, "of": "ceiling" if stay else "uniform", "share": share}
+        print(f"  {name:<18} " + "  ".join(f"{m} {f['sharpe']:+.3f}" for m, f in figures.items())
+              + f"   {share:.0%} of {found[name]['of']}, turnover {figures['learned']['turnover']:.4f}/day", flush=True)
+    return found
+
+
+def speed(policy: AllocationPolicy) -> float:
+    """Updates (one day, eight strategies) per CPU second."""
+    generator = np.random.default_rng(3)
+    results = generator.standard_normal((5_000, STRATEGIES))
+    belief = allocation.first((STRATEGIES,))
+    began = time.process_time()
+    for row in results:
+        belief = allocation.observe(belief, row, policy)
+    return len(results) / (time.process_time() - began)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    options = parser.parse_args(arguments)
+    policy = common.policies().learning.allocation
+    print(f"machine: {common.machine()}\nseed {options.seed}, {options.seeds} worlds each")
+    found = allocate(options.seeds, options.seed, policy)
+    updates = speed(policy)
+    print(f"  {updates:,.0f} updates per CPU second (goal 10,000)")
+    print("  goals: at least 60 % of the ceiling with regimes, 93 % of uniform without; turnover at most .05/day")
+    if options.json is not None:
+        report = {"benchmark": "learning", "machine": common.machine(), "seed": options.seed, "seeds": options.seeds, "worlds": found,
+                  "updates_per_s": updates}
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""`demo --export` writes market and run; a stranger recounts it from the files alone, and one unit more anywhere is found."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modules.cli.app import run
+from tests import independent_ledger
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Mapping[str, Any]]:
+    """What a person gets who types it, and the document that was printed."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    told = subprocess.run([sys.executable, str(ROOT / "main.py"), "demo", "--days", "2", "--seed", "7", "--export", str(folder), "--json"],
+                          capture_output=True, text=True, check=False, cwd=ROOT, env={"BOT__LOG_DIR": str(folder.parent / "logs")})
+    assert told.returncode == 0, told.stderr
+    return folder, json.loads(told.stdout)
+
+
+def test_an_export_holds_the_run_beside_the_market_and_its_money_adds_up_from_the_files_alone(
+        exported: tuple[Path, Mapping[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, document = exported
+    assert document["reconciled"] is True and document["export"] == str(folder / "run")
+    with (folder / "run" / "fills.csv").open(encoding="utf-8", newline="") as handle:
+        fills = list(csv.DictReader(handle))
+    stranger = [sys.executable, str(Path(independent_ledger.__file__)), str(folder)]
+    told = subprocess.run(stranger, capture_output=True, text=True, check=False)
+    counted = json.loads(told.stdout)
+    assert told.returncode == 0 and counted["reconciled"] is True
+    assert counted["counted"]["fills"] == len(fills) > 20
+    assert counted["counted"]["trades"] == sum(c["trades"] for c in document["classes"].values())
+    assert run(["journal", "audit", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(folder), "reconciled": True, "faults": []}
+
+
+def test_one_fill_changed_by_one_unit_ends_the_audit_with_false_and_exit_code_1(
+        exported: tuple[Path, Mapping[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    path = exported[0] / "run" / "fills.csv"
+    written = path.read_text(encoding="utf-8")
+    header, *rows = csv.reader(written.splitlines())
+    fee = header.index("fee")
+    row = rows[len(rows) // 2]
+    amount = Decimal(row[fee])
+    row[fee] = format(amount + Decimal(1).scaleb(int(amount.as_tuple().exponent)), "f")
+    path.write_text("\n".join(",".join(cells) for cells in (header, *rows)) + "\n", encoding="utf-8")
+    try:
+        assert run(["journal", "audit", str(exported[0]), "--json"]) == 1
+        told = json.loads(capsys.readouterr().out)
+        assert told["reconciled"] is False and told["faults"]
+        assert independent_ledger.main(exported[0]) == 1
+        assert json.loads(capsys.readouterr().out)["reconciled"] is False
+    finally:
+        path.write_text(written, encoding="utf-8")
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["journal", "audit"], 4, "needs the folder"), (["journal", "audit", "nowhere"], 2, "no folder nowhere"),
+    (["journal", "verify", "here"], 4, "--file names another journal")])
+def test_an_audit_of_nothing_says_what_is_missing(words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == code
+    assert said in capsys.readouterr().err
+
+
+def test_the_options_ledger_is_in_the_currency_its_contracts_settle_in(exported: tuple[Path, Mapping[str, Any]]) -> None:
+    ledgers = json.loads((exported[0] / "run" / "ledger.json").read_text(encoding="utf-8"))
+    assert {name: (ledger["currency"], ledger["venue"]["currency"]) for name, ledger in ledgers.items()} == {
+        "SPOT": ("USDT", "USDT"), "PERP": ("USDT", "USDT"), "OPTION": ("USDT", "USDT"), "FOREX": ("USD", "USD")}
