@@ -35,8 +35,11 @@ ITEMS: Final = {
     "correlation": Item("P8", ("--instruments", "20", "--hours", "800")),
     "startup": Item("P9", ("--runs", "1", "--bars", "2")),
     "recovery": Item("P10", ("--events", "1000", "--appends", "20")),
+    "validation_power": Item("size and power", ("--scale", "0.01", "--layers", "returns")),
     "sentiment": Item("headlines", ("--repeat", "1")),
     "verdict": Item("P4", ("--bars", "3000", "--instruments", "2", "--workers", "1", "--repeat", "1")),
+    "demotion": Item("live demotion", ("--years", "2", "--runs", "4")),
+    "learning": Item("learning", ("--seeds", "2")),
     "growth": Item("P11", ("--scale", "0.004", "--repeat", "1")),
 }
 

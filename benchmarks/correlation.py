@@ -71,6 +71,7 @@ def ours(closes: NDArray[np.float64], symbols: list[str], measured_hours: int) -
     for hour in range(hours - measured_hours):
         for row, symbol in enumerate(symbols):
             book.accept(symbol, hour, float(closes[row, hour]))
+    book.prepare()  # as at the daemon's start
     filled = time.perf_counter()
     accepting = asking = 0.0
     for hour in range(hours - measured_hours, hours):

@@ -3,7 +3,7 @@
 The live wiring on a real event loop: durable journal (every fact is committed with a full sync before anything follows from it), lanes,
 account listener, ticks, all shipped spot strategies on every instrument. Bars arrive as an exchange sends them, one instrument at a
 time, spread over the minute; only waiting for them is left out. Measured is wall time from handing a bar to Market_Data until
-Trade_Executor has put the entry it led to into the lane: books of the market, strategies, view, every check, size, veto, the commits of
+Trade_Executor has put the entry it led to into the lane: books of the market, strategies, view, every check, size, veto, the commit of
 trade, order and instrument. Goals: p50 0.3 ms, p99 3 ms.
 """
 

@@ -20,8 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import common
+from modules.domain.instrument import AssetClass
 from modules.domain.policies import AllocationPolicy
-from modules.learning import allocation
+from modules.learning import allocation, calibration
+from modules.Learning_Agent import LearningAgent
+from modules.store.journal import Journal
 
 Floats = NDArray[np.float64]
 STRATEGIES: Final = 8
@@ -37,12 +40,14 @@ def world(stay: float, seeds: int, seed: int) -> Floats:
     generator = np.random.default_rng((seed, int(stay)))
     noise: Floats = generator.standard_normal((DAYS, seeds, STRATEGIES))
     if not stay:
-        return noise + np.full(STRATEGIES, 0.5 / np.sqrt(365.0))
+        equal: Floats = noise + np.full(STRATEGIES, 0.5 / np.sqrt(365.0))
+        return equal
     start = generator.random((1, seeds, STRATEGIES)) < 0.5
     flips = generator.random((DAYS, seeds, STRATEGIES)) < 1.0 / stay
     good = (start + np.cumsum(flips, axis=0)) % 2 == 1
     regimes: Floats = np.where(good, GOOD, BAD)
-    return noise + regimes
+    shifted: Floats = noise + regimes
+    return shifted
 
 
 def bayes_filter(results: Floats, stay: float) -> Floats:
@@ -107,6 +112,29 @@ def speed(policy: AllocationPolicy) -> float:
     return len(results) / (time.process_time() - began)
 
 
+def decision_cost() -> float:
+    """Microseconds of CPU that a decision pays: weight, confidence and the record of why, after a year of eight strategies."""
+    names = [f"s{number}" for number in range(STRATEGIES)]
+    policies = common.policies()
+    agent = LearningAgent(journal=Journal(None), policy=policies.learning.model_copy(update={"allocation_on": True}), full_r=0.25,
+                          strategies={AssetClass.SPOT: names})
+    generator = np.random.default_rng(4)
+    for _ in range(365):
+        agent._classes[AssetClass.SPOT].belief = allocation.observe(
+            agent._classes[AssetClass.SPOT].belief, generator.standard_normal(STRATEGIES), policies.learning.allocation)
+        agent._record(("s3", AssetClass.SPOT)).scores.append(float(generator.random()))
+        agent._record(("s3", AssetClass.SPOT)).net_r.append(float(generator.standard_normal()))
+    record = agent._record(("s3", AssetClass.SPOT))
+    record.calibration = calibration.calibrate(
+        np.array(record.scores), np.array(record.net_r), calibration.Prior(0.2, 1.0), policies.learning.calibration, 0.25)
+    began = time.process_time()
+    for _ in range(10_000):
+        agent.weight("s3", AssetClass.SPOT)
+        agent.confidence("s3", AssetClass.SPOT, 0.5, 0.6)
+        agent.explain("s3", AssetClass.SPOT, 0.5)
+    return (time.process_time() - began) / 10_000 * 1e6
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=400)
@@ -116,12 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     policy = common.policies().learning.allocation
     print(f"machine: {common.machine()}\nseed {options.seed}, {options.seeds} worlds each")
     found = allocate(options.seeds, options.seed, policy)
-    updates = speed(policy)
-    print(f"  {updates:,.0f} updates per CPU second (goal 10,000)")
+    updates, cost = speed(policy), decision_cost()
+    print(f"  {updates:,.0f} updates per CPU second (goal 10,000); a decision pays {cost:.1f} us (goal 20)")
     print("  goals: at least 60 % of the ceiling with regimes, 93 % of uniform without; turnover at most .05/day")
     if options.json is not None:
         report = {"benchmark": "learning", "machine": common.machine(), "seed": options.seed, "seeds": options.seeds, "worlds": found,
-                  "updates_per_s": updates}
+                  "updates_per_s": updates, "decision_us": cost}
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0
 

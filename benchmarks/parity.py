@@ -16,9 +16,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
-
 
 from benchmarks import common
 from benchmarks.parity_strategies import generated
@@ -63,6 +63,7 @@ CASES: Final = (
 )
 
 
+@cache
 def policies() -> Policies:
     """The owner's, with what looks beyond one instrument and what halts a class opened wide."""
     found = common.policies()
@@ -133,7 +134,7 @@ def strategies() -> Mapping[str, Strategy]:
     return {**shipped, **{strategy.name: strategy for strategy in generated()}}
 
 
-def compiled_trades(case: Case, name: str, data: Path, bars: int) -> tuple[list[dict[str, Any]], int]:
+def kernel_trades(case: Case, name: str, data: Path, bars: int, *, compiled: bool = True) -> tuple[list[dict[str, Any]], int]:
     """The kernel's trades in the same words, and how many bars there were."""
     from modules.backtest import kernel
 
@@ -141,12 +142,12 @@ def compiled_trades(case: Case, name: str, data: Path, bars: int) -> tuple[list[
     with tempfile.TemporaryDirectory() as folder:
         (series,) = of_source(opened(case, data, Path(folder), bars)).values()
     strategy = strategies()[name]
-    found = kernel.run(strategy, strategy.params, series, rules, finish=False)
+    found = kernel.run(strategy, strategy.params, series, rules, finish=False, compiled=compiled)
     trades = []
     for row in found.trades:
         reason = kernel.REASONS[int(row["reason"])]
-        trades.append({key: row[key].item() for key in ("side", "entry_at", "exit_at", "entry", "exit", "quantity", "net", "funding", "fees",
-                                                        "risk")} | {"reason": reason.value if reason is not None else ""})
+        keys = ("side", "entry_at", "exit_at", "entry", "exit", "quantity", "net", "funding", "fees", "risk")
+        trades.append({key: row[key].item() for key in keys} | {"reason": reason.value if reason is not None else ""})
     return trades, len(series)
 
 
@@ -163,10 +164,10 @@ def differences(daemon: Sequence[Mapping[str, Any]], kernel: Sequence[Mapping[st
                 yield f"trade {number}: {key} {ours[key]!r} against {theirs[key]!r}"
 
 
-def compare(case: Case, name: str, data: Path, bars: int = 0) -> dict[str, Any]:
+def compare(case: Case, name: str, data: Path, bars: int = 0, *, compiled: bool = True) -> dict[str, Any]:
     began = time.perf_counter()
     daemon = in_a_process_of_its_own(case, name, data, bars)
-    kernel, count = compiled_trades(case, name, data, bars)
+    kernel, count = kernel_trades(case, name, data, bars, compiled=compiled)
     found = list(differences(daemon, kernel))
     return {"strategy": name, "class": case.asset_class.value, "file": case.files[0], "bars": count, "trades": len(daemon),
             "reasons": dict(Counter(trade["reason"] for trade in daemon)), "faults": len(found), "first": found[:5],
@@ -179,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", help="strategy to run; may be repeated")
     parser.add_argument("--class", dest="asset_class", help="only this asset class")
     parser.add_argument("--bars", type=int, default=0, help="only the first bars of every recording")
+    parser.add_argument("--plain", action="store_true", help="run the kernel's lines in plain Python: nothing is compiled")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     rows = []
@@ -187,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         for case in CASES:
             if case.asset_class in strategy.asset_classes and options.asset_class in (None, case.asset_class.value):
-                row = compare(case, name, options.data, options.bars)
+                row = compare(case, name, options.data, options.bars, compiled=not options.plain)
                 rows.append(row)
                 print(f"  {name:<14} {row['file']:<45} {row['bars']:>7} bars {row['trades']:>5} trades {row['faults']:>5} faults "
                       f"{row['seconds']:>5} s {row['reasons']}", *row["first"], sep="\n      " if row["first"] else " ", flush=True)

@@ -166,6 +166,9 @@ def basket(world: World, seed: int) -> Basket:
     series: dict[str, Series] = {}
     coded = signals_as_number(signals)
     at = START + HOURS_MS * np.arange(1, bars + 2)
+    free = np.zeros(bars + 1)
+    funding = {"funding_at": at, "funding_rate": free, "funding_hours": free + 8.0, "funding_predicted": free,
+               "funding_mark": free + np.nan}
     for symbol in SYMBOLS:
         fresh = generator.standard_t(5, bars) / math.sqrt(5 / 3) * np.repeat(calm, BARS_A_DAY) * noise * math.sqrt(white)
         planted = world.edge * plateau_answer + world.everywhere * every_answer
@@ -176,7 +179,8 @@ def basket(world: World, seed: int) -> Basket:
         opened = np.concatenate((close[:1], close[:-1]))
         wide = 1.0 + 0.1 * noise
         series[symbol] = from_arrays(symbol, AssetClass.PERP, at, opened, np.maximum(opened, close) * wide,
-                                     np.minimum(opened, close) / wide, close, np.full(bars + 1, 1e9), ref_close=np.append(coded, coded[-1]))
+                                     np.minimum(opened, close) / wide, close, np.full(bars + 1, 1e9),
+                                     ref_close=np.append(coded, coded[-1]), **funding)
     return Basket(AssetClass.PERP, series)
 
 

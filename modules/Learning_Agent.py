@@ -87,6 +87,8 @@ class LearningAgent:
         self._classes: dict[AssetClass, _Class] = {}
         self._changed = False
         """Since the last look at what is to be told."""
+        self._why: dict[Key, dict[str, float | str]] = {}
+        """Reasons as long as nothing new was learned."""
         self._day = 0
         self.frozen = False
         """By the operator."""
@@ -108,6 +110,7 @@ class LearningAgent:
     def adopt(self, policy: LearningPolicy, full_r: float) -> None:
         """The owner's new numbers, from the next day on."""
         self._policy, self._full_r = policy, full_r
+        self._why.clear()
 
     # -- decisions ----------------------------------------------------------------------------------------------------------
 
@@ -116,7 +119,7 @@ class LearningAgent:
         found = self._classes.get(asset_class)
         if not self._policy.allocation_on or found is None or strategy not in found.names:
             return 1.0
-        weight = float(found.belief.weights[found.names.index(strategy)])
+        weight: float = found.belief.weights.item(found.names.index(strategy))
         return min(1.0, max(0.0, weight)) if weight == weight else 0.0
 
     def confidence(self, strategy: str, asset_class: AssetClass, score: float, given: float) -> float:
@@ -135,8 +138,11 @@ class LearningAgent:
             said["expected_r"] = record.calibration.expected.at(score)
             said["lower_r"] = record.calibration.lower.at(score)
             said["p_win"] = record.calibration.wins.at(score)
-        for number, reason in enumerate(self._reasons(strategy, found, record)[:3], 1):
-            said[f"reason_{number}"] = reason
+        reasons = self._why.get((strategy, asset_class))
+        if reasons is None:
+            reasons = self._why[strategy, asset_class] = {
+                f"reason_{number}": reason for number, reason in enumerate(self._reasons(strategy, found, record)[:3], 1)}
+        said.update(reasons)
         return said
 
     def _reasons(self, strategy: str, found: _Class | None, record: _Record | None) -> list[str]:
@@ -146,9 +152,9 @@ class LearningAgent:
         if self.frozen or found.halts:
             reasons.append("frozen by the operator" if self.frozen else "frozen while the class is halted")
         belief, index = found.belief, found.names.index(strategy)
-        trusted = int(np.argmax(belief.trust))
-        reasons.append(f"{allocation.FORECASTERS[trusted]} is believed most ({belief.trust[trusted]:.0%})")
-        mean = belief.total[index] / belief.effective if belief.effective > 0.0 else 0.0
+        trust, trusted = max(zip(belief.trust.tolist(), allocation.FORECASTERS, strict=True))
+        reasons.append(f"{trusted} is believed most ({trust:.0%})")
+        mean = belief.total.item(index) / belief.effective if belief.effective > 0.0 else 0.0
         reasons.append(f"decayed net result {mean:+.4f} R a day over {belief.days} days")
         reasons.append(f"{record.closed if record is not None else 0} closed trades, fell {_fall(record):.1f} R from its peak")
         return reasons
@@ -159,8 +165,10 @@ class LearningAgent:
         day = fact.at // DAY_MS
         if day > self._day:
             self._roll(day)
+            self._why.clear()
         handler = self._handlers.get(type(fact))
         if handler is not None:
+            self._why.clear()
             handler(fact)
 
     def on_fact(self, fact: Fact) -> None:

@@ -50,7 +50,7 @@ MAY_BE_RANDOM = {"modules/venues/demo/weather.py"}
 """Seeded generators make the demo market's weather."""
 SEEDED = {"random.Random", "np.random.default_rng", "np.random.RandomState"}
 """What a seed is given to."""
-HEAVY = {"pandas", "numba", "scipy", "fastparquet", "sklearn", "ccxt", "dask"}
+HEAVY = {"pandas", "numba", "scipy", "fastparquet", "sklearn", "ccxt", "dask", "telegram", "aiomqtt", "PIL"}
 BROAD = {"Exception", "BaseException"}
 
 WRITES = {
@@ -81,6 +81,8 @@ DECISIONS = {
     "Trade_Executor": ("place", "request_exit", "on_fill", "on_done", "cancel_entries", "apply", "on_fact", "tick", "recover"),
     "Market_Data": ("accept", "take"),
     "Wallet_Sync": ("take", "compare", "apply"),
+    "Validation_Manager": ("permission", "confidence", "tick", "apply", "on_fact", "revoke"),
+    "Learning_Agent": ("weight", "confidence", "explain", "apply", "on_fact"),
 }
 
 

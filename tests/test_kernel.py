@@ -225,11 +225,10 @@ def test_option_structures_are_refused_by_name() -> None:
 
 
 @NEEDS_DATA
-def test_the_kernel_trades_what_the_daemon_trades_on_a_short_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_trades_what_the_daemon_trades_on_a_short_recording() -> None:
     case = parity.CASES[0]
-    monkeypatch.setattr(kernel, "_built", kernel._plain)
     daemon = parity.in_a_process_of_its_own(case, "random_01", parity.SHARED, 4000)
-    ours, bars = parity.compiled_trades(case, "random_01", parity.SHARED, 4000)
+    ours, bars = parity.kernel_trades(case, "random_01", parity.SHARED, 4000, compiled=False)
     assert bars == 4000
     assert len(ours) > 20
     assert list(parity.differences(daemon, ours)) == []

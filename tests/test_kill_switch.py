@@ -34,7 +34,7 @@ from modules.domain.events import (
 )
 from modules.domain.instrument import AssetClass, Side
 from modules.domain.policies import KillSwitchPolicy
-from modules.domain.unit_value import DAY_MS
+from modules.domain.unit_value import DAY, DAY_MS, MONTH, UnitValue
 from modules.domain.view import TradingState
 from modules.Kill_Switch import KillSwitch
 from modules.store.journal import Journal
@@ -725,3 +725,23 @@ def test_a_mark_that_changes_nothing_costs_next_to_nothing(desk: Desk) -> None:
     equity = D("10000")
     desk.switch.mark(SPOT, equity, AT + 1)
     assert best_us(lambda: desk.switch.mark(SPOT, equity, AT + 2)) <= within(2.0)
+
+
+@given(
+    st.tuples(*[st.decimals("0.000001", "1000000", places=18)] * 3),
+    st.decimals("0.001", "0.5", places=4), st.decimals("0.001", "0.5", places=4),
+    st.sampled_from([D(0), D("1e-18"), D("-1e-18"), D("1e-12"), D("-1e-12"), D("-1e-11")]),
+)
+@settings(max_examples=300)
+def test_what_needs_no_division_to_be_within_the_limits_is_within_them(
+    values: tuple[D, D, D], day: D, month: D, off: D,
+) -> None:
+    value = UnitValue(units=D(1), day_peak=values[0], month_peak=values[1])
+    border = max(values[0] * (1 - day), values[1] * (1 - month)).quantize(D("1e-18"))
+    for nav in (values[2], border, border + off):
+        exact = value.drawdown(DAY, nav) <= day and value.drawdown(MONTH, nav) <= month
+        assert exact or not value.within(nav, day, month)
+        clearly = value.drawdown(DAY, nav) < day and value.drawdown(MONTH, nav) < month
+        assert value.within(nav, day, month) or not clearly
+    value.day_peak = 2 * values[0]
+    assert value.within(border, day, month) == (border >= max(2 * values[0] * (1 - day), values[1] * (1 - month)))

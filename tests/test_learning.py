@@ -178,7 +178,7 @@ def errors(power: float, outcomes: int, runs: int) -> tuple[float, float, float]
     return float(means[0]), float(means[1]), float(means[2])
 
 
-def _log_loss(told: Floats, won: Floats) -> float:
+def _log_loss(told: Floats, won: NDArray[np.bool_]) -> float:
     bounded = np.clip(told, 1e-6, 1.0 - 1e-6)
     return float(-np.where(won, np.log(bounded), np.log1p(-bounded)).mean())
 

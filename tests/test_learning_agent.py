@@ -28,6 +28,7 @@ from modules.domain.events import (
 from modules.domain.instrument import AssetClass, Side
 from modules.domain.order import ExitReason
 from modules.domain.position import ClosedTrade
+from modules.learning.calibration import Curve
 from modules.Learning_Agent import LearningAgent
 from modules.Sizer import Sizer
 from modules.store.journal import Journal
@@ -195,35 +196,26 @@ def test_the_operator_freezes_resumes_and_resets_and_all_of_it_survives_a_restar
 # -- it may only lower ----------------------------------------------------------------------------------------------------------------
 
 
-def states(count: int) -> list[LearningAgent]:
-    """Random and adversarial learners: NaN, infinite and absurd weights and curves put in by hand."""
-    made, generator = [], np.random.default_rng(7)
-    for number in range(count):
-        journal = Journal(None)
-        learned = agent(journal)
-        feed(journal, year(15, seed=number))
-        found = learned._classes[SPOT]
-        wild = generator.choice([np.nan, np.inf, -np.inf, -5.0, 7.0, 1e300, 0.3], 3) if number % 2 else generator.random(3)
-        found.belief = found.belief._replace(weights=wild)
-        record = learned._records["trend", SPOT]
-        assert record.calibration is not None
-        curve = record.calibration.lower
-        record.calibration = record.calibration._replace(lower=curve._replace(value=generator.normal(0.0, 10.0, len(curve.score))))
-        made.append(learned)
-    return made
-
-
 def test_over_a_hundred_thousand_learner_states_nothing_is_ever_raised() -> None:
-    learners, generator, checked = states(40), np.random.default_rng(8), 0
-    for learned in learners:
-        for score, given_confidence in generator.random((2_500, 2)):
-            strategy = NAMES[checked % 3]
-            assert learned.confidence(strategy, SPOT, float(score), float(given_confidence)) <= given_confidence
-            assert 0.0 <= learned.weight(strategy, SPOT) <= 1.0
-            checked += 1
-    assert checked == 100_000
+    """Random ones and adversarial ones: NaN, infinite and absurd weights and curves, put in by hand."""
+    journal = Journal(None)
+    learned = agent(journal)
+    feed(journal, year(15))
+    found, record = learned._classes[SPOT], learned._records["trend", SPOT]
+    assert record.calibration is not None
+    generator = np.random.default_rng(7)
+    wild = np.array([np.nan, np.inf, -np.inf, -5.0, 7.0, 1e300, 0.3, 1.0])
+    for number in range(100_000):
+        weights = wild[generator.integers(0, 8, 3)] if number % 2 else generator.random(3)
+        value = float(wild[number % 8]) if number % 2 else float(generator.normal(0.0, 1.0))
+        found.belief = found.belief._replace(weights=weights)
+        record.calibration = record.calibration._replace(lower=Curve(KNOTS, np.array([value, value])))
+        given_confidence = number % 101 / 100.0
+        assert 0.0 <= learned.confidence("trend", SPOT, 0.5, given_confidence) <= given_confidence
+        assert 0.0 <= learned.weight(NAMES[number % 3], SPOT) <= 1.0
 
 
+KNOTS = np.array([0.0, 1.0])
 SIZER = Sizer(shipped_policies().sizing, shipped_policies().costs)
 
 

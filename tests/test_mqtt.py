@@ -298,7 +298,7 @@ async def test_a_broker_killed_and_started_again_is_told_everything_that_counts_
     async with a_broker(tmp_path) as broker:
         publisher = publisher_for(broker.settings())
         async with running(publisher):
-            await eventually(lambda: publisher.connected)
+            await eventually(lambda: publisher.published >= 10)    # the states are out
             broker.kill()
             await eventually(lambda: not publisher.connected)
             publisher.on_fact(HALT)    # happens while nobody listens

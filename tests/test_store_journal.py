@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from modules.domain import events
 from modules.domain.errors import ConfigurationError, JournalBusy, JournalCorrupt, JournalUnwritable, NotFound, StateLocked
 from modules.domain.events import Fact
 from modules.domain.instrument import AssetClass
+from modules.runtime import failpoint
 from modules.store.journal import Journal
 from modules.store.lock import StateFolder
 
@@ -601,6 +603,7 @@ APPENDER = """
 import os, sys
 from pathlib import Path
 from modules.domain.events import OperatorCommand
+from modules.runtime import failpoint
 from modules.store.journal import Journal
 with Journal(Path(sys.argv[1]), reserve_bytes=0) as journal:
     journal.replay()

@@ -152,7 +152,7 @@ ANSWERS = [
     ("/daily 3", "01-05"), ("/weekly", "2026-W02"), ("/monthly 2", "2025-12"), ("/balance", "USDT"), ("/trades 5", "No trade"),
     ("/count", "at most"), ("/locks", "Nothing"), ("/whitelist", "Allowed"), ("/blacklist", "DOGE/*"), ("/show_config", "mode = demo"),
     ("/logs 3", "log is empty"), ("/health", "Not well"), ("/version", "Version 0.1"), ("/help", "/reset_kill"), ("/phase", "USDT: phase "),
-    ("/why", "24 h"), ("/validation", "certified"), ("/events", "No release"), ("/news", "News are off"), ("/learning", "score"),
+    ("/why", "24 h"), ("/validation", "certified"), ("/events", "No release"), ("/news", "News are off"), ("/learning", ""),
     ("/funds", "OFF"), ("/reconcile", "no venue"), ("/start", "understand"), ("/forceexit", "Nothing is open"), ("/cancel", "nothing"),
     ("/pause spot", "SPOT"), ("/stop", "SPOT, PERP, OPTION, FOREX"), ("/stopentry perp", "PERP"), ("/kill option", "HALTED"),
     ("/status@trader_bot", "SPOT"), ("/STATUS", "SPOT"),

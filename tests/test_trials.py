@@ -51,7 +51,8 @@ def step(state, market, params):
     return ahead, Intent(-1.0, market.close * 0.02)
 '''
 RENAMED = ORIGINAL.replace("smooth", "helper").replace("mean", "m").replace("length", "n").replace("ahead", "result").replace("band", "k")
-REFORMATTED = ORIGINAL.replace('    """An average."""\n', "").replace("bars = state.bars + 1", "bars = (\n        state.bars\n        + 1)  # one more")
+REFORMATTED = ORIGINAL.replace('    """An average."""\n', "").replace(
+    "bars = state.bars + 1", "bars = (\n        state.bars\n        + 1)  # one more")
 REPARAMETERIZED = ORIGINAL.replace("20", "55").replace("1.5", "0.7").replace("0.02", "0.05")
 REORDERED = ORIGINAL.replace('''    mean = smooth(state.mean, market.close, params.length)
     bars = state.bars + 1

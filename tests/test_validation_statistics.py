@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from modules.backtest import metrics, overfit, resampling, walk_forward
-from modules.backtest.bootstrap import draws_for, drawdown_quantile, max_t, politis_white, standard_error, stationary_indexes
+from modules.backtest.bootstrap import drawdown_quantile, draws_for, max_t, politis_white, standard_error, stationary_indexes
 from modules.domain.instrument import AssetClass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,12 @@ from tests.builders import shipped_policies
 
 POLICY = shipped_policies().validation
 GOOD = Evidence(
-    strategy="trend", asset_class=AssetClass.SPOT, trades=900, years=5.0, out_years=3.5, trials=50, tested=50, p=0.0004, t=5.1, critical_t=3.7,
-    excess_p=0.0004, sharpe=1.9, psr=0.999, net=1.2, loss_probability=0.01, stressed_net=0.8, trade_share=0.05, month_share=0.1,
+    strategy="trend", asset_class=AssetClass.SPOT, trades=900, years=5.0, out_years=3.5, trials=50, tested=50, p=0.0004, t=5.1,
+    critical_t=3.7, excess_p=0.0004, sharpe=1.9, psr=0.999, net=1.2, loss_probability=0.01,
+    stressed_net=0.8, trade_share=0.05, month_share=0.1,
     drawdown=0.04, neighbours_share=0.9, efficiency=0.8, dsr=0.7, pbo=0.45)
 
-ONE_BAR_MISSED = {
+ONE_BAR_MISSED: dict[str, dict[str, Any]] = {
     "RUNS": {"fault": "step raised ZeroDivisionError at bar 7"}, "PREFIX_DIFFERENCES": {"prefix_differences": 3},
     "TRADES": {"trades": 500}, "SAMPLE_YEARS": {"years": 3.4}, "P_VALUE": {"p": 0.0051}, "P_VALUE_EXCESS": {"excess_p": 0.2},
     "SHARPE": {"sharpe": 1.0}, "PSR": {"psr": 0.949}, "LOSS_PROBABILITY": {"loss_probability": 0.21}, "NET_STRESSED": {"stressed_net": 0.0},
@@ -41,10 +43,11 @@ def test_each_bar_alone_stops_an_approval(rule: str) -> None:
     assert found.verdict is expected and found.missing and found.next_command.startswith("python main.py ")
 
 
-@pytest.mark.parametrize("name", ["p", "excess_p", "sharpe", "psr", "loss_probability", "stressed_net", "trade_share", "month_share", "drawdown",
-                                  "neighbours_share"])
+@pytest.mark.parametrize("name", ["p", "excess_p", "sharpe", "psr", "loss_probability", "stressed_net", "trade_share", "month_share",
+                                  "drawdown", "neighbours_share"])
 def test_what_could_not_be_measured_passes_nothing(name: str) -> None:
-    found = judge(replace(GOOD, **{name: math.nan}), POLICY, 1)
+    unknown: dict[str, Any] = {name: math.nan}
+    found = judge(replace(GOOD, **unknown), POLICY, 1)
     assert found.verdict is Outcome.REJECTED and "could not be measured" in found.missing
 
 

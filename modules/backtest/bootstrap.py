@@ -160,13 +160,3 @@ def drawdown_quantile(daily: Floats, level: float, draws: int, seed: int, *, blo
     out = np.empty(draws)
     compiled_loops().drawdowns(values, np.uint64(seed % 2**64), float(block if block is not None else politis_white(values)), out)
     return float(np.quantile(out, level))
-
-
-def excess(daily: Floats, exposure: Floats, market: Floats, cost: Floats | float = 0.0) -> Floats:
-    """[n, K] what the trials made beyond random entries with the same exposure: result - (net exposure x the market's day - cost).
-
-    `exposure` [K] long minus short fraction of time held, `market` [n] the pooled market's daily return, `cost` [K] mean daily cost of
-    the same entries. It is the expectation of random entries; `kernel.random_entries` draws them one by one.
-    """
-    benchmark: Floats = np.outer(market, exposure) - cost
-    return daily - benchmark

@@ -99,6 +99,7 @@ from modules.backtest.kernel_money import (
     watch,
 )
 from modules.backtest.series import F64, I64
+from modules.domain.signal import FLAT
 from modules.strategies.indicators import Ring
 from modules.strategies.protocol import ChainSlice, Market
 
@@ -185,8 +186,8 @@ class Tape(NamedTuple):
 
 
 def step(state: Any, market: Market, params: Any) -> Any:
-    """Stands for the strategy's own function."""
-    raise NotImplementedError
+    """Stands for the strategy's own function, which takes its place: a strategy that never wants anything."""
+    return state, FLAT
 
 
 def latest(times: I64, at: float) -> int:
@@ -486,7 +487,9 @@ def delist(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, reason: int) -> 
     side = -p[SIDE]
     bid, ask = t.bars[B_RAW_BID, bar], t.bars[B_RAW_ASK, bar]
     quoted = 0.0 < bid <= ask
-    touch = touched(int(side), bid if quoted else t.bars[B_CLOSE, bar], ask if quoted else t.bars[B_CLOSE, bar], not quoted, r.half_spread_bp)
+    if not quoted:
+        bid = ask = t.bars[B_CLOSE, bar]
+    touch = touched(int(side), bid, ask, not quoted, r.half_spread_bp)
     cost = impact(r.impact_bp, quantity * r.contract_size * touch, t.bars[B_AVERAGE, bar])
     price = max(r.tick_units / r.tick_scale, modelled(r, market_fill(int(side), touch, r.slippage_bp, cost), side > 0.0))
     if not ends(r, p, record, quantity, price, r.taker_fee, t.bars[B_RATE, bar], t.bars[B_AT, bar], reason, price, bar):
@@ -509,7 +512,7 @@ def hold_costs(r: Numbers, p: Ring, t: Tape, last: int, at: float) -> None:
             annual = r.unstated
             if row >= 0:
                 annual = t.events[E_FINANCING_LONG, row] if p[SIDE] > 0.0 else t.events[E_FINANCING_SHORT, row]
-            pay_financing(r, p, t.bars[B_CLOSE, last], annual, nights, t.bars[B_RATE, last])
+            pay_financing(r, p, t.bars[B_CLOSE, last], annual, int(nights), t.bars[B_RATE, last])
 
 
 def between_bars(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:

@@ -227,16 +227,21 @@ def modelled(r: Numbers, price: float, up: bool) -> float:
     scale = 10.0 ** (11.0 - math.floor(math.log10(price)))
     number = round(price * scale) / scale * r.tick_scale / r.tick_units
     slack = 5e-13 * number
-    return (math.ceil(number - slack) if up else math.floor(number + slack)) * r.tick_units / r.tick_scale
+    ticks = math.ceil(number - slack) if up else math.floor(number + slack)
+    return ticks * r.tick_units / r.tick_scale
 
 
 def at_tick(r: Numbers, price: float, up: bool) -> float:
     """money.from_float: an order's price on the tick grid."""
     if not r.exact > 0.0:
         return price
-    number = price * r.tick_scale / r.tick_units
-    slack = 4e-16 * number
-    return (math.ceil(number - slack) if up else math.floor(number + slack)) * r.tick_units / r.tick_scale
+    ticks = round(price * r.tick_scale / r.tick_units)
+    exact = ticks * r.tick_units / r.tick_scale  # the float nearest to that tick: which side of it the price is on is what counts
+    if up and price > exact:
+        return (ticks + 1) * r.tick_units / r.tick_scale
+    if not up and price < exact:
+        return (ticks - 1) * r.tick_units / r.tick_scale
+    return exact
 
 
 def lots(r: Numbers, quantity: float) -> float:
@@ -469,14 +474,14 @@ def pay_funding(r: Numbers, p: Ring, price: float, settled: float, rate: float) 
     p[FUNDING] += booked(r, funding(notional, settled))
 
 
-def pay_financing(r: Numbers, p: Ring, price: float, annual: float, nights: float, rate: float) -> None:
+def pay_financing(r: Numbers, p: Ring, price: float, annual: float, nights: int, rate: float) -> None:
     notional = p[HELD] * r.contract_size * price * rate_at(r, price, rate)
     p[FUNDING] += booked(r, financing(notional, annual, nights))
 
 
 def net_so_far(r: Numbers, p: Ring, price: float, rate: float) -> float:
     """Result of the open trade if what is left were worth `price`: settlement currency."""
-    net = p[GROSS] - p[FEES] + p[FUNDING]
+    net: float = p[GROSS] - p[FEES] + p[FUNDING]
     if p[HELD] > 0.0:
         value = p[HELD] * r.contract_size * price * rate
         if r.spot > 0.0:

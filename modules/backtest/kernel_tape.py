@@ -124,13 +124,15 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
         places.B_ASK: ask,
         places.B_OPEN_BID: series.open_bid, places.B_OPEN_ASK: series.open_ask, places.B_MARK: np.where(told, series.mark, close),
         places.B_FUNDING: funding, places.B_REF_CLOSE: series.ref_close, places.B_RATE: series.rate,
-        places.B_AVERAGE: made(averages)(series.quote_volume), places.B_DAY_VOLUME: volume, places.B_ACCEPTED: accepted, places.B_GATE: gate,
+        places.B_AVERAGE: made(averages)(series.quote_volume), places.B_DAY_VOLUME: volume,
+        places.B_ACCEPTED: accepted, places.B_GATE: gate,
         places.B_ENDED: ended(series), places.B_NEXT_CLOSE: _by_hour(at, sessions.next_close, up=True) if forex else np.nan,
         places.B_HTF_TS: high[0], places.B_HTF_OPEN: high[1], places.B_HTF_HIGH: high[2], places.B_HTF_LOW: high[3],
         places.B_HTF_CLOSE: high[4]}
     events: dict[int, NDArray[Any]] = {
         places.E_FUNDING_AT: series.funding_at, places.E_FUNDING_RATE: series.funding_rate, places.E_FUNDING_HOURS: series.funding_hours,
-        places.E_FUNDING_NEXT: foretold, places.E_FUNDING_MARK: series.funding_mark, places.E_ROLL_AT: roll_at, places.E_ROLL_NIGHTS: nights,
+        places.E_FUNDING_NEXT: foretold, places.E_FUNDING_MARK: series.funding_mark, places.E_ROLL_AT: roll_at,
+        places.E_ROLL_NIGHTS: nights,
         places.E_FINANCING_AT: series.financing_at, places.E_FINANCING_LONG: series.financing_long,
         places.E_FINANCING_SHORT: series.financing_short, places.E_INSTANTS: series.instants, places.E_DAY_LAST: day_last(at)}
     return Tape(_matrix(places.BAR_ROWS, len(at), rows), _matrix(places.EVENT_ROWS, max(map(len, events.values())) + 1, events))

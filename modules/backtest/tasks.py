@@ -74,11 +74,11 @@ def test(series: Series, strategy: Strategy, windows: Sequence[tuple[Any, int, i
     runs = {name: [kernel.run(strategy, params, series, chosen, trade_from=begin, trade_until=end, compiled=compiled)
                    for params, begin, end in windows] for name, chosen in rules.items()}
     whole = kernel.run(strategy, final, series, rules["plain"], compiled=compiled)
-    random = kernel.random_entries(whole, series, rules["plain"], seed, draws)
+    dealt = kernel.random_entries(whole, series, rules["plain"], seed, draws)
     trades = np.concatenate([one.trades for one in runs["plain"]]) if windows else whole.trades[:0]
     return {
         "first_day": whole.first_day, "daily": {name: np.sum([one.daily for one in each], axis=0) for name, each in runs.items()},
-        "trades": trades, "random": random.mean(axis=0), "random_net": random.sum(axis=1), "whole": whole.daily,
+        "trades": trades, "random": dealt.mean(axis=0), "random_net": dealt.sum(axis=1), "whole": whole.daily,
         "whole_trades": len(whole.trades), "marks": marks(series, trades, windows[0][1] if windows else 0)}
 
 

@@ -35,11 +35,12 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
     Looser.NEVER: """
         sizing.version risk.version kill_switch.version execution.version costs.version funds.version news.version
         learning.version validation.version validation.windows validation.train_share validation.sets_max
-        validation.random_draws validation.task_timeout_s validation.warn_days sizing.phase_announced_beyond""",
+        validation.random_draws validation.task_timeout_s validation.warn_days""",
     Looser.HIGHER: """
         sizing.phase_1_notional sizing.phase_2_fraction_min sizing.phase_2_fraction_max sizing.risk_fraction_min sizing.risk_fraction_max
         sizing.position_cap_min sizing.position_cap_max sizing.good_setup_cap_min sizing.good_setup_cap_max sizing.daily_risk_budget
         sizing.leverage_max.* sizing.volume_share_max sizing.exit_price_margin sizing.ramp_lot_equity_max
+        sizing.phase_announced_beyond
         risk.option_spread_share_max risk.correlation_min risk.correlated_others_max risk.funding_rate_8h_max risk.carry_annual_max
         risk.carry_reward_share_max risk.spread_bp_max.* risk.spread_bp_majors_max risk.quote_age_s_max risk.chain_age_s_max
         risk.bar_late_s_max risk.wallet_age_s_max risk.clock_offset_s_max risk.frozen_bars_max risk.cooldown_losses

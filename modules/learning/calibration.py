@@ -8,6 +8,7 @@ count less, half after `half_life_trades` trades. Confidence = lower bound of ex
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
@@ -39,7 +40,13 @@ class Curve(NamedTuple):
     value: Floats
 
     def at(self, score: float) -> float:
-        return float(np.interp(abs(score), self.score, self.value))
+        wanted = abs(score)
+        right = bisect_right(self.score, wanted)  # a third of what np.interp costs for one number
+        if right == 0 or right == len(self.score):
+            return float(self.value.item(min(right, len(self.score) - 1)))
+        low, high = self.score.item(right - 1), self.score.item(right)
+        below, above = self.value.item(right - 1), self.value.item(right)
+        return float(below + (above - below) * (wanted - low) / (high - low))
 
 
 class Calibration(NamedTuple):

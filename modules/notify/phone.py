@@ -302,7 +302,7 @@ def _validation(documents: Documents, _: Wish) -> str:
 def _learning(documents: Documents, _: Wish) -> str:
     document = documents["learning"]
     lines = document["lines"] if "lines" in document else [f"{key}: {value}" for key, value in _flat(document)]
-    return fit(escaped(line, 200) for line in lines)
+    return fit(escaped(line, 200) for line in lines) or "Nothing was learned yet."
 
 
 # -- lists and tools -------------------------------------------------------------------------------------------------------
@@ -411,7 +411,7 @@ _SHOW: Final[Mapping[str, Callable[[Documents, Wish], str]]] = {
 
 def show(wish: Wish, documents: Documents) -> str:
     """The answer to `wish` as a message."""
-    return _SHOW[wish.name](documents, wish)
+    return _SHOW[wish.name](documents, wish) or "There is nothing to show."    # an empty message is refused
 
 
 def caption(wish: Wish, documents: Documents) -> str:

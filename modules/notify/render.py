@@ -43,6 +43,10 @@ from modules.domain.events import (
     PositionClosed,
     Reconciled,
     Scope,
+    StrategyApproved,
+    StrategyDemoted,
+    StrategyRejected,
+    StrategyRevoked,
     SwitchChanged,
     TradeAbandoned,
     TradeOpened,
@@ -160,6 +164,12 @@ _SENTENCES: Final[Mapping[type, Callable[[Any], str | None]]] = {
     BlackoutClosed: lambda f: f"Blackout for {f.event} is over.",
     ExitRequested: lambda f: f"Closing trade {f.trade_id}: {f.reason}.",
     TradeAbandoned: lambda f: f"Trade {f.trade_id} never began: {f.reason}.",
+    StrategyApproved: lambda f: (f"{f.certificate.strategy} ({f.certificate.asset_class}) is certified for "
+                                 f"{len(f.certificate.instruments)} instruments until {iso(f.certificate.expires_at)[:10]}."),
+    StrategyRejected: lambda f: f"{f.strategy} ({f.asset_class}): revalidation says {f.verdict.replace('_', ' ').lower()}. {f.missing}",
+    StrategyRevoked: lambda f: f"The certificate of {f.strategy} ({f.asset_class}) is revoked by {f.by}: {f.reason}.",
+    StrategyDemoted: lambda f: (f"{f.strategy} ({f.asset_class}) is demoted to paper: {f.reason} "
+                                f"({f.watch} {f.measured:.3g}, limit {f.limit:.3g})."),
 }
 
 
@@ -181,7 +191,8 @@ _ACTIONS: Final[Mapping[type, str]] = {
 }
 _LEVELS: Final[Mapping[type, str]] = {
     TradingHalted: "CRITICAL", OrderInDoubt: "WARNING", OrderRejected: "WARNING", FeedLost: "WARNING", ApiErrorSeen: "WARNING",
-    ForeignFill: "WARNING", BalanceAdjusted: "ERROR", TradingRearmed: "WARNING", EntriesPaused: "WARNING",
+    ForeignFill: "WARNING", StrategyDemoted: "WARNING", StrategyRevoked: "WARNING", StrategyRejected: "WARNING",
+    BalanceAdjusted: "ERROR", TradingRearmed: "WARNING", EntriesPaused: "WARNING",
     BaselineRolled: "DEBUG", PeakRaised: "DEBUG", InstrumentListed: "DEBUG",
 }
 _SAME: Final = (

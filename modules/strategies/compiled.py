@@ -26,8 +26,8 @@ def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[...
     """`function` and every plain function it refers to, compiled in nopython mode. `options` go to `numba.njit`.
 
     `replace` puts other plain functions in the place of global names of `function` and what it calls, and has them inlined; `folder`
-    keeps machine code between processes. Raises ImportError without Numba, TypeError if `function` is not a plain Python function. Compilation itself is lazy: types
-    that do not fit raise numba.core.errors.TypingError at the first call.
+    keeps machine code between processes. Raises ImportError without Numba, TypeError if `function` is not a plain Python function.
+    Compilation itself is lazy: types that do not fit raise numba.core.errors.TypingError at the first call.
     """
     if not isinstance(function, FunctionType):
         raise TypeError(f"only a plain Python function can be compiled, not {function!r}")
