@@ -23,7 +23,7 @@ from modules.domain.policies import ValidationPolicy
 from modules.domain.signal import Intent
 from modules.strategies.protocol import Market, Strategy
 
-CALIBRATION_WORLDS: Final = 12
+CALIBRATION_WORLDS: Final = 6
 HOPELESS: Final = 0.5
 """Below this walk-forward Sharpe ratio, by the sweep alone, the floor of 1 is out of reach and the rest is spared."""
 MEMORY: Final[list[float]] = []

@@ -30,7 +30,7 @@ VARIANTS: Final = ROWS * COLUMNS
 BLOCK: Final = (5, 3)
 """Rows and columns of the grid's plateau: 15 of 50 variants carry the edge."""
 DAILY_VOLATILITY: Final = 0.035
-FLIPS: Final = 0.2
+FLIPS: Final = 0.12
 """Chance that a signal changes its sign from one bar to the next."""
 
 
