@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from modules.runtime.clock import Clock
     from modules.store.journal import Journal
 
-WATCH_S: Final = 15.0
+WATCH_S: Final = 300.0
 """How often the phases are looked at for an announcement; a size always takes the phase of its own moment."""
 _UNIT_PRICE: Final = Context(prec=18, rounding=ROUND_UP)
 """For the value of one unit of quantity: up, never understated; and 18 digits, so that quantity x value is exact and one lot is one lot."""

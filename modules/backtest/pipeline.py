@@ -300,4 +300,5 @@ def _unmeasured(job: Job, *, fault: str = "", reason: str = "", trials: int = 0,
         neighbours_share=math.nan, has_neighbours=bool(job.strategy.space), prefix_differences=-1 if fault else 0,
         prefix_note="not reached" if fault else "", fault=fault, reason=reason)
     params = {name: float(value) for name, value in job.strategy.params._asdict().items()}
-    return replace(_judged(job, evidence, 1, Picture(periods), params, ()), trials=trials, submissions=0)
+    return replace(_judged(job, evidence, 1, Picture(periods), params, ()), trials=trials, submissions=0,
+                   missing=fault or reason)
