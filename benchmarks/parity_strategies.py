@@ -35,7 +35,7 @@ class RandomParams(NamedTuple):
 
 class RandomState(NamedTuple):
     atr: Atr
-    view: Intent
+    wish: Intent
     bars: int
 
 
@@ -54,22 +54,22 @@ def init(params: RandomParams) -> RandomState:
 def step(state: RandomState, market: Market, params: RandomParams) -> tuple[RandomState, Intent]:
     atr = atr_step(state.atr, market.high, market.low, market.close, 50)
     bars = state.bars + 1
-    view = state.view
+    wish = state.wish
     if bars < 100 or not atr.value > 0.0:
         return RandomState(atr, FLAT, bars), FLAT
     up = market.close >= market.open
     direction = 1.0 if up == params.momentum else -1.0
     distance = params.stop * atr.value
     score = 0.3 + 0.7 * draw(market.at, params.seed, 3)
-    if view.score == 0.0:
+    if wish.score == 0.0:
         if draw(market.at, params.seed, 1) < params.chance:
-            view = Intent(direction * score, distance, params.reward * distance, params.hold)
+            wish = Intent(direction * score, distance, params.reward * distance, params.hold)
     elif draw(market.at, params.seed, 2) < params.leave:
         if draw(market.at, params.seed, 4) < params.reverse:
-            view = Intent(-score if view.score > 0.0 else score, distance, params.reward * distance, params.hold)
+            wish = Intent(-score if wish.score > 0.0 else score, distance, params.reward * distance, params.hold)
         else:
-            view = FLAT
-    return RandomState(atr, view, bars), view
+            wish = FLAT
+    return RandomState(atr, wish, bars), wish
 
 
 def generated() -> list[Strategy]:

@@ -34,6 +34,10 @@ FLIPS: Final = 0.12
 """Chance that a signal changes its sign from one bar to the next."""
 
 
+SURE: Final = 0.25
+"""The score: at full confidence two instruments of this volatility on three times leverage draw down by more than the gate allows."""
+
+
 class Params(NamedTuple):
     row: int = 0
     column: int = 0
@@ -53,7 +57,7 @@ def step(state: Memory, market: Market, params: Params) -> tuple[Memory, Intent]
     signals = market.ref_close
     place = params.row * 5 + params.column
     bit = math.floor(signals / 2.0**place) % 2.0
-    score = 1.0 if bit > 0.5 else -params.short
+    score = SURE if bit > 0.5 else -SURE * params.short
     return Memory(state.bars + 1), Intent(score, 0.3 * market.close, 0.0, 0)
 
 

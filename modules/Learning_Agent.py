@@ -2,8 +2,12 @@
 
 May only choose and lower: a weight is in [0, 1] and a calibrated confidence never exceeds what it was given. It cannot unhalt, extend a
 certificate, permit anything or raise a cap: it holds no reference to whoever could. A projection of the journal: days roll when a fact of
-a later day arrives, so that a replay ends in the same state to the last bit. Alone writes CalibrationUpdated and WeightsUpdated. Nothing is
+a later day arrives, so that a replay ends in the same state to the last bit. Alone writes CalibrationUpdated, WeightsUpdated, ShadowOpened,
+ShadowClosed, ChallengerEntered and ChallengerJudged. Nothing is
 learned from a day on which the class was halted, frozen by the operator, or without a closed trade for too long.
+
+One outcome per signal: the ledger's where the book traded it, its shadow's (ShadowClosed) where it did not. Shadow facts wait in a queue
+until the instant's decisions are made (`flush`): they must not delay an order.
 """
 
 from __future__ import annotations
@@ -44,35 +48,6 @@ ACTIONS: Final = ("freeze", "resume", "reset")
 Key = tuple[str, AssetClass]
 
 
-@dataclass(slots=True)
-class _Record:
-    """One strategy's outcomes, oldest first, and its running reward."""
-
-    scores: deque[float]
-    net_r: deque[float]
-    closed: int = 0
-    today: float = 0.0
-    running: float = 0.0
-    peak: float = 0.0
-    prior: Prior | None = None
-    """From its certificate; without one its score is not calibrated."""
-    calibration: Calibration | None = None
-    fresh: bool = False
-    """Outcomes came in since the last calibration."""
-    announced: int = -1
-    """Outcomes in the last CalibrationUpdated."""
-
-
-@dataclass(slots=True)
-class _Class:
-    """One asset class's allocation."""
-
-    names: tuple[str, ...]
-    belief: allocation.Belief
-    halts: set[tuple[str, str]] = field(default_factory=set)
-    last_closed: int | None = None
-    announced: dict[str, float] = field(default_factory=dict)
-
 
 class LearningAgent:
     """`weight` and `confidence` for decisions, `apply`/`on_fact` for the journal."""
@@ -83,8 +58,8 @@ class LearningAgent:
         self._policy = policy
         self._full_r = full_r
         self._names = {c: tuple(sorted(set(names))) for c, names in strategies.items() if names}
-        self._records: dict[Key, _Record] = {}
-        self._classes: dict[AssetClass, _Class] = {}
+        self._records: dict[Key, Record] = {}
+        self._classes: dict[AssetClass, ClassMemory] = {}
         self._changed = False
         """Since the last look at what is to be told."""
         self._why: dict[Key, dict[str, float | str]] = {}
@@ -104,7 +79,7 @@ class LearningAgent:
         self._records = {}
         for key, prior in priors.items():
             self._record(key).prior = prior
-        self._classes = {c: _Class(names, allocation.first((len(names),)), halts.get(c, set())) for c, names in self._names.items()}
+        self._classes = {c: ClassMemory(names, allocation.first((len(names),)), halts.get(c, set())) for c, names in self._names.items()}
         self._changed = True
 
     def adopt(self, policy: LearningPolicy, full_r: float) -> None:
@@ -141,23 +116,13 @@ class LearningAgent:
         reasons = self._why.get((strategy, asset_class))
         if reasons is None:
             reasons = self._why[strategy, asset_class] = {
-                f"reason_{number}": reason for number, reason in enumerate(self._reasons(strategy, found, record)[:3], 1)}
+                f"reason_{number}": reason for number, reason in enumerate(self._reasons(strategy, asset_class)[:3], 1)}
         said.update(reasons)
         return said
 
-    def _reasons(self, strategy: str, found: _Class | None, record: _Record | None) -> list[str]:
-        if found is None or strategy not in found.names:
-            return ["this strategy is not weighed"]
-        reasons = [] if self._policy.allocation_on else ["allocation is off: everybody keeps its size"]
-        if self.frozen or found.halts:
-            reasons.append("frozen by the operator" if self.frozen else "frozen while the class is halted")
-        belief, index = found.belief, found.names.index(strategy)
-        trust, trusted = max(zip(belief.trust.tolist(), allocation.FORECASTERS, strict=True))
-        reasons.append(f"{trusted} is believed most ({trust:.0%})")
-        mean = belief.total.item(index) / belief.effective if belief.effective > 0.0 else 0.0
-        reasons.append(f"decayed net result {mean:+.4f} R a day over {belief.days} days")
-        reasons.append(f"{record.closed if record is not None else 0} closed trades, fell {_fall(record):.1f} R from its peak")
-        return reasons
+    def _reasons(self, strategy: str, asset_class: AssetClass) -> list[str]:
+        return memory.reasons(strategy, self._classes.get(asset_class), self._records.get((strategy, asset_class)),
+                              allocation_on=self._policy.allocation_on, frozen=self.frozen)
 
     # -- facts ----------------------------------------------------------------------------------------------------------------
 
@@ -186,7 +151,7 @@ class LearningAgent:
             if weights != found.announced and found.belief.days:
                 self._journal.append(WeightsUpdated(
                     fact.at, asset_class, weights, dict(zip(allocation.FORECASTERS, found.belief.trust.tolist(), strict=True)),
-                    found.belief.days, tuple(self._reasons(found.names[0], found, None)[:3])))
+                    found.belief.days, tuple(self._reasons(found.names[0], asset_class)[:2])))
 
     def _weights_told(self, fact: WeightsUpdated) -> None:
         if fact.asset_class in self._classes:
@@ -197,27 +162,22 @@ class LearningAgent:
 
     def _closed(self, fact: PositionClosed) -> None:
         trade = fact.trade
-        if trade.net_r is None:
-            return
-        record, net_r = self._record((trade.strategy, trade.asset_class)), float(trade.net_r)
-        record.scores.append(abs(trade.score))
-        record.net_r.append(net_r)
-        record.closed += 1
-        record.fresh = True
-        before = record.peak - record.running
-        record.running += net_r
-        record.peak = max(record.peak, record.running)
-        deeper = max(0.0, record.peak - record.running - before)
-        record.today += net_r - self._policy.turnover_penalty_r - float(self._policy.drawdown_penalty) * deeper
-        found = self._classes.get(trade.asset_class)
+        if trade.net_r is not None:
+            self._outcome(trade.strategy, trade.asset_class, trade.score, float(trade.net_r))
+
+    def _outcome(self, strategy: str, asset_class: AssetClass, score: float, net_r: float) -> Record:
+        record = self._record((strategy, asset_class))
+        record.outcome(score, net_r, self._policy.turnover_penalty_r, float(self._policy.drawdown_penalty))
+        found = self._classes.get(asset_class)
         if found is not None:
             found.last_closed = self._day
+        return record
 
-    def _record(self, key: Key) -> _Record:
+    def _record(self, key: Key) -> Record:
         found = self._records.get(key)
         if found is None:
             longest = int(HALF_LIVES * self._policy.calibration.half_life_trades)
-            found = self._records[key] = _Record(deque(maxlen=longest), deque(maxlen=longest))
+            found = self._records[key] = Record(deque(maxlen=longest), deque(maxlen=longest))
         return found
 
     def _approved(self, fact: StrategyApproved) -> None:
@@ -276,36 +236,32 @@ class LearningAgent:
 
     def document(self) -> dict[str, Any]:
         """All that is believed, as JSON: versioned; equal documents are equal states."""
-        classes = {c.value: {
-            "names": list(found.names), "weights": found.belief.weights.tolist(), "trust": found.belief.trust.tolist(),
-            "total": found.belief.total.tolist(), "square": found.belief.square.tolist(), "effective": found.belief.effective,
-            "pending": [row.tolist() for row in found.belief.pending], "days": found.belief.days, "halts": sorted(map(list, found.halts)),
-            "last_closed": found.last_closed,
-        } for c, found in self._classes.items()}
-        records = {f"{name} {c.value}": {
-            "closed": record.closed, "today": record.today, "running": record.running, "peak": record.peak,
-            "scores": list(record.scores), "net_r": list(record.net_r),
-            "expected_r": record.calibration.expected.value.tolist() if record.calibration is not None else None,
-            "lower_r": record.calibration.lower.value.tolist() if record.calibration is not None else None,
-        } for (name, c), record in sorted(self._records.items())}
         return {"version": VERSION, "day": self._day, "frozen": self.frozen, "allocation_on": self._policy.allocation_on,
-                "classes": classes, "records": records}
+                "classes": {c.value: found.document() for c, found in self._classes.items()},
+                "records": {f"{name} {c.value}": memory.record_document(record) for (name, c), record in sorted(self._records.items())},
+                "shadows": {" ".join(key): fact.at for key, fact in sorted(self._open.items())},
+                "contests": [contest.document() for contest in self._contests]}
 
     def state_hash(self) -> str:
         return digest(self.document())
 
     def lines(self) -> list[str]:
         """What it believes, in words, for people."""
-        said = ["frozen by the operator" if self.frozen else "learning", "weights multiply sizes" if self._policy.allocation_on else
-                "weights are computed but not used (learning_policy.json: allocation_on)"]
-        for asset_class in ASSET_CLASSES:
-            found = self._classes.get(asset_class)
-            if found is not None and found.belief.days:
-                said.append(f"{asset_class.value}: " + ", ".join(
-                    f"{name} {weight:.2f}" for name, weight in zip(found.names, found.belief.weights.tolist(), strict=True))
-                    + f" after {found.belief.days} days")
+        said = memory.lines(self._classes, self._records, allocation_on=self._policy.allocation_on, frozen=self.frozen)
+        for contest in self._contests:
+            state = "over" if contest.over else "promoted, watched" if contest.promoted else "shadow-trading"
+            said.append(f"challenger {contest.challenger} of {contest.champion} ({contest.asset_class.value}): {state}, "
+                        f"{contest.trades} trades")
         return said
 
-
-def _fall(record: _Record | None) -> float:
-    return 0.0 if record is None else record.peak - record.running
+    def rows(self) -> list[dict[str, Any]]:
+        """One per strategy and class: weight, n, expected net R at full score, the first reasons. For tables."""
+        return [{
+            "strategy": name, "asset_class": asset_class.value, "weight": weight,
+            "n": 0 if record is None else record.closed,
+            "shadow": 0 if record is None else record.shadows,
+            "expected_r": None if record is None or record.calibration is None else record.calibration.expected.at(1.0),
+            "total_r": 0.0 if record is None else record.total_r,
+            "reason": "; ".join(self._reasons(name, asset_class)[:3]),
+        } for asset_class, found in self._classes.items() for name, weight in zip(found.names, found.belief.weights.tolist(), strict=True)
+            for record in (self._records.get((name, asset_class)),)]

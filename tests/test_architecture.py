@@ -29,7 +29,7 @@ MAY_IMPORT = {
     # The cost model and the fill rules are one source for replay and the paper venue, so these two know each other; see below.
     "backtest": {"domain", "runtime", "store", "venues", "strategies"},
     "news": {"domain", "runtime", "store", "venues"},
-    "learning": {"domain", "runtime", "store"},
+    "learning": {"domain", "runtime", "store", "strategies", "backtest"},  # shadow trades cost what the cost model says
     "execution": {"domain"},
 }
 RIM = {"cli"}
@@ -67,6 +67,8 @@ WRITES = {
     "EntriesPaused": "Risk_Management", "EntriesResumed": "Risk_Management", "BlackoutOpened": "News_Agent", "BlackoutClosed": "News_Agent",
     "StrategyApproved": "Validation_Manager", "StrategyRejected": "Validation_Manager", "StrategyRevoked": "Validation_Manager",
     "StrategyDemoted": "Validation_Manager", "CalibrationUpdated": "Learning_Agent", "WeightsUpdated": "Learning_Agent",
+    "ShadowOpened": "Learning_Agent", "ShadowClosed": "Learning_Agent", "ChallengerEntered": "Learning_Agent",
+    "ChallengerJudged": "Learning_Agent",
 }
 PURE = ("domain", "filters", "strategies", "backtest/costs.py")
 """Decides or computes, and never waits."""

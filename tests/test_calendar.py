@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -105,6 +106,34 @@ def test_an_unreadable_calendar_is_refused_with_the_reason(tmp_path: Path) -> No
     (tmp_path / "bad.json").write_text('{"series": [{"kind": "CPI", "zone": "Mars/Olympus"}]}', encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"series\[0\]"):
         calendar.load(tmp_path / "bad.json", NEWS)
+
+
+BROKEN: dict[str, tuple[str, str, str]] = {
+    "a list instead of an object": (".*", "[]", "the document"),
+    "nothing in it": (".*", "{}", "series"),
+    "no series at all": (r'"series": \[.*\]', '"series": []', "CPI is missing"),
+    "one series gone": (r',\s*\{"kind": "NFP".*\]\}', "", "NFP is missing"),
+    "a series without dates": (r'("kind": "CPI".*?"dates": )\[.*?\]', r"\1[]", r"series\[1\]\.dates"),
+    "a misspelled key, which would hide a moved release": (r'"2026-03-11",', r'"2026-03-11", "moved_too": "2026-03-13",', "moved_too"),
+    "a key given twice": (r'"kind": "CPI",', r'"kind": "CPI", "time": "09:00",', "'time' is given twice"),
+    "a date given twice": (r'"2026-03-11"', '"2026-02-13"', "2026-02-13 is given 2 times"),
+    "a date that is a number": (r'"2026-03-11"', "20260311", r"dates\[13\]\.date"),
+    "a day that no month has": (r'"2026-03-11"', '"2026-02-30"', "out of range"),
+    "a zone nobody knows": (r"America/New_York", "America/Old_York", "no IANA time zone"),
+    "an hour no day has": (r'"time": "08:30"', '"time": "24:30"', "24:30"),
+    "deep nesting": (".*", "[" * 100_000, "cannot be read as JSON"),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_calendar_that_would_forget_a_window_is_refused_and_says_where(fault: str, tmp_path: Path) -> None:
+    pattern, replacement, told = BROKEN[fault]
+    text, changed = re.subn(pattern, replacement, FILE.read_text(encoding="utf-8"), count=1, flags=re.DOTALL)
+    assert changed == 1
+    (tmp_path / "macro_calendar.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=told) as refusal:
+        calendar.load(tmp_path / "macro_calendar.json", NEWS)
+    assert all("macro_calendar.json" in fault for fault in refusal.value.faults)
 
 
 def test_a_calendar_that_ends_within_two_weeks_closes_entries_and_says_so_once() -> None:

@@ -98,8 +98,10 @@ def world(symbol: str, bars: int, seed: int, edge: float = 0.0, begin: int = BEG
     opened = np.concatenate(((100.0,), close[:-1]))
     reach = np.abs(draw.standard_normal(bars)) * 0.001
     settled = begin + np.arange(8, bars + 1, 8) * HOUR
-    funding: dict[str, Any] = {"funding_at": settled, "funding_rate": np.full(len(settled), 1e-5), "funding_hours": np.full(len(settled), 8.0),
-               "funding_predicted": np.full(len(settled), 1e-5), "funding_mark": np.full(len(settled), np.nan)}
+    count = len(settled)
+    funding: dict[str, Any] = {
+        "funding_at": settled, "funding_rate": np.full(count, 1e-5), "funding_hours": np.full(count, 8.0),
+        "funding_predicted": np.full(count, 1e-5), "funding_mark": np.full(count, np.nan)}
     high, low = np.maximum(opened, close) * (1.0 + reach), np.minimum(opened, close) * (1.0 - reach)
     return from_arrays(symbol, AssetClass.PERP, begin + (np.arange(bars) + 1) * HOUR, opened, high, low, close,
                        1000.0 * (1.0 + signal), quote_volume=np.full(bars, 1e6), **funding)

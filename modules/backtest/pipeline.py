@@ -255,14 +255,14 @@ def _tested(job: Job, usable: Sequence[str], spans: Sequence[tuple[Any, int, int
 def _luck(job: Job, walked: Walked, submission: int) -> Generator[list[Task], dict[str, Outcome], dict[str, Any]]:
     policy = job.policy
     draws = draws_for(limit(policy, submission), policy.bootstrap_draws)
-    seeds = [job.seed_for(step, submission) for step in ("luck", "excess", "drawdown", "tested")]
+    seeds = [job.seed_for(step, submission) for step in ("luck", "drawdown", "tested")]
     every = np.concatenate((walked.daily, walked.others), axis=1)
-    arguments = (every, walked.benchmark(), walked.tested("plain"), walked.phased(), draws, policy.cscv_blocks, policy.drawdown_level,
-                 seeds)
-    task = Task(job.key("luck", *arguments), f"{job.name}: {draws:,} resamples", tasks.judge_luck, arguments)
-    outcomes = yield [task]
-    found: dict[str, Any] = _value(outcomes[task.key], task.label)
-    return found
+    luck = (every, walked.tested("plain"), walked.phased(), draws, policy.cscv_blocks, policy.drawdown_level, seeds)
+    excess = (every, walked.benchmark(), draws, job.seed_for("excess", submission))
+    batch = [Task(job.key("luck", *luck), f"{job.name}: {draws:,} resamples", tasks.judge_luck, luck),
+             Task(job.key("excess", *excess), f"{job.name}: {draws:,} resamples over random entries", tasks.judge_excess, excess)]
+    outcomes = yield batch
+    return {name: value for task in batch for name, value in _value(outcomes[task.key], task.label).items()}
 
 
 def _value(outcome: Outcome, label: str) -> Any:

@@ -48,7 +48,8 @@ def _overview(validations: Sequence[Validation]) -> str:
         f'<td>{_badge(one)}</td>'
         f'<td class="n">{_number(one.metrics.get("sharpe"))}</td><td class="n">{_number(one.metrics.get("p"), 4)}</td>'
         f'<td class="n">{_count(one.metrics.get("trades"))}</td><td class="n hide">{one.trials:,}</td>'
-        f'<td class="soft small hide">{escape(one.missing.partition("; ")[0] or "nothing missing")}</td></tr>' for number, one in enumerate(validations))
+        f'<td class="soft small hide">{escape(one.missing.partition("; ")[0] or "nothing missing")}</td></tr>'
+        for number, one in enumerate(validations))
     return (f'<div class="card scroll"><table><thead><tr><th>strategy</th><th>verdict</th><th class="n">Sharpe</th><th class="n">p</th>'
             f'<th class="n">trades</th><th class="n hide">trials</th><th class="hide">what is missing</th></tr></thead>'
             f'<tbody>{rows}</tbody></table></div>')

@@ -38,9 +38,11 @@ a{color:inherit;text-decoration-color:var(--zero);text-underline-offset:3px}
 .k-in{color:var(--in)}.k-out{color:var(--out)}.k-good{color:var(--good)}.k-bad{color:var(--bad)}.key span{color:var(--soft)}
 .chart{display:grid;grid-template-columns:54px 1fr;grid-template-rows:minmax(0,1fr) 20px;height:230px}.chart.low{height:110px}
 .chart.tall{height:290px}.chart.mini{height:104px;grid-template-columns:42px 1fr}
-.left,.below,.plot{position:relative;min-width:0;min-height:0}.left span{position:absolute;right:8px;transform:translateY(-50%);color:var(--soft);font-size:11.5px;
+.left,.below,.plot{position:relative;min-width:0;min-height:0}.left span{position:absolute;right:8px;transform:translateY(-50%);
+color:var(--soft);font-size:11.5px;
 white-space:nowrap}
-.below{grid-column:2}.below span{position:absolute;top:4px;transform:translateX(-50%);color:var(--soft);font-size:11.5px;white-space:nowrap}
+.below{grid-column:2}.below span{position:absolute;top:4px;transform:translateX(-50%);color:var(--soft);font-size:11.5px;
+white-space:nowrap}
 .below span.first,.plot b.first{transform:none}.below span.last,.plot b.last{transform:translateX(-100%)}
 .plot svg{width:100%;height:100%;display:block;overflow:visible}
 .plot>b{position:absolute;top:2px;transform:translateX(-50%);font-size:11.5px;font-weight:650;background:var(--card);padding:0 5px;
@@ -54,7 +56,8 @@ path.rung{stroke:var(--grid)}path.zero{stroke:var(--zero)}
 .dot{stroke-width:6}.dot.set{stroke:var(--in);opacity:.45}.dot.best{stroke:var(--out);stroke-width:11}
 .won{stroke:var(--good);stroke-width:1.7}.lost{stroke:var(--bad);stroke-width:1.7}.dot.long{stroke:var(--good);stroke-width:7}
 .dot.short{stroke:var(--bad);stroke-width:7}.t-out{color:var(--out)}.t-bad{color:var(--bad)}.t-soft{color:var(--soft)}
-.card.scroll{margin:0;padding-left:12px;padding-right:12px}.scroll{overflow-x:auto;-webkit-overflow-scrolling:touch;margin-left:-6px;margin-right:-6px;padding:0 6px}
+.card.scroll{margin:0;padding-left:12px;padding-right:12px}.scroll{overflow-x:auto;-webkit-overflow-scrolling:touch;margin-left:-6px;
+margin-right:-6px;padding:0 6px}
 table{border-collapse:collapse;width:100%;font-size:13.5px}th{font-weight:600;color:var(--soft);font-size:12px;text-align:left;
 border-bottom:1px solid var(--rule);padding:6px 8px;white-space:nowrap}
 td{padding:6px 8px;border-bottom:1px solid var(--grid);vertical-align:top}tr:last-child td{border-bottom:0}
@@ -69,6 +72,7 @@ td.n,th.n{text-align:right;white-space:nowrap}td.mark{width:22px;font-weight:700
 footer{margin-top:44px;color:var(--soft);font-size:12.5px}
 @media (max-width:760px){main{padding:18px 12px 40px}h1{font-size:22px}.grid{grid-template-columns:minmax(0,1fr)}.card{padding:14px 13px;
 border-radius:12px}.tile b{font-size:23px}.tiles{grid-template-columns:repeat(2,1fr);gap:8px}.chart{grid-template-columns:44px 1fr;
-height:200px}.badge{white-space:normal;border-radius:9px;padding:2px 8px;font-size:11px}.chart.tall{height:230px}.hide{display:none}.left span{right:6px;font-size:11px}.sheet td:last-child{min-width:150px}}
+height:200px}.badge{white-space:normal;border-radius:9px;padding:2px 8px;font-size:11px}.chart.tall{height:230px}.hide{display:none}
+.left span{right:6px;font-size:11px}.sheet td:last-child{min-width:150px}}
 @media print{.card{box-shadow:none;break-inside:avoid}}
 """

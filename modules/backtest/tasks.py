@@ -91,18 +91,22 @@ def marks(series: Series, trades: Any, since: int) -> dict[str, Any]:
             "exit_at": shown["exit_at"].copy(), "exit": shown["exit"].copy(), "side": shown["side"].copy(), "net": shown["net"].copy()}
 
 
-def judge_luck(daily: Floats, benchmark: Floats, tested: Floats, phased: Floats, draws: int, blocks: int, level: float,
+def judge_excess(daily: Floats, benchmark: Floats, draws: int, seed: int) -> dict[str, Any]:
+    """The same test on what is left over random entries with the same exposure, [days, K] both."""
+    return {"excess_p_of": bootstrap.max_t(daily - benchmark, draws, seed).p_of}
+
+
+def judge_luck(daily: Floats, tested: Floats, phased: Floats, draws: int, blocks: int, level: float,
                seeds: Sequence[int]) -> dict[str, Any]:
-    """The statistics that need thousands of resamples. `daily`, `benchmark` [days, K] pooled results and what random entries with the same
-    exposure would have made; `tested`, `phased` [days] the walk-forward's days, per unit and at the daemon's sizes."""
+    """The statistics that need thousands of resamples. `daily` [days, K] pooled results; `tested`, `phased`
+    [days] the walk-forward's days, per unit and at the daemon's sizes."""
     best = bootstrap.max_t(daily, draws, seeds[0])
-    beyond = bootstrap.max_t(daily - benchmark, draws, seeds[1])
     halves = overfit.cscv(daily, blocks)
     every = metrics.ratios(daily)
     known = every[np.isfinite(every)]
     return {
         "p_of": best.p_of, "t": best.t, "quantiles": best.quantiles, "maxima": best.maxima, "draws": best.draws,
-        "block": best.block, "excess_p_of": beyond.p_of, "pbo": halves.pbo, "loss_probability": halves.loss_probability,
+        "block": best.block, "pbo": halves.pbo, "loss_probability": halves.loss_probability,
         "ratio_variance": float(np.var(known)) if len(known) > 1 else 0.0,
-        "drawdown": bootstrap.drawdown_quantile(phased, level, max(1000, draws // 10), seeds[2]),
-        "tested_p": bootstrap.max_t(tested, max(1000, draws // 10), seeds[3]).p if len(tested) else 1.0}
+        "drawdown": bootstrap.drawdown_quantile(phased, level, max(1000, draws // 10), seeds[1]),
+        "tested_p": bootstrap.max_t(tested, max(1000, draws // 10), seeds[2]).p if len(tested) else 1.0}

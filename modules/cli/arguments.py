@@ -263,7 +263,7 @@ def _tools(verbs: _Verbs) -> None:
     verbs.add("news", "moods with the headlines behind them, cautions, sources").add_argument(
         "asset", nargs="?", help="BTC, EUR, ...; without one, everything anybody spoke about")
     verbs.add("events", "what releases come and what each of them will close").add_argument(
-        "--days", type=float, default=14.0, metavar="N", help="how far ahead (default 14)")
+        "--days", type=_positive, default=14.0, metavar="N", help="how far ahead (default 14)")
     verbs.add("list-venues", "venues that are configured, and which modes work today")
     journal = verbs.add("journal", "verify: the hash chain, and that the books rebuild the same twice; audit DIR: recount what demo or "
                         "replay --export wrote, to the last unit")

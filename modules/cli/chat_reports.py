@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli.news_reports import events_document, news_document
+from modules.cli.news_reports import DAYS, events_document, news_document
 from modules.cli.reports import whole
 from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO, text
@@ -51,7 +51,7 @@ class ChatReports:
             "weekly": self.weekly, "monthly": self.monthly, "count": self.count, "phase": self.phase, "locks": self.locks,
             "whitelist": self.whitelist, "blacklist": self.blacklist, "show-config": self.show_config, "logs": self.logs,
             "version": self.about, "validation": self.validation, "learning": self.learning, "equity": self.equity,
-            "news": self.news, "events": lambda _: events_document(self.daemon.news, self._now),
+            "news": self.news, "events": self.events,
         }
 
     @property
@@ -160,6 +160,11 @@ class ChatReports:
     def news(self, arguments: Arguments) -> Document:
         asset = str(arguments.get("subject") or "").upper()
         return news_document(self.daemon.news, self._now, (asset,) if asset else None)
+
+    def events(self, arguments: Arguments) -> Document:
+        """What comes within `days` and what it will close."""
+        days = arguments.get("days")
+        return events_document(self.daemon.news, self._now, float(days) if isinstance(days, int | float) and days > 0 else DAYS)
 
     # -- tools -------------------------------------------------------------------------------------------------------------
 

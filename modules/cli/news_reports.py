@@ -1,16 +1,19 @@
 """`news` and `events`: moods with the headlines behind them, cautions, sources; what releases come and what each will close.
 
 The documents are made from a News_Agent, so Telegram and the web page may show the very same: `news_document(daemon.news, at)`,
-`events_document(daemon.news, at, days)`. The verbs read the store that a daemon keeps, whether it runs or not.
+`events_document(daemon.news, at, days)`. The verbs ask the running daemon; while none runs, the calendar file and the store that it kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from modules.cli import inputs, output
+from modules.cli.questions import SOCKET
+from modules.domain.errors import DaemonNotRunning
 from modules.domain.instrument import AssetClass
 from modules.domain.sessions import iso
 from modules.news import calendar
@@ -19,6 +22,7 @@ from modules.news.setup import FILE, Setup
 from modules.news.store import NewsStore
 from modules.News_Agent import RECALL_MS, NewsAgent
 from modules.runtime.clock import WallClock
+from modules.runtime.control import call
 from modules.store.journal import Journal
 
 if TYPE_CHECKING:
@@ -34,17 +38,31 @@ MINUTE: Final = 60_000
 
 def news(arguments: argparse.Namespace) -> int:
     """`news [ASSET]`: wants `config`, `json` and `asset` (None = all)."""
-    agent, at = _agent(arguments)
-    assets = (arguments.asset.upper(),) if arguments.asset else None
-    _emit(arguments, news_document(agent, at, assets), show_news)
+    asset = arguments.asset.upper() if arguments.asset else None
+    document = _asked(arguments, "news", {} if asset is None else {"subject": asset})
+    if document is None:
+        document = news_document(*_agent(arguments), None if asset is None else (asset,))
+    _emit(arguments, document, show_news)
     return 0
 
 
 def events(arguments: argparse.Namespace) -> int:
     """`events [--days N]`: wants `config`, `json` and `days`."""
-    agent, at = _agent(arguments)
-    _emit(arguments, events_document(agent, at, arguments.days), show_events)
+    document = _asked(arguments, "events", {"days": arguments.days})
+    if document is None:
+        document = events_document(*_agent(arguments), arguments.days)
+    _emit(arguments, document, show_events)
     return 0
+
+
+def _asked(arguments: argparse.Namespace, verb: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the running daemon decides by: a demo market has a calendar and a time of its own. None, and said so, while none runs."""
+    folder = inputs.state_folder(inputs.settings_only(arguments))
+    try:
+        return call(folder / SOCKET, verb, asked)
+    except DaemonNotRunning as absent:
+        print(f"{absent}: by the calendar file and what was recorded", file=sys.stderr)
+        return None
 
 
 def _emit(arguments: argparse.Namespace, document: dict[str, Any], show: Callable[[Console, Mapping[str, Any]], None]) -> None:

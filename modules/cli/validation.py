@@ -182,7 +182,7 @@ def _executor(arguments: argparse.Namespace, work: Work) -> Iterator[Executor]:
 @contextmanager
 def _progress(arguments: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[Progress]:
     """A bar on a terminal, a few lines elsewhere; on stderr, so that stdout stays the document's."""
-    total = sum(2 * len(job.basket.series) + 2 for job in jobs if job.basket.series)
+    total = sum(2 * len(job.basket.series) + 3 for job in jobs if job.basket.series)
     if not sys.stderr.isatty():
         told = 0
 

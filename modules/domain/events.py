@@ -475,10 +475,77 @@ class WeightsUpdated:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowOpened:
+    """A strategy entered on paper beside the book: one unit, in nobody's ledger. `at` is the open it was filled at, `side` +1 or -1."""
+
+    at: int
+    strategy: str
+    symbol: str
+    asset_class: AssetClass
+    side: int
+    score: float
+    entry: float
+    stop: float
+    target: float | None
+    hold: int
+    decided_at: int
+    """The close that made it want to."""
+    taken: bool
+    """The book opened the same signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowClosed:
+    """A shadow trade is over: `net_r` is its result after modelled costs, over the risk a stop would have cost."""
+
+    at: int
+    strategy: str
+    symbol: str
+    asset_class: AssetClass
+    opened_at: int
+    score: float
+    net_r: float
+    reason: ExitReason
+    taken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengerEntered:
+    """Re-optimized parameters of a strategy begin to trade in its shadow, under their own name."""
+
+    at: int
+    champion: str
+    challenger: str
+    asset_class: AssetClass
+    params: dict[str, float]
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengerJudged:
+    """The one look at a challenger against its champion, paired by day. `outcome`: PROMOTED, DROPPED, or ROLLED_BACK (the champion's)."""
+
+    at: int
+    champion: str
+    challenger: str
+    asset_class: AssetClass
+    outcome: str
+    trades: int
+    """The challenger's shadow trades that were compared."""
+    days: int
+    difference_r: float
+    """Mean daily net R, challenger less champion."""
+    p: float
+    """One-sided: chance that a challenger no better (for a roll-back: no worse) shows as much."""
+    reason: str
+
+
 Fact = (
     DaemonStarted | InstrumentListed | FeedLost | FeedRestored | TradeOpened | OrderIntended | OrderSent | OrderAccepted | OrderRejected
     | OrderInDoubt | OrderCanceled | OrderExpired | Filled | ForeignFill | FundingBooked | OptionSettled | PositionClosed | PhaseChanged
     | TransferSeen | BalanceAdjusted | Reconciled | BaselineRolled | PeakRaised | ApiErrorSeen | TradingHalted | TradingRearmed
     | SwitchChanged | BudgetChanged | OperatorCommand | EntriesPaused | EntriesResumed | BlackoutOpened | BlackoutClosed | ExitRequested
     | TradeAbandoned | StrategyApproved | StrategyRejected | StrategyRevoked | StrategyDemoted | CalibrationUpdated | WeightsUpdated
+    | ShadowOpened | ShadowClosed | ChallengerEntered | ChallengerJudged
 )

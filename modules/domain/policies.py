@@ -423,13 +423,30 @@ class CalibrationPolicy(Policy):
     """One-sided: 0.8 = the value that is exceeded with probability 0.8."""
 
 
+class ChallengePolicy(Policy):
+    """When re-optimized parameters take over from those that trade, and when they go back."""
+
+    trades_min: Annotated[int, BeforeValidator(_number), Field(ge=30)]
+    """Shadow trades of the challenger at which the one paired test is made."""
+    p_max: Annotated[Fraction, Field(gt=0)]
+    rollback_trades_min: Annotated[int, BeforeValidator(_number), Field(ge=10)]
+    """Shadow trades after a promotion from which on it may be found to be the worse one."""
+    days_max: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    """A challenger not decided on by then is dropped."""
+    search_days: Annotated[int, BeforeValidator(_number), Field(ge=0)]
+    """Days between two re-optimizations of what trades; 0 = only by hand."""
+
+
 class LearningPolicy(VersionedPolicy):
     """policies/learning_policy.json: what the bot draws from its own results. It may only choose and lower."""
 
     allocation_on: StrictBool
+    shadow_on: StrictBool
+    """Every strategy trades one unit on paper beside the book, so that what the book did not take teaches too."""
     demotion: DemotionPolicy
     allocation: AllocationPolicy
     calibration: CalibrationPolicy
+    challenge: ChallengePolicy
     drawdown_penalty: Fraction
     """Part of a strategy's fall from its peak (R) that is taken off its reward."""
     turnover_penalty_r: Amount

@@ -1,0 +1,190 @@
+"""Every strategy's trades as if each had the market to itself: the paper venue's fills and costs, one unit, no book behind it. Pure.
+
+A shadow trade follows the daemon's position rules and the cost model's own functions (backtest/costs.py): in at the next open, stop before
+target, out at the next open when the view is gone, its time is up or forex closes; spread, slippage, fees, funding and financing are paid.
+Size is one unit, so market impact and partial fills do not arise; neither do the account's limits, for they say nothing about a strategy.
+Nothing is done on a bar on which nothing is held and no view changes. Option structures have no shadow: their own trades are what is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from modules.backtest import costs as cost_model
+from modules.domain import sessions
+from modules.domain.events import ShadowClosed, ShadowOpened
+from modules.domain.instrument import ASSET_CLASSES, AssetClass
+from modules.domain.market import NAN, Bar
+from modules.domain.order import ExitReason
+from modules.domain.policies import Policies
+
+MINUTE: Final = 60_000
+Key = tuple[str, str, AssetClass]
+"""Strategy, symbol, class."""
+
+
+class Terms(NamedTuple):
+    """One class's costs as numbers, and the exit rules of the owner's policies."""
+
+    half_spread_bp: float
+    slippage_bp: float
+    stop_slippage_bp: float
+    maker_fee: float
+    taker_fee: float
+    break_even_at_r: float
+    trail_at_r: float
+    trail_distance_r: float
+    weekend_flat: bool
+    rollover_ms: int
+
+
+def terms_of(policies: Policies) -> Mapping[AssetClass, Terms]:
+    execution, found = policies.execution, {}
+    for asset_class in ASSET_CLASSES:
+        model = policies.costs.of(asset_class)
+        found[asset_class] = Terms(
+            model.half_spread_bp, model.slippage_bp, model.stop_slippage_bp, float(model.maker_fee), float(model.taker_fee),
+            execution.break_even_at_r, execution.trail_at_r, execution.trail_distance_r,
+            asset_class is AssetClass.FOREX and policies.risk.forex_weekend_flat, int(policies.risk.rollover_minutes * MINUTE))
+    return found
+
+
+class Shadow:
+    """One strategy's shadow on one series: nothing, an entry waiting for the next open, or a trade. Prices in quote currency."""
+
+    __slots__ = ("_aim", "_best", "_costs", "_entry", "_financed", "_first_stop", "_funded_at", "_leaving", "_next", "_opened_at", "_risk",
+                 "_score", "_side", "_signal_at", "_stop", "_taken", "_hold", "busy", "key", "terms")
+
+    def __init__(self, key: Key, terms: Terms) -> None:
+        self.key = key
+        self.terms = terms
+        self.busy = False
+        """Something is held or waits: every bar concerns it."""
+        self._side = 0
+        self._next: tuple[int, float, float, float, int, bool] | None = None
+        """(decided at, score, stop distance, target distance, hold, taken by the book) of an entry at the next open."""
+        self._leaving: ExitReason | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._side, self._leaving, self._taken = 0, None, False
+        self._entry = self._stop = self._first_stop = self._aim = self._best = self._risk = self._score = NAN
+        self._costs = 0.0
+        self._opened_at = self._signal_at = self._funded_at = self._financed = self._hold = 0
+        self.busy = self._next is not None
+
+    # -- what the strategy wants ------------------------------------------------------------------------------------------
+
+    def want(self, intent: Any, at: int, sign: int) -> None:
+        """The view turned to `sign` at this close: in at the next open (a short of a coin cannot be)."""
+        if sign < 0 and self.key[2] is AssetClass.SPOT:
+            return
+        if intent.stop > 0.0:  # without one a trade has no R
+            self._next = (at, float(intent.score), float(intent.stop), float(intent.target), int(intent.hold), False)
+            self.busy = True
+
+    def refused(self) -> None:
+        """The market itself forbade the entry (closed, too wide, blacked out): it would not have been traded."""
+        self._next = None
+        self.busy = self._side != 0
+
+    def taken(self, at: int, interval_ms: int) -> None:
+        """The book opened the same signal: its own result is the one that counts."""
+        if self._next is not None and at - self._next[0] < interval_ms:
+            self._next = (*self._next[:5], True)
+
+    # -- one bar ------------------------------------------------------------------------------------------------------------
+
+    def on_bar(self, series: Any, bar: Bar, at: int, sign: int | None) -> list[ShadowOpened | ShadowClosed]:
+        """What happened within this closed bar, then at its close. `sign` is the view now; None while history is shown again."""
+        told: list[ShadowOpened | ShadowClosed] = []
+        if self._leaving is not None:
+            told.append(self._left(self._market_price(series, bar, -self._side), self.terms.taker_fee, at, self._leaving, series))
+        if self._next is not None:
+            self._enter(series, bar, told)
+        if self._side:
+            self._hold_costs(series, at)
+            closed = self._match(series, bar, at)
+            if closed is not None:
+                told.append(closed)
+            elif sign is not None:
+                self._judge(series, bar, at, sign)
+        return told
+
+    def _enter(self, series: Any, bar: Bar, told: list[ShadowOpened | ShadowClosed]) -> None:
+        assert self._next is not None
+        decided, score, stop, target, hold, taken = self._next
+        self._next = None
+        self.busy = False
+        if bar.ts - decided >= series.interval_ms or self._side:  # an entry does not wait out a hole
+            return
+        side = 1 if score > 0.0 else -1
+        entry = self._market_price(series, bar, side)
+        touch = cost_model.touched(side, bar.open, bar.open, True, self.terms.half_spread_bp)
+        aim = touch + side * target if target > 0.0 else NAN
+        opened = ShadowOpened(bar.ts, *self.key, side, score, entry, touch - side * stop, aim if aim > 0.0 else None, hold, decided, taken)
+        self.restore(opened)
+        told.append(opened)
+
+    def restore(self, opened: ShadowOpened) -> None:
+        """Hold what a fact says was opened: now, or before a restart."""
+        terms = self.terms
+        self._side, self._score, self._entry, self._hold = opened.side, opened.score, opened.entry, opened.hold
+        self._stop = self._first_stop = opened.stop
+        self._aim = NAN if opened.target is None else opened.target
+        self._opened_at = self._funded_at = self._financed = opened.at
+        self._signal_at, self._taken, self._best = opened.decided_at, opened.taken, opened.entry
+        slips = (terms.slippage_bp + terms.stop_slippage_bp) * cost_model.BASIS_POINT
+        self._risk = abs(opened.entry - opened.stop) + opened.entry * (slips + 2.0 * terms.taker_fee)  # as Sizer's loss per unit
+        self._costs, self._leaving, self.busy = terms.taker_fee * opened.entry, None, True
+
+    def _market_price(self, series: Any, bar: Bar, order: int) -> float:
+        """A market order of one unit at this bar's open; never inside the modelled spread, nor inside the spread quoted last."""
+        known = 0.5 * (series.ask - series.bid) / bar.open / cost_model.BASIS_POINT if series.ask > series.bid > 0.0 else 0.0
+        touch = cost_model.touched(order, bar.open, bar.open, True, max(known, self.terms.half_spread_bp))
+        return cost_model.market_fill(order, touch, self.terms.slippage_bp, 0.0)
+
+    def _match(self, series: Any, bar: Bar, at: int) -> ShadowClosed | None:
+        offset = 0.0
+        if self.key[2] is AssetClass.FOREX:
+            offset = cost_model.quote_offset(bar.bid, bar.ask, bar.open, self.terms.half_spread_bp)
+        exit_kind, raw = cost_model.bar_exit(self._side, bar.open, bar.high, bar.low, self._stop, self._aim, offset)
+        if exit_kind == cost_model.STOP:
+            price = cost_model.stop_fill(-self._side, raw, self.terms.slippage_bp, 0.0, self.terms.stop_slippage_bp)
+            reason = ExitReason.STOP_LOSS if self._stop == self._first_stop else ExitReason.TRAILING_STOP_LOSS
+            return self._left(price, self.terms.taker_fee, at, reason, series)
+        if exit_kind == cost_model.TARGET:
+            return self._left(raw, self.terms.maker_fee, at, ExitReason.ROI, series)
+        return None
+
+    def _judge(self, series: Any, bar: Bar, at: int, sign: int) -> None:
+        """At the close: view gone, forex about to close, time up; else the stop may follow (Strategy_Manager's own order)."""
+        side, terms = self._side, self.terms
+        if sign != side:
+            self._leaving = ExitReason.EXIT_SIGNAL
+        elif (terms.weekend_flat and at + 2 * series.interval_ms + terms.rollover_ms >= sessions.next_close(self._opened_at)) or (
+                self._hold > 0 and at - self._opened_at >= self._hold * series.interval_ms):
+            self._leaving = ExitReason.TIME_EXIT
+        elif terms.break_even_at_r > 0.0 or terms.trail_at_r > 0.0:
+            self._best = max(self._best, bar.high) if side > 0 else min(self._best, bar.low)
+            self._stop = cost_model.next_stop(
+                side, self._entry, self._stop, self._best, abs(self._entry - self._first_stop),
+                terms.break_even_at_r, terms.trail_at_r, terms.trail_distance_r)
+
+    def _hold_costs(self, series: Any, at: int) -> None:
+        """Funding that was settled since it was last looked at, on one unit at the mark."""
+        if self.key[2] is AssetClass.PERP and self._funded_at < series.funding_at <= at and math.isfinite(series.funding):
+            mark = series.mark_price if series.mark_at == series.funding_at else series.bar.close
+            self._costs -= cost_model.funding(self._side * mark, series.funding)
+            self._funded_at = series.funding_at
+
+    def _left(self, price: float, fee: float, at: int, reason: ExitReason, series: Any) -> ShadowClosed:
+        net = self._side * (price - self._entry) - self._costs - fee * price
+        if self.key[2] is AssetClass.FOREX and series.financing is not None:
+            annual = series.financing.long_rate if self._side > 0 else series.financing.short_rate
+            net += cost_model.financing(self._entry, annual, sessions.nights_between(self.key[1], self._opened_at, at))
+        closed = ShadowClosed(at, *self.key, self._opened_at, abs(self._score), net / self._risk, reason, self._taken)
+        self._forget()
+        return closed

@@ -1,0 +1,355 @@
+"""Bybit v5 on loopback: REST (signatures checked) and websockets over the market of bybit_market.py, with a script of faults.
+
+Speaks the wire of venues.md section 5 for the categories spot and linear. `faults` holds what goes wrong next: a reply replaced, cut,
+stalled or dropped, before or after the request took effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from aiohttp import WSMsgType, web
+
+from tests.emulators.bybit_market import Denied, Market, Row
+
+KEY, SECRET = "emulator-key-7QpX", "emulator-secret-h9Zr2Lw"
+WINDOW_MS = 5_000
+PAGE = 50
+
+
+class Reply(NamedTuple):
+    """What goes over the wire instead of the answer. `how`: "answer", "close" (no byte), "cut" (half a body), "stall" (silence)."""
+
+    status: int = 200
+    body: bytes = b""
+    how: str = "answer"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Fault(NamedTuple):
+    """The next request whose path contains `path` gets `reply`; `accepted` = it takes effect all the same."""
+
+    path: str
+    reply: Reply
+    accepted: bool
+
+
+def coded(code: int, message: str = "emulated", status: int = 200) -> Reply:
+    """A refusal in Bybit's own envelope."""
+    return Reply(status, json.dumps({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}, "time": 1}).encode())
+
+
+class BybitEmulator:
+    """`url` and `stream` of a running venue; `market` is its truth, `asked` counts requests per path, `faults` is the script."""
+
+    def __init__(self) -> None:
+        self.skew_ms = 0
+        self.market = Market(self.now, self._emit)
+        self.faults: list[Fault] = []
+        self.always: list[Fault] = []
+        """Faults that stay until removed."""
+        self.asked: Counter[str] = Counter()
+        self.bodies: list[tuple[str, Row]] = []
+        """Every accepted or refused write as it arrived."""
+        self.rights: Row = {"Spot": ["SpotTrade"], "ContractTrade": ["Order", "Position"], "Wallet": [], "Options": []}
+        self.port = 0
+        self._sockets: dict[web.WebSocketResponse, tuple[str, set[str], asyncio.Queue[str | None]]] = {}
+        get: dict[str, Callable[[Row], Any]] = {
+            "market/time": lambda _: {"timeSecond": str(self.now() // 1000), "timeNano": str(self.now() * 1_000_000)},
+            "market/instruments-info": self._instruments, "market/tickers": self._tickers, "market/kline": self._kline,
+            "market/orderbook": self._book, "market/funding/history": lambda _: {"category": "linear", "list": []},
+            "market/recent-trade": lambda _: {"list": []}, "asset/coin/query-info": lambda _: {"rows": []},
+            "user/query-api": self._key, "account/info": self._account_info, "account/fee-rate": lambda _: {"list": []},
+            "account/wallet-balance": lambda _: {"list": [self.market.account()]}, "account/transaction-log": self._log,
+            "order/realtime": self._realtime, "order/history": self._history, "execution/list": self._executions,
+            "position/list": self._positions, "position/closed-pnl": lambda _: {"list": []},
+        }
+        post: dict[str, Callable[[Row], Any]] = {
+            "order/create": self._create, "order/cancel": self._cancel, "order/cancel-all": self._cancel_all,
+            "order/disconnected-cancel-all": lambda _: {}, "position/set-leverage": self._leverage,
+        }
+        self._routes = {("GET", f"/v5/{path}"): handler for path, handler in get.items()}
+        self._routes |= {("POST", f"/v5/{path}"): handler for path, handler in post.items()}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def now(self) -> int:
+        """The venue's clock, UTC ms."""
+        return time.time_ns() // 1_000_000 + self.skew_ms
+
+    # -- REST -------------------------------------------------------------------------------------------------------------
+
+    async def rest(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        self.asked[path] += 1
+        raw = await request.read()
+        fault = self._fault(path)
+        if fault is not None and not fault.accepted:
+            return await self._misbehave(request, fault.reply)
+        answer = self._answer(request, raw)
+        if fault is not None:
+            return await self._misbehave(request, fault.reply)
+        return web.Response(body=json.dumps(answer).encode(), content_type="application/json")
+
+    def _fault(self, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.path in path:
+                self.faults.remove(fault)
+                return fault
+        return next((fault for fault in self.always if fault.path in path), None)
+
+    def _answer(self, request: web.Request, raw: bytes) -> Row:
+        handler = self._routes.get((request.method, request.path))
+        if handler is None:
+            return self._envelope(10017, "request path not found", {})
+        public = "/market/" in request.path
+        try:
+            if not public:
+                self._authenticate(request, raw)
+            asked: Row = json.loads(raw) if request.method == "POST" else dict(request.query)
+            if request.method == "POST":
+                self.bodies.append((request.path, asked))
+            return self._envelope(0, "OK", handler(asked))
+        except Denied as denied:
+            return self._envelope(denied.code, denied.message, {})
+
+    def _envelope(self, code: int, message: str, result: Any) -> Row:
+        return {"retCode": code, "retMsg": message, "result": result, "retExtInfo": {}, "time": self.now()}
+
+    def _authenticate(self, request: web.Request, raw: bytes) -> None:
+        sent, window = request.headers.get("X-BAPI-TIMESTAMP", "0"), request.headers.get("X-BAPI-RECV-WINDOW", str(WINDOW_MS))
+        if request.headers.get("X-BAPI-API-KEY") != KEY:
+            raise Denied(10003, "API key is invalid.")
+        payload = raw.decode() if request.method == "POST" else request.rel_url.raw_query_string
+        wanted = hmac.new(SECRET.encode(), f"{sent}{KEY}{window}{payload}".encode(), hashlib.sha256).hexdigest()
+        if not hmac.compare_digest(wanted, request.headers.get("X-BAPI-SIGN", "")):
+            raise Denied(10004, "error sign! please check your signature generation algorithm.")
+        if not self.now() - int(window) <= int(sent) < self.now() + 1_000:
+            raise Denied(10002, f"invalid request, please check your server timestamp. req_timestamp[{sent}],server_timestamp[{self.now()}]")
+
+    async def _misbehave(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        if reply.how == "stall":
+            await asyncio.sleep(30)
+        if reply.how == "answer":
+            return web.Response(status=reply.status, body=reply.body, headers={"Content-Type": "application/json", **dict(reply.headers)})
+        answer = web.StreamResponse(headers={"Content-Length": "500", "Content-Type": "application/json"})
+        if reply.how == "cut":
+            await answer.prepare(request)
+            await answer.write(b'{"retCode":0,"retMsg":"OK","result":{"orderId":"')
+        if request.transport is not None:
+            request.transport.close()
+        return answer
+
+    # -- handlers ---------------------------------------------------------------------------------------------------------
+
+    def _instruments(self, asked: Row) -> Row:
+        wanted = asked.get("category")
+        listed = [] if asked.get("status") else [p for p in self.market.products.values() if p.category == wanted]
+        return {"category": wanted, "list": [self.market.listing(product) for product in listed], "nextPageCursor": ""}
+
+    def _tickers(self, asked: Row) -> Row:
+        keys = [key for key in self.market.products if key[0] == asked.get("category") and asked.get("symbol", key[1]) == key[1]]
+        return {"category": asked.get("category"), "list": [self.market.ticker(key) for key in keys]}
+
+    def _kline(self, asked: Row) -> Row:
+        candles = self.market.candles.get((asked["category"], asked["symbol"]), [])
+        start, end = int(asked.get("start", 0)), int(asked.get("end", 1 << 60))
+        found = [candle for candle in candles if start <= candle[0] <= end][-int(asked.get("limit", 200)):]
+        rows = [[*map(str, candle), str(candle[5] * candle[4])] for candle in reversed(found)]
+        return {"category": asked["category"], "symbol": asked["symbol"], "list": rows}
+
+    def _book(self, asked: Row) -> Row:
+        key = asked["category"], asked["symbol"]
+        return {"s": asked["symbol"], "b": [[str(self.market.bid(key)), "3"]], "a": [[str(self.market.ask(key)), "3"]], "ts": self.now(),
+                "u": 1, "seq": 1}
+
+    def _key(self, _: Row) -> Row:
+        return {"id": "1", "apiKey": KEY, "readOnly": 0, "secret": "", "permissions": self.rights, "ips": ["*"], "type": 1,
+                "unified": 0, "uta": 1, "userID": 1, "deadlineDay": 90, "expiredAt": "2027-05-15T03:21:05Z", "isMaster": True}
+
+    def _account_info(self, _: Row) -> Row:
+        return {"marginMode": "REGULAR_MARGIN", "updatedTime": "1697078946000", "unifiedMarginStatus": 6, "dcpStatus": "OFF",
+                "timeWindow": 10, "smpGroup": 0, "isMasterTrader": False, "spotHedgingStatus": "OFF"}
+
+    def _create(self, body: Row) -> Row:
+        ticket = self.market.create(body)
+        return {"orderId": ticket.id, "orderLinkId": ticket.link}
+
+    def _cancel(self, body: Row) -> Row:
+        ticket = self.market.cancel(body)
+        return {"orderId": ticket.id, "orderLinkId": ticket.link}
+
+    def _cancel_all(self, body: Row) -> Row:
+        done = []
+        for ticket in [ticket for ticket in self.market.orders.values() if ticket.open]:
+            if ticket.product.category == body["category"] and body.get("symbol", ticket.product.id) == ticket.product.id:
+                filtered = {"orderFilter": "StopOrder"} if ticket.status == "Untriggered" else {}
+                self.market.cancel({"category": body["category"], "orderId": ticket.id, **filtered})
+                done.append({"orderId": ticket.id, "orderLinkId": ticket.link})
+        return {"list": done, "success": "1"}
+
+    def _leverage(self, body: Row) -> Row:
+        holding = self.market.holdings[body["category"], body["symbol"]]
+        wanted = Decimal(body["buyLeverage"])
+        if wanted == holding.leverage:
+            raise Denied(110043, "leverage not modified")
+        if not 1 <= wanted <= self.market.products[body["category"], body["symbol"]].leverage_max:
+            raise Denied(110013, "cannot set leverage due to risk limit")
+        holding.leverage = wanted
+        return {}
+
+    def _orders(self, asked: Row, *, live: bool) -> Row:
+        if asked.get("category") == "linear" and live and not (asked.keys() & {"symbol", "settleCoin", "baseCoin"}):
+            raise Denied(10001, "Missing some parameters that must be filled in, symbol or settleCoin or baseCoin")
+        found = []
+        for ticket in self.market.orders.values():
+            row = ticket.row()
+            named = all(row[name] == asked[name] for name in ("orderId", "orderLinkId", "symbol") if name in asked)
+            if named and ticket.product.category == asked.get("category") and ticket.open == live and _filtered(row, asked):
+                found.append(row)
+        return _page(found[::-1], asked)
+
+    def _realtime(self, asked: Row) -> Row:
+        return self._orders(asked, live=True)
+
+    def _history(self, asked: Row) -> Row:
+        return self._orders(asked, live=False)
+
+    def _executions(self, asked: Row) -> Row:
+        start = int(asked.get("startTime", 0))
+        end = int(asked.get("endTime", start + 7 * 86_400_000 if start else 1 << 60))
+        if end - start > 7 * 86_400_000 and start:
+            raise Denied(10001, "The time range between startTime and endTime cannot exceed 7 days")
+        found = [row for row in self.market.executions if start <= int(row["execTime"]) <= end and all(
+            row[name] == asked[name] for name in ("category", "symbol", "orderId", "orderLinkId", "execType") if name in asked)]
+        return _page(found[::-1], asked)
+
+    def _positions(self, asked: Row) -> Row:
+        keys = [key for key in self.market.holdings if asked.get("symbol", key[1]) == key[1]]
+        return _page([self.market.position(key) for key in keys if "symbol" in asked or self.market.holdings[key].size], asked)
+
+    def _log(self, asked: Row) -> Row:
+        start = int(asked.get("startTime", 0))
+        wanted = asked.get("type")
+        found = [row for row in self.market.log if int(row["transactionTime"]) >= start and wanted in (None, row["type"])]
+        return _page(found[::-1], asked)
+
+    # -- websockets -------------------------------------------------------------------------------------------------------
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        topics: set[str] = set()
+        self._sockets[socket] = request.path, topics, queue
+        writer = asyncio.create_task(self._write(socket, queue))
+        trusted = "/public/" in request.path
+        try:
+            async for message in socket:
+                if message.type is not WSMsgType.TEXT:
+                    break
+                asked = json.loads(message.data)
+                told = {"success": True, "ret_msg": "", "op": asked["op"], "conn_id": "1", "req_id": asked.get("req_id", "")}
+                if asked["op"] == "ping":
+                    told["ret_msg"] = "pong"
+                elif asked["op"] == "auth":
+                    trusted = self._trusts(asked["args"])
+                    told["success"] = trusted
+                elif asked["op"] == "subscribe" and trusted:
+                    topics.update(asked["args"])
+                    queue.put_nowait(json.dumps(told))
+                    self._snapshots(request.path, asked["args"], queue)
+                    continue
+                else:
+                    told |= {"success": False, "ret_msg": "Request not authorized"}
+                queue.put_nowait(json.dumps(told))
+        finally:
+            writer.cancel()
+            self._sockets.pop(socket, None)
+        return socket
+
+    def _trusts(self, args: list[Any]) -> bool:
+        key, expires, signature = map(str, args)
+        wanted = hmac.new(SECRET.encode(), f"GET/realtime{expires}".encode(), hashlib.sha256).hexdigest()
+        return key == KEY and hmac.compare_digest(wanted, signature) and int(expires) > self.now()
+
+    async def _write(self, socket: web.WebSocketResponse, queue: asyncio.Queue[str | None]) -> None:
+        while (text := await queue.get()) is not None:
+            await socket.send_str(text)
+
+    def _snapshots(self, path: str, topics: list[str], queue: asyncio.Queue[str | None]) -> None:
+        category = path.rsplit("/", 1)[-1]
+        for topic in topics:
+            key = category, topic.rsplit(".", 1)[-1]
+            if key in self.market.products and topic.startswith("tickers."):
+                queue.put_nowait(self._message(topic, [self.market.ticker(key)]))
+            elif key in self.market.products and topic.startswith("kline."):
+                queue.put_nowait(self._message(topic, [self.market.kline(key, self.market.candles[key][-1], False)]))
+
+    def _message(self, topic: str, rows: list[Row]) -> str:
+        told: Row = {"topic": topic, "ts": self.now(), "creationTime": self.now(), "id": "1", "type": "snapshot"}
+        return json.dumps(told | {"data": rows[0] if topic.startswith("tickers.") else rows})
+
+    def _emit(self, topic: str, rows: list[Row]) -> None:
+        category = rows[0].get("category", "")
+        for path, topics, queue in self._sockets.values():
+            if topic in topics and (path.endswith("/private") or path.endswith(f"/{category}")):
+                queue.put_nowait(self._message(topic, rows))
+
+    @property
+    def listeners(self) -> Counter[str]:
+        """How many sockets listen to each topic."""
+        return Counter(topic for _, topics, _ in self._sockets.values() for topic in topics)
+
+    async def drop(self) -> None:
+        """Every websocket is gone; what happens until they are back is not told again."""
+        for socket in list(self._sockets):
+            await socket.close(code=1001)
+
+    def garble(self) -> None:
+        """One malformed frame to everybody."""
+        for _, _, queue in self._sockets.values():
+            queue.put_nowait('{"topic": "execution", "data": [')
+
+
+def _filtered(row: Row, asked: Row) -> bool:
+    conditional = row["stopOrderType"] == "Stop" and row["orderStatus"] == "Untriggered"
+    wanted = asked.get("orderFilter")
+    return wanted is None or (wanted == "StopOrder") == conditional
+
+
+def _page(rows: list[Row], asked: Row) -> Row:
+    first, size = int(asked.get("cursor") or 0), int(asked.get("limit", PAGE))
+    more = str(first + size) if first + size < len(rows) else ""
+    return {"category": asked.get("category", ""), "list": rows[first:first + size], "nextPageCursor": more}
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[BybitEmulator]:
+    """A venue on a free port of the loopback interface."""
+    venue = BybitEmulator()
+    application = web.Application()
+    application.router.add_get("/v5/public/{category}", venue.socket)
+    application.router.add_get("/v5/private", venue.socket)
+    application.router.add_route("*", "/{tail:.*}", venue.rest)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    venue.port = runner.addresses[0][1]
+    try:
+        yield venue
+    finally:
+        await venue.drop()
+        await runner.cleanup()
