@@ -30,6 +30,8 @@ from modules.domain.order import WORKING, Purpose
 from modules.domain.policies import Policies
 from modules.Funds_Controller import FundsController
 from modules.Kill_Switch import KillSwitch
+from modules.learning.challenge import Challenger, strategy_of
+from modules.learning.shadow import terms_of
 from modules.Learning_Agent import LearningAgent
 from modules.Market_Data import MarketData
 from modules.News_Agent import NewsAgent
@@ -98,6 +100,12 @@ class Plan:
     """Where closed bars are kept for pictures; None = nowhere."""
     certificates: Path | None = None
     """Folder of the certificates; None = nothing is permitted real money."""
+    research: Callable[[str, str], Sequence[str]] | None = None
+    """(strategy, asset class) -> the command that searches better parameters in sample; None = nobody searches."""
+    learning: Path | None = None
+    """Folder for the learner's state as a file; None = the journal alone."""
+    challengers: Sequence[Challenger] = ()
+    """Re-optimized parameters that trade in their champions' shadow."""
     revalidate: Callable[[str, str], Sequence[str]] | None = None
     """(strategy, asset class) -> the command that validates it and prints its verdict as JSON; None = nobody revalidates."""
     announce: Callable[[str], None] | None = None
@@ -121,7 +129,7 @@ class Daemon:
             journal, policies, self.kill_switch, self.funds, money=self._money, live=self.live)
         self.market = MarketData(
             journal=journal, risk=policies.risk, kill_switch=policies.kill_switch, costs=policies.costs,
-            after_batch=(self._mark, *plan.after_batch), patience=clock.speed)
+            after_batch=(self._mark, self._shadowed, *plan.after_batch), patience=clock.speed)
         self.executor = TradeExecutor(
             journal=journal, clock=clock, venues=plan.venues, risk=self.risk, kill_switch=self.kill_switch, market=self.market,
             positions=self.portfolio.positions, policy=policies.execution, kill_policy=policies.kill_switch, costs=policies.costs)
@@ -130,12 +138,15 @@ class Daemon:
             kill_switch=self.kill_switch, market=self.market, policy=policies.execution, worth=self.marked_equity)
         self.wallets.attach(self.executor)
         self.news = NewsAgent(journal=journal, clock=clock, calendar=plan.calendar, policy=policies.news, setup=plan.news)
+        self.runnable = _with_challengers(plan.strategies, plan.challengers)
+        """What runs: the strategies, and the challengers in their shadow."""
         self.validation = ValidationManager(
-            journal=journal, policies=policies, strategies=plan.strategies, folder=plan.certificates, command=plan.revalidate,
+            journal=journal, policies=policies, strategies=self.runnable, folder=plan.certificates, command=plan.revalidate,
             announce=plan.announce)
         self.learning = LearningAgent(
             journal=journal, policy=policies.learning, full_r=float(policies.risk.expected_r_per_confidence),
-            strategies={asset_class: [s.name for s in listed] for asset_class, listed in plan.strategies.items()})
+            strategies={asset_class: [s.name for s in listed] for asset_class, listed in plan.strategies.items()},
+            terms=terms_of(policies), certified=self.validation.certified, folder=plan.learning)
         self.look = ViewBuilder(
             live=self.live, policies=policies, market=self.market, portfolio=self.portfolio, kill_switch=self.kill_switch, funds=self.funds,
             risk=self.risk, wallets=self.wallets, executor=self.executor, news=self.news, validation=self.validation,
@@ -143,7 +154,7 @@ class Daemon:
             learning=self.learning)
         self.strategies = StrategyManager(
             clock=clock, policies=policies, look=self.look, sizer=self.sizer, risk=self.risk, executor=self.executor,
-            decisions=plan.decisions, on_decision=plan.on_decision)
+            decisions=plan.decisions, on_decision=plan.on_decision, learning=self.learning)
         self.market.on_bar = self.strategies.on_bar if plan.candles is None else self._on_kept_bar
         self.desk = OperatorDesk(
             journal=journal, clock=clock, kill_switch=self.kill_switch, funds=self.funds, risk=self.risk, executor=self.executor,
@@ -179,6 +190,10 @@ class Daemon:
             instrument = self.market.instrument(fill.symbol)
             if instrument is not None:
                 self._dirty.add(instrument.asset_class)
+
+    def _shadowed(self, at: int) -> None:
+        """After every instant's decisions: what the shadows did goes on record."""
+        self.learning.flush()
 
     def marked_equity(self, asset_class: AssetClass) -> Decimal | None:
         """The class's books at present marks; None while a mark is missing."""
@@ -229,7 +244,11 @@ class Daemon:
         self.validation.start(at)
         for venue in self.plan.venues.values():
             self.market.list_instruments(await venue.instruments(), venue.interval_ms)
-        self.strategies.attach(self.market, self.plan.strategies, self.plan.references)
+        running = {(s.name, asset_class) for asset_class, listed in self.runnable.items() for s in listed}
+        self.learning.challenge([one for one in self.plan.challengers if (one.name, one.asset_class) in running], at)
+        self.strategies.attach(self.market, {asset_class: [self.validation.running(one, asset_class) for one in listed]
+                                             for asset_class, listed in self.runnable.items()}, self.plan.references)
+        self.validation.on_fitted = self.strategies.refit
         self.executor.recover(at)
         failpoint.hit("start.recovered")
         for venue in self.plan.venues.values():
@@ -287,6 +306,7 @@ class Daemon:
                 group.create_task(self.wallets.run(), name="Wallet_Sync"),
                 group.create_task(self.news.run(), name="News_Agent"),
                 group.create_task(self.validation.run(self.clock), name="Validation_Manager"),
+                group.create_task(self.learning.run(self.clock, self.plan.research), name="Learning_Agent"),
                 group.create_task(self.sizer.run(self.clock, self.wallets.equity, self.classes, self.portfolio.holds), name="Sizer"),
                 group.create_task(self.kill_switch.run(self.clock), name="Kill_Switch"),
                 group.create_task(self.clock.drive(WATCH_S, self.market.watch), name="Market_Data"),
@@ -319,6 +339,18 @@ class Daemon:
         self.journal.close()
 
 
+def _with_challengers(
+    strategies: Mapping[AssetClass, Sequence[Strategy]], challengers: Sequence[Challenger],
+) -> dict[AssetClass, tuple[Strategy, ...]]:
+    """Every class's strategies and, after them, the challengers of those among them."""
+    found = {}
+    for asset_class, listed in strategies.items():
+        known = {strategy.name: strategy for strategy in listed}
+        made = (strategy_of(one, known) for one in challengers if one.asset_class is asset_class)
+        found[asset_class] = (*listed, *(one for one in made if one is not None))
+    return found
+
+
 def simulated_plan(
     source: MarketSource, *, mode: str, policies: Policies, clock: Clock, journal: Journal, decisions: Decisions,
     wallets: Mapping[AssetClass, Decimal], calendar: Calendar, strategies: Mapping[AssetClass, Sequence[Strategy]],
@@ -326,6 +358,8 @@ def simulated_plan(
     observers: Sequence[Callable[[Fact], None]] = (), after_batch: Sequence[Callable[[int], None]] = (),
     on_decision: Callable[[Decision], None] | None = None, news: Setup | None = None, candles: Candles | None = None,
     certificates: Path | None = None, revalidate: Callable[[str, str], Sequence[str]] | None = None,
+    research: Callable[[str, str], Sequence[str]] | None = None,
+    learning: Path | None = None, challengers: Sequence[Challenger] = (), announce: Callable[[str], None] | None = None,
 ) -> Plan:
     """A daemon on the paper venue over simulated prices: the demo market or recorded data, virtual time or the wall's."""
     currencies = settlement_currencies(source.instruments, wallets, source.option_currency)
@@ -336,6 +370,7 @@ def simulated_plan(
         references=reference_series(source.instruments), calendar=calendar, halt_file=halt_file, blacklist=blacklist, whitelist=whitelist,
         observers=observers, after_batch=after_batch, on_decision=on_decision, news=news,
         candles=candles, certificates=certificates, revalidate=revalidate,
+        research=research, learning=learning, challengers=challengers, announce=announce,
     )
 
 

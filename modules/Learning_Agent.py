@@ -14,52 +14,81 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import structlog
 
 from modules.domain.canonical import digest
 from modules.domain.events import (
     CalibrationUpdated,
+    ChallengerEntered,
+    ChallengerJudged,
     Fact,
     OperatorCommand,
     PositionClosed,
     Scope,
+    ShadowClosed,
+    ShadowOpened,
     StrategyApproved,
+    TradeOpened,
     TradingHalted,
     TradingRearmed,
     WeightsUpdated,
 )
-from modules.domain.instrument import ASSET_CLASSES, AssetClass
+from modules.domain.instrument import AssetClass
 from modules.domain.policies import LearningPolicy
-from modules.learning import allocation, calibration
-from modules.learning.calibration import Calibration, Prior
+from modules.learning import allocation, calibration, memory
+from modules.learning.calibration import Prior
+from modules.learning.challenge import Challenger, Contest, contest_of
+from modules.learning.memory import ClassMemory, Key, Record
+from modules.learning.shadow import Entered, Left, Shadow, Terms
+from modules.learning.shadow import Key as ShadowKey
+from modules.runtime import child, failpoint
 
 if TYPE_CHECKING:
+    from modules.runtime.clock import Clock
     from modules.store.journal import Journal
 
+log = structlog.get_logger("Learning_Agent")
 DAY_MS: Final = 86_400_000
-VERSION: Final = 1
+VERSION: Final = 2
 HALF_LIVES: Final = 8
 """Outcomes older than this many half-lives weigh less than 1/256 and are forgotten."""
+LOOK_MS: Final = 3_600_000
+SEARCH_S: Final = 2 * 3_600.0
+"""A search that takes longer is killed."""
 COMMAND: Final = "learning"
 ACTIONS: Final = ("freeze", "resume", "reset")
-Key = tuple[str, AssetClass]
 
 
 
 class LearningAgent:
     """`weight` and `confidence` for decisions, `apply`/`on_fact` for the journal."""
 
-    def __init__(self, *, journal: Journal, policy: LearningPolicy, full_r: float, strategies: Mapping[AssetClass, Sequence[str]]) -> None:
-        """`full_r`: expected net R at confidence 1 (risk_policy's expected_r_per_confidence); `strategies`: names per class."""
+    def __init__(
+        self, *, journal: Journal, policy: LearningPolicy, full_r: float, strategies: Mapping[AssetClass, Sequence[str]],
+        terms: Mapping[AssetClass, Terms] | None = None, certified: Callable[[str, AssetClass, int], bool] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """`full_r`: expected net R at confidence 1 (risk_policy's expected_r_per_confidence); `strategies`: names per class, challengers
+        not among them; `terms`: what shadow trades cost; `certified`: whether a strategy has a certificate in force; `folder`: where the
+        state is written for people, once a day. The journal is what counts."""
         self._journal = journal
         self._policy = policy
         self._full_r = full_r
         self._names = {c: tuple(sorted(set(names))) for c, names in strategies.items() if names}
         self._records: dict[Key, Record] = {}
         self._classes: dict[AssetClass, ClassMemory] = {}
+        self._terms = terms or {}
+        self._certified = certified
+        self._folder = folder
+        self._open: dict[ShadowKey, ShadowOpened] = {}
+        self._shadows: dict[ShadowKey, Shadow] = {}
+        self._queue: list[Fact] = []
+        """Shadow facts of this instant."""
+        self._contests: list[Contest] = []
         self._changed = False
         """Since the last look at what is to be told."""
         self._why: dict[Key, dict[str, float | str]] = {}
@@ -71,6 +100,8 @@ class LearningAgent:
         self._handlers: Mapping[type, Callable[[Any], None]] = {
             PositionClosed: self._closed, StrategyApproved: self._approved, TradingHalted: self._halted, TradingRearmed: self._rearmed,
             OperatorCommand: self._commanded, WeightsUpdated: self._weights_told, CalibrationUpdated: self._calibration_told,
+            ShadowOpened: self._shadow_opened, ShadowClosed: self._shadow_closed, TradeOpened: self._trade_opened,
+            ChallengerEntered: self._entered, ChallengerJudged: self._judged,
         }
 
     def _reset(self) -> None:
@@ -92,6 +123,7 @@ class LearningAgent:
     def weight(self, strategy: str, asset_class: AssetClass) -> float:
         """What multiplies this strategy's size: in [0, 1]; 1 while allocation is off or nothing is known of it."""
         found = self._classes.get(asset_class)
+        strategy = self._champion(strategy, asset_class)
         if not self._policy.allocation_on or found is None or strategy not in found.names:
             return 1.0
         weight: float = found.belief.weights.item(found.names.index(strategy))
@@ -124,6 +156,106 @@ class LearningAgent:
         return memory.reasons(strategy, self._classes.get(asset_class), self._records.get((strategy, asset_class)),
                               allocation_on=self._policy.allocation_on, frozen=self.frozen)
 
+    # -- shadows and challengers ------------------------------------------------------------------------------------------------
+
+    def shadow(self, strategy: str, symbol: str, asset_class: AssetClass) -> Shadow | None:
+        """This strategy's shadow on this series, as the journal left it; None where there is none."""
+        if not self._policy.shadow_on or asset_class not in self._terms:
+            return None
+        key = (strategy, symbol, asset_class)
+        made = self._shadows[key] = Shadow(key, self._terms[asset_class])
+        if key in self._open:
+            made.restore(self._open[key])
+        return made
+
+    def shadowed(self, deeds: Sequence[Entered | Left]) -> None:
+        self._queue += [ShadowOpened(*deed) if isinstance(deed, Entered) else ShadowClosed(*deed) for deed in deeds]
+
+    def flush(self) -> None:
+        """Put down what the shadows did in this instant: one wait for the disk, after the orders went out."""
+        if self._queue:
+            facts, self._queue = self._queue, []
+            failpoint.hit("learning.before")
+            self._journal.append_all(facts)
+            failpoint.hit("learning.written")
+
+    def benched(self, strategy: str, asset_class: AssetClass) -> bool:
+        """Whether this one only shadow-trades: a challenger, or the champion a promoted one replaced."""
+        return any(contest.benched == strategy and contest.asset_class is asset_class for contest in self._contests)
+
+    def challenge(self, challengers: Sequence[Challenger], at: int) -> None:
+        """Let those in that the journal does not know: after its replay, before anything trades."""
+        known = {(contest.challenger, contest.asset_class) for contest in self._contests}
+        for one in challengers:
+            if (one.name, one.asset_class) not in known:
+                self._journal.append(ChallengerEntered(at, one.champion, one.name, one.asset_class, dict(one.params), one.origin))
+
+    def due(self, at: int) -> bool:
+        """Whether what trades is to be optimized anew, counted from the last time (or from the first start); then it is counted from now."""
+        days = self._policy.challenge.search_days
+        if self._folder is None or not days or self.frozen:
+            return False
+        last = memory.searched_at(self._folder)
+        if last is None or at - last >= days * DAY_MS:
+            memory.searched(self._folder, at)
+        return last is not None and at - last >= days * DAY_MS
+
+    async def run(self, clock: Clock, command: Callable[[str, str], Sequence[str]] | None) -> None:
+        """Look every hour whether a search is due; what it finds stands on the list of challengers and enters at the next start."""
+        while command is not None and self._folder is not None:
+            await clock.sleep_until(clock.now() + LOOK_MS)
+            if self.due(clock.now()):
+                for asset_class, names in self._names.items():
+                    for name in names:
+                        log.info("search begins", action="search_started", strategy_id=name, asset_class=asset_class.value)
+                        try:
+                            ended = await child.run(command(name, asset_class.value), timeout_s=SEARCH_S)
+                        except (OSError, ValueError) as error:
+                            ended = child.Ended(None, b"", str(error))
+                        log.info("search ended", action="search_ended", strategy_id=name, code=ended.code, reason=ended.errors[-300:])
+
+    def _champion(self, strategy: str, asset_class: AssetClass) -> str:
+        """Whose weight a challenger trades with."""
+        for contest in self._contests:
+            if contest.challenger == strategy and contest.asset_class is asset_class:
+                return contest.champion
+        return strategy
+
+    def _entered(self, fact: ChallengerEntered) -> None:
+        self._contests.append(contest_of(fact))
+
+    def _judged(self, fact: ChallengerJudged) -> None:
+        for contest in self._contests:
+            if (contest.challenger, contest.asset_class) == (fact.challenger, fact.asset_class):
+                contest.told(fact)
+
+    def _judge(self, at: int) -> None:
+        """The gate's word and the paired test, for every challenger that is due. Nobody is promoted over a frozen or halted class."""
+        for contest in self._contests:
+            found = self._classes.get(contest.asset_class)
+            if self.frozen or (found is not None and found.halts):
+                continue
+            certified = self._certified is not None and self._certified(contest.challenger, contest.asset_class, at)
+            verdict = contest.judge(self._day, at, self._policy.challenge, certified)
+            if verdict is not None:
+                self._journal.append(ChallengerJudged(*verdict))
+
+    def _trade_opened(self, fact: TradeOpened) -> None:
+        shadow = self._shadows.get((fact.strategy, fact.symbol, fact.asset_class))
+        if shadow is not None:
+            shadow.taken(fact.at, fact.interval_ms)
+
+    def _shadow_opened(self, fact: ShadowOpened) -> None:
+        self._open[fact.strategy, fact.symbol, fact.asset_class] = fact
+
+    def _shadow_closed(self, fact: ShadowClosed) -> None:
+        self._open.pop((fact.strategy, fact.symbol, fact.asset_class), None)
+        for contest in self._contests:
+            if contest.asset_class is fact.asset_class:
+                contest.seen(fact.strategy, self._day, fact.net_r)
+        if not fact.taken:
+            self._outcome(fact.strategy, fact.asset_class, fact.score, fact.net_r).shadows += 1
+
     # -- facts ----------------------------------------------------------------------------------------------------------------
 
     def apply(self, fact: Fact) -> None:
@@ -141,6 +273,7 @@ class LearningAgent:
         if not self._changed:
             return
         self._changed = False
+        self._judge(fact.at)
         for (strategy, asset_class), record in self._records.items():
             made = record.calibration
             if made is not None and made.outcomes != record.announced:
@@ -152,6 +285,8 @@ class LearningAgent:
                 self._journal.append(WeightsUpdated(
                     fact.at, asset_class, weights, dict(zip(allocation.FORECASTERS, found.belief.trust.tolist(), strict=True)),
                     found.belief.days, tuple(self._reasons(found.names[0], asset_class)[:2])))
+        if self._folder is not None:
+            memory.save(self.document(), self._folder)
 
     def _weights_told(self, fact: WeightsUpdated) -> None:
         if fact.asset_class in self._classes:

@@ -17,7 +17,7 @@ import structlog
 
 from modules.backtest import costs as cost_model
 from modules.domain import sessions
-from modules.domain.decision import Decision, Leg, Outcome
+from modules.domain.decision import Decision, Leg, Outcome, Rule
 from modules.domain.events import Fact, PositionClosed, TradeAbandoned, TradeOpened
 from modules.domain.instrument import AssetClass, Instrument, Side
 from modules.domain.market import NAN, Bar, Chain
@@ -32,6 +32,8 @@ from modules.runtime.supervise import attempt, attempt_step
 from modules.strategies.protocol import ChainSlice, Market, Strategy
 
 if TYPE_CHECKING:
+    from modules.learning.shadow import Shadow
+    from modules.Learning_Agent import LearningAgent
     from modules.Market_Data import Higher, MarketData, Series
     from modules.Risk_Management import RiskManagement
     from modules.runtime.clock import Clock
@@ -45,35 +47,48 @@ log = structlog.get_logger("Strategy_Manager")
 NO_CHAIN: Final = ChainSlice()
 MINUTE: Final = 60_000
 LARGEST: Final = 1e300
+OF_THE_MARKET: Final = frozenset((
+    Rule.QUOTE_STALE, Rule.BAR_STALE, Rule.FEED_FROZEN, Rule.SESSION_CLOSED, Rule.SPREAD_ABOVE_MAXIMUM, Rule.LIQUIDITY_BELOW_MINIMUM,
+    Rule.FUNDING_ABOVE_MAXIMUM, Rule.CARRY_ABOVE_MAXIMUM, Rule.CARRY_SHARE_ABOVE_MAXIMUM, Rule.BLACKOUT))
+"""What forbids an entry whoever's book it is: then its shadow does not enter either."""
 
 
 class Runner:
     """One strategy on one series: its state, its present view and the trade it has open."""
 
-    __slots__ = ("asset_class", "bars", "best", "entered_ts", "higher", "intent", "option", "params", "quarantined", "reversal", "sign",
-                 "state", "step", "strategy", "symbol", "trade", "trade_id")
+    __slots__ = ("asset_class", "bars", "best", "entered_ts", "higher", "intent", "option", "params", "quarantined", "reversal", "shadow",
+                 "sign", "state", "step", "strategy", "successor", "symbol", "trade", "trade_id")
 
     def __init__(self, strategy: Strategy, symbol: str, asset_class: AssetClass, higher: Higher) -> None:
-        self.strategy = strategy
         self.symbol = symbol
         self.asset_class = asset_class
-        self.step = strategy.step
-        self.params = strategy.params
-        self.state: Any = strategy.init(strategy.params)
         self.option = strategy.structure is not Structure.SINGLE
         self.higher = higher
-        self.intent: Any = None
-        """The last one, checked."""
-        self.sign = 0
-        self.bars = 0
         self.quarantined = ""
+        self.begin(strategy)
         self.trade_id = ""
         self.trade: TradeOpened | None = None
         self.entered_ts = 0
         self.best = NAN
         """Best price since entry, for trailing."""
+        self.shadow: Shadow | None = None
+        """Its trades on paper beside the book."""
         self.reversal: Signal | None = None
         """The opening side of a reversal, decided when the close has been filled."""
+
+    def begin(self, strategy: Strategy) -> None:
+        """Look at the series with these parameters and no past."""
+        self.strategy = strategy
+        self.step = strategy.step
+        self.params = strategy.params
+        self.state: Any = strategy.init(strategy.params)
+        self.intent: Any = None
+        """The last one, checked."""
+        self.sign = 0
+        self.bars = 0
+        self.reversal = None
+        self.successor: Strategy | None = None
+        """Itself with other parameters, from the end of its open trade on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +101,7 @@ class Quarantine:
 class StrategyManager:
     def __init__(
         self, *, clock: Clock, policies: Policies, look: ViewBuilder, sizer: Sizer, risk: RiskManagement, executor: TradeExecutor,
-        decisions: Decisions, on_decision: Callable[[Decision], None] | None = None,
+        decisions: Decisions, on_decision: Callable[[Decision], None] | None = None, learning: LearningAgent | None = None,
     ) -> None:
         self._clock = clock
         self._policies = policies
@@ -96,6 +111,7 @@ class StrategyManager:
         self._executor = executor
         self._decisions = decisions
         self._on_decision = on_decision
+        self._learning = learning
         self._market: MarketData
         self._series: Mapping[str, Series]
         self._runners: dict[str, list[Runner]] = {}
@@ -129,7 +145,7 @@ class StrategyManager:
         if symbol is None:
             return
         for strategy in strategies:
-            known = any(r.strategy is strategy for r in self._runners.get(symbol, ()))
+            known = any(r.option and r.strategy.name == strategy.name for r in self._runners.get(symbol, ()))
             if strategy.structure is not Structure.SINGLE and not known:
                 self._add(strategy, symbol, AssetClass.OPTION)
 
@@ -138,10 +154,25 @@ class StrategyManager:
         if strategy.interval_ms is not None and strategy.interval_ms != interval:
             return
         runner = Runner(strategy, symbol, asset_class, self._market.want_higher(symbol, interval * strategy.htf_multiple))
+        if self._learning is not None and not runner.option:
+            runner.shadow = self._learning.shadow(strategy.name, symbol, asset_class)
         opened = self._opened.get((strategy.name, symbol, asset_class))
         if opened is not None:
             self._hold(runner, opened)
         self._runners.setdefault(symbol, []).append(runner)
+
+    def refit(self, strategy: Strategy, asset_class: AssetClass) -> None:
+        """From now on this strategy runs with these parameters: each series at once, or when the trade it has open there is over. It sees
+        its warm-up anew before it opens anything."""
+        if asset_class is AssetClass.OPTION:
+            self._option_strategies = tuple(strategy if one.name == strategy.name else one for one in self._option_strategies)
+        for runners in self._runners.values():
+            for runner in runners:
+                if runner.strategy.name == strategy.name and runner.asset_class is asset_class:
+                    if runner.trade is None:
+                        runner.begin(strategy)
+                    else:
+                        runner.successor = strategy
 
     @property
     def runners(self) -> Mapping[str, Sequence[Runner]]:
@@ -151,7 +182,11 @@ class StrategyManager:
         """Let the strategies of a series see a bar of the past: states move, nothing is decided."""
         series = self._market.series[symbol]
         for runner in self._runners.get(symbol, ()):
-            self._step(runner, series, bar, bar.ts + series.interval_ms)
+            at, shadow = bar.ts + series.interval_ms, runner.shadow
+            self._step(runner, series, bar, at)
+            if shadow is not None and shadow.busy and bar.ts >= shadow.opened_at:  # what it held when the process ended
+                assert self._learning is not None
+                self._learning.shadowed(shadow.on_bar(series, bar, at, None))
 
     # -- projection: which trade belongs to which runner -------------------------------------------------------------------
 
@@ -180,6 +215,8 @@ class StrategyManager:
         runner = self._by_trade.pop(trade_id, None)
         if runner is not None:
             runner.trade_id, runner.trade = "", None
+            if runner.successor is not None:
+                runner.begin(runner.successor)
         for key, opened in list(self._opened.items()):
             if opened.trade_id == trade_id:
                 del self._opened[key]
@@ -192,7 +229,7 @@ class StrategyManager:
             signal = runner.reversal
             if signal is not None and not runner.trade_id:
                 runner.reversal = None
-                if (fact.at - signal.at) / 1000.0 <= self._policies.risk.bar_late_s_max:
+                if not self._benched(runner) and (fact.at - signal.at) / 1000.0 <= self._policies.risk.bar_late_s_max:
                     self.consider(runner.strategy, signal, fact.at)
 
     async def run(self, market: MarketData, venues: Sequence[Venue]) -> None:
@@ -227,7 +264,9 @@ class StrategyManager:
             if intent is None:
                 continue
             runner.reversal = None  # decided when the close is filled at once, or not at all: by now it is an old bar's view
-            sign = runner.sign
+            sign, shadow = runner.sign, runner.shadow
+            if shadow is not None and (sign != before or shadow.busy):
+                self._shadowed(runner, shadow, series, bar, intent, at, before)
             if runner.trade is None and (sign == 0 or sign == before):
                 continue
             if runner.trade is not None:
@@ -237,8 +276,22 @@ class StrategyManager:
                 wanted = Side.BUY if sign > 0 else Side.SELL
                 if runner.trade.side != wanted:
                     runner.reversal = self._signal(runner, series, intent, at)
-            elif at >= self._trading_from and runner.bars >= runner.strategy.warmup:
-                self.consider(runner.strategy, self._signal(runner, series, intent, at), at)
+            elif at >= self._trading_from and runner.bars >= runner.strategy.warmup and not self._benched(runner):
+                decision = self.consider(runner.strategy, self._signal(runner, series, intent, at), at)
+                if shadow is not None and decision.outcome is Outcome.DENIED and any(
+                        not check.passed and check.rule in OF_THE_MARKET for check in decision.checks):
+                    shadow.refused()
+
+    def _shadowed(self, runner: Runner, shadow: Shadow, series: Series, bar: Bar, intent: Any, at: int, before: int) -> None:
+        """The strategy's own trade on paper: what this bar did to it, and what the strategy wants now."""
+        assert self._learning is not None
+        if shadow.busy:
+            self._learning.shadowed(shadow.on_bar(series, bar, at, runner.sign))
+        if runner.sign not in (0, before) and at >= self._trading_from and runner.bars >= runner.strategy.warmup:
+            shadow.want(series, intent, at, runner.sign)
+
+    def _benched(self, runner: Runner) -> bool:
+        return self._learning is not None and self._learning.benched(runner.strategy.name, runner.asset_class)
 
     def _step(self, runner: Runner, series: Series, bar: Bar, at: int) -> Any:
         """Run the strategy's own function on this bar; None if it is quarantined. Leaves the new view's sign in the runner."""

@@ -118,6 +118,12 @@ class TelegramAgent:
             self._put(Message(notice.rank, f"<b>{text}</b>" if notice.rank is Rank.KILL else text, silent=level == "silent",
                               together=True, key=notice.key))
 
+    def tell(self, text: str) -> None:
+        """Queue what is no fact but should be heard: a certificate running out, a weakened gate. As loud as a warning."""
+        level = self._settings.level("warning")
+        if level != "off":
+            self._put(Message(Rank.WARNING, phone.escaped(self._hide(text), 700), silent=level == "silent", together=True))
+
     def document(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """How the channel does, for the operator desk."""
         return {"sent": self.sent, "waiting": len(self.outbox), "dropped": self.outbox.dropped_ever, "trouble": self.trouble,

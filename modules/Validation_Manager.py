@@ -97,6 +97,9 @@ class ValidationManager:
         self._announce = announce
         self._installed = {(s.name, asset_class): s for asset_class, listed in (strategies or {}).items() for s in listed}
         self._hashes: dict[str, str] = {}
+        self._fitted: dict[Key, Strategy] = {}
+        self.on_fitted: Callable[[Strategy, AssetClass], None] | None = None
+        """Told when a strategy is to run with other parameters from now on."""
         self._granted: dict[Key, Certificate] = {}
         self._ended: dict[Key, Ended] = {}
         self._monitors: dict[Key, demotion.Monitor] = {}
@@ -140,6 +143,12 @@ class ValidationManager:
         found, why_not = self.permission(strategy, symbol, asset_class, at)
         return None if why_not else found
 
+    def certified(self, strategy: str, asset_class: AssetClass, at: int) -> bool:
+        """Whether it has a certificate in force, whatever the instruments."""
+        key = (strategy, asset_class)
+        found = self._granted.get(key)
+        return found is not None and key not in self._ended and key not in self._void and at < found.expires_at
+
     def confidence(self, strategy: str, asset_class: AssetClass, score: float, *, live: bool) -> float:
         """A certificate's ceiling on the score; without one the score on paper and nothing in live trading."""
         found = self._granted.get((strategy, asset_class))
@@ -153,6 +162,11 @@ class ValidationManager:
         trades = sum(1 for trade in closed if trade.asset_class is asset_class)
         days = 0.0 if self._live_since is None else (at - self._live_since) / DAY
         return trades < sizing.ramp_trades or days < sizing.ramp_days
+
+    def running(self, strategy: Strategy, asset_class: AssetClass) -> Strategy:
+        """As it is to run here: with the parameters its latest certificate is for, as installed if it never had one for this code. What
+        ended a permission does not change them: on paper goes on what was trading."""
+        return self._fitted.get((strategy.name, asset_class), strategy)
 
     def standings(self, at: int) -> Mapping[Key, Standing]:
         """Every strategy that ever had a certificate."""
@@ -212,6 +226,21 @@ class ValidationManager:
         self._granted[key] = found
         if known is None or known.digest != found.digest:
             self._monitors[key] = demotion.Monitor(found.envelope, self._policies.learning.demotion)
+        self._fit(key, found)
+
+    def _fit(self, key: Key, found: Certificate) -> None:
+        """From now on the strategy runs with the certified parameters, if it still is what was certified."""
+        installed = self._installed.get(key)
+        if installed is None or self._code_of(installed) != found.code_hash:
+            return
+        fitted, before = fingerprint.with_params(installed, found.params), self._fitted.get(key, installed)
+        if fitted is None:
+            return
+        self._fitted[key] = fitted
+        if self.on_fitted is not None and fitted.params != before.params:
+            self.on_fitted(fitted, key[1])
+            self._tell(f"{key[0]} ({key[1].value}) now runs with the parameters of its new certificate. It opens again after "
+                       f"{fitted.warmup} bars on each instrument, or at once after a restart.")
 
     def _end(self, key: Key, at: int, reason: str, *, demoted: bool = False) -> None:
         if key in self._granted:
@@ -357,12 +386,16 @@ class ValidationManager:
         strategy = self._installed.get(key)
         if strategy is None:
             return ("this strategy does not run here",)
-        code = self._hashes.get(strategy.name)
-        if code is None:
-            code = self._hashes[strategy.name] = fingerprint.code_hash(strategy)
         if key[1] not in self._bound:
             self._bound[key[1]] = certificates.bound(self._policies, key[1])
-        return certificates.check(found, code_hash=code, params=fingerprint.params_of(strategy), policy=self._bound[key[1]])
+        # It runs with whatever parameters of its own the certificate names (`running`); only those that cannot be its own are a fault.
+        params = fingerprint.params_of(fingerprint.with_params(strategy, found.params) or strategy)
+        return certificates.check(found, code_hash=self._code_of(strategy), params=params, policy=self._bound[key[1]])
+
+    def _code_of(self, strategy: Strategy) -> str:
+        if strategy.name not in self._hashes:
+            self._hashes[strategy.name] = fingerprint.code_hash(strategy)
+        return self._hashes[strategy.name]
 
     def _check_all(self) -> None:
         """Which journaled approvals hold for the code, parameters, policies and files there are now."""
@@ -388,7 +421,9 @@ class ValidationManager:
             found = await self._due.get()
             log.info("revalidation begins", action="validation_started", strategy_id=found.strategy, asset_class=found.asset_class.value)
             try:
-                ended = await child.run(command(found.strategy, found.asset_class.value), timeout_s=REVALIDATION_S)
+                over = ["--data", found.source] if found.source else []
+                words = [*command(found.strategy, found.asset_class.value), *over]
+                ended = await child.run(words, timeout_s=REVALIDATION_S)
             except (OSError, ValueError) as error:
                 ended = child.Ended(None, b"", str(error))
             self.concluded(found, ended, clock.now())
@@ -418,12 +453,15 @@ def _marks(folder: Path) -> dict[Path, tuple[int, int]]:
 
 
 def _verdict(output: bytes, found: Certificate) -> tuple[str, str]:
-    """(verdict, what is missing) about this strategy and class in a JSON document or a list of them; ("", "") if there is none."""
+    """(verdict, what is missing) about this strategy and class in the document `validate --json` prints, or in one verdict of it; ("", "")
+    if there is none. What the invented demo market says is no verdict on a certificate: that was earned on recorded history."""
     try:
         tree = json.loads(output)
     except ValueError:
         return "", ""
-    inner = tree.get("validations", tree) if isinstance(tree, dict) else tree
+    if isinstance(tree, dict) and tree.get("demo"):
+        return "", ""
+    inner = tree.get("verdicts", tree) if isinstance(tree, dict) else tree
     for one in inner if isinstance(inner, list) else [inner]:
         if isinstance(one, dict) and (one.get("strategy"), one.get("asset_class")) == (found.strategy, found.asset_class.value):
             return str(one.get("verdict", "")).replace(" ", "_"), str(one.get("missing", ""))[:300]

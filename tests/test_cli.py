@@ -46,6 +46,8 @@ def document(capsys: pytest.CaptureFixture[str], *argv: str, code: int = 0) -> d
     (["frobnicate"], 2, "there are: trade, demo"),
     (["demo", "--sed", "3"], 2, "did you mean --seed?"),
     (["demo", "--days", "0"], 4, "1 to 3650"),
+    (["events", "--days", "nan"], 4, "finite"),
+    (["events", "--days", "-1"], 4, "above 0"),
     (["size", "--class", "spto", "--equity", "1", "--confidence", "1", "--entry", "1"], 4, "did you mean spot?"),
     (["size", "--class", "spot", "--equity", "NaN", "--confidence", "1", "--entry", "1"], 4, "finite"),
     (["size", "--class", "spot", "--equity", "1000", "--confidence", "1.5", "--entry", "1"], 4, "between 0 and 1"),
@@ -174,6 +176,9 @@ def process(folder: Path) -> Iterator[Process]:
 def test_the_daemon_trades_on_paper_obeys_and_goes_on_after_a_restart(process: Process, capsys: pytest.CaptureFixture[str]) -> None:
     process.wait("a trade", lambda: process.ask("trades")["open"] or process.ask("trades")["closed"], 60.0)
     assert run(["status", "--healthy"]) == 0
+    coming = document(capsys, "events", "--days", "30")    # the demo market's own calendar, at its own time, not the shipped one's
+    assert abs(_hours(coming["at"], process.ask("status")["at"])) < 24 and coming["exhausted"] == {}
+    assert coming["events"] and {event["source"] for event in coming["events"]} == {"demo"}
     second = process.second()
     assert second.returncode == 1 and "belongs to the running process" in second.stderr
 
@@ -191,6 +196,7 @@ def test_the_daemon_trades_on_paper_obeys_and_goes_on_after_a_restart(process: P
     down = document(capsys, "status")
     assert down["running"] is False and down["classes"]["SPOT"]["state"] == "HALTED"
     assert document(capsys, "journal", "verify")["ok"] is True
+    assert document(capsys, "events")["series"], "while nothing runs, the shipped calendar"
     assert run(["export", "fills"]) == 0
     fills = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert fills and {"at", "symbol", "price", "fee"} <= set(fills[0])

@@ -49,7 +49,8 @@ PATIENCE_S = 90.0
 KILLS = (
     "journal.uncommitted:kill@3", "order.before_sent:kill@9", "order.answered:kill@9", "order.fate_booked:kill@9", "fill.before:kill@6",
     "fill.booked:kill@6", "protect.before:kill@4", "protect.resize:kill@2", "cancel.answered:kill@2", "exit.requested:kill",
-    "close.written:kill@2", "journal.row_written:kill@137",
+    "close.written:kill@2", "journal.row_written:kill@137", "learning.before:kill@4",
+    "learning.written:kill@4",
 )
 MORE_KILLS = tuple(
     f"{name}:kill@{visit}" for name in failpoint.POINTS for visit in (1, 2, 5, 11)

@@ -15,8 +15,9 @@ START = 1_767_571_200_000
 def filled(path: Path | None, hours: int) -> EquityCurve:
     curve = EquityCurve(path)
     for at in range(START, START + hours * HOUR_MS, GRID_MS):
-        assert curve.due(at) and not curve.due(at - 1)
+        assert curve.due(at)
         curve.record(at, {SPOT: (Decimal(at - START), 1.0, 0.01, 0.02)})
+        assert not curve.due(at + GRID_MS - 1)
     return curve
 
 

@@ -14,8 +14,6 @@ from modules.backtest.validation import Validation
 from modules.domain.certificate import DAY_MS, Certificate, Envelope, bound
 from modules.domain.policies import Policies
 
-FULL_CONFIDENCE_R: Final = 0.25
-"""Expected net R that is worth confidence 1 (domain.md section 8)."""
 DRAWDOWN_LEVEL: Final = 0.99
 DRAWDOWN_TRADES: Final = 250
 DRAWDOWN_BLOCK: Final = 10
@@ -29,13 +27,14 @@ def lower_bound(net_r: NDArray[np.float64], level: float) -> float:
     return float(net_r.mean()) - NormalDist().inv_cdf(level) * float(net_r.std(ddof=1)) / math.sqrt(len(net_r))
 
 
-def certificate(validation: Validation, trades: NDArray[Any], policies: Policies, at: int) -> Certificate:
-    """`trades`: the out-of-sample trades (kernel.TRADE) on the certified instruments. `at` UTC ms. Raises ValueError unless APPROVED."""
+def certificate(validation: Validation, trades: NDArray[Any], policies: Policies, at: int, source: str = "") -> Certificate:
+    """`trades`: the out-of-sample trades (kernel.TRADE) on the certified instruments. `at` UTC ms. `source`: the folder it was earned on.
+    Raises ValueError unless APPROVED."""
     if validation.verdict != "APPROVED":
         raise ValueError(f"{validation.strategy}: {validation.verdict} earns no certificate")
     net_r = trades["net"][trades["risk"] > 0.0] / trades["risk"][trades["risk"] > 0.0]
     policy = policies.validation
-    confidence = lower_bound(net_r, float(policies.learning.calibration.bound)) / FULL_CONFIDENCE_R
+    confidence = lower_bound(net_r, float(policies.learning.calibration.bound)) / float(policies.risk.expected_r_per_confidence)
     fall = drawdown_envelope(net_r, DRAWDOWN_TRADES, quantile=DRAWDOWN_LEVEL, block=DRAWDOWN_BLOCK, draws=DRAWDOWN_DRAWS,
                              seed=validation.seed)
     spans = [(one.begin, one.end) for one in validation.picture.instruments]
@@ -52,4 +51,4 @@ def certificate(validation: Validation, trades: NDArray[Any], policies: Policies
                           slippage_bp=max(0.0, float(trades["slippage"].mean())), fill_ratio=1.0,
                           win_rate=float(np.mean(trades["net"] > 0.0))),
         metrics={name: float(value) for name, value in validation.metrics.items() if math.isfinite(value)}, seed=validation.seed,
-        trials=max(1, validation.trials), submissions=validation.submissions)
+        trials=max(1, validation.trials), submissions=validation.submissions, source=source)

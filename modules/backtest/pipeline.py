@@ -27,6 +27,7 @@ from modules.backtest.trials import TrialRegistry
 from modules.backtest.validation import Floats, Picture, Validation
 from modules.backtest.verdict import Evidence, judge, limit
 from modules.backtest.workers import Ending, Executor, Outcome, Task
+from modules.domain.certificate import bound
 from modules.domain.policies import ValidationPolicy
 from modules.domain.signal import Structure
 from modules.strategies.fingerprint import code_hash
@@ -66,7 +67,7 @@ class Job:
     compiled: bool = True
     """False: the strategy's step is interpreted. The same results; for short histories sooner than compiling it."""
     renews: str = ""
-    """Data hash of the certificate this run renews: a scheduled revalidation is the same submission."""
+    """`terms` of the certificate this run renews: a scheduled revalidation is the same submission."""
 
     @property
     def name(self) -> str:
@@ -81,9 +82,12 @@ class Job:
         return digests.of(digests.program(), step, self.strategy.name, self.code, self.rules_digest, *parts)
 
     def run_id(self, sets: Sequence[Any]) -> str:
-        """What is submitted: the same code, grid and history again are the same submission."""
-        data = self.renews or self.basket.data_hash
-        return digests.of("submission", self.code, tuple(tuple(one) for one in sets), data, self.basket.text)
+        """What is submitted: code, grid, basket, and everything an owner could turn to get another result from them. Only the very same
+        again, as when an interrupted run goes on, is the same submission."""
+        policy = self.policy
+        own = terms(self.basket.data_hash, bound(self.rules.policies, self.basket.asset_class), self.seed)
+        return digests.of("submission", self.code, tuple(tuple(one) for one in sets), self.renews or own, self.basket.text, policy.windows,
+                          policy.train_share, policy.embargo, policy.random_draws)
 
     @property
     def rules_digest(self) -> str:
@@ -93,6 +97,11 @@ class Job:
 
     def seed_for(self, step: str, *parts: Any) -> int:
         return digests.seed_of(self.seed, step, self.strategy.name, self.basket.data_hash, *parts)
+
+
+def terms(data_hash: str, policy: Mapping[str, str], seed: int) -> str:
+    """Digest of what a result was computed from besides the strategy: a certificate names all three. `policy` as certificate.bound."""
+    return digests.of("terms", data_hash, tuple(sorted(policy.items())), seed)
 
 
 def validate(jobs: Sequence[Job], executor: Executor, progress: Progress | None = None) -> list[Validation]:

@@ -112,16 +112,24 @@ class TrialRegistry:
 
     def submit(self, idea: str, run: str, at: int = 0) -> int:
         """Count one submission to judgment and return n. Called again with the same `run` (a resumed validation, the scheduled revalidation
-        of an approval under the run that earned it) it returns that submission's number."""
+        of an approval under the run that earned it) it returns that submission's number; what was rejected and is judged again counts
+        again, however little changed."""
         with self._transaction():
             name = self._root(idea)
-            self._append(SUBMISSION, run, name, "", {"at": at})
-            return self._keys(SUBMISSION, name).index(run) + 1
+            rejected = sum(verdict == "REJECTED" for verdict in self._verdicts(run))
+            key = f"{run} again {rejected}" if rejected else run
+            self._append(SUBMISSION, key, name, "", {"at": at})
+            return self._keys(SUBMISSION, name).index(key) + 1
 
     def judged(self, idea: str, run: str, verdict: str, at: int = 0) -> None:
-        """Note what came of a submission, for people."""
+        """Note what came of a submission: a rejected one counts anew when it is judged again."""
         with self._transaction():
-            self._append(VERDICT, f"{run} {at}", self._root(idea), "", {"verdict": verdict, "at": at})
+            number = len(self._verdicts(run))
+            self._append(VERDICT, f"{run} {number}", self._root(idea), "", {"verdict": verdict, "at": at, "run": run})
+
+    def _verdicts(self, run: str) -> list[str]:
+        rows = self._database.execute("SELECT body FROM entries WHERE kind = ? AND key >= ? AND key < ?", (VERDICT, f"{run} ", f"{run}!"))
+        return [str(json.loads(body)["verdict"]) for body, in rows.fetchall()]
 
     def count(self, idea: str) -> Counted:
         with self._transaction():

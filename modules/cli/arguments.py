@@ -192,6 +192,8 @@ def _validation(verbs: _Verbs) -> None:
             where = verb.add_mutually_exclusive_group()
             where.add_argument("--workers", type=_workers, metavar="N", help="processes on this machine; default: one per core")
             where.add_argument("--cluster", metavar="ADDRESS", help="a dask.distributed scheduler, like 10.0.0.5:8786")
+        if name == "optimize":
+            verb.add_argument("--challenge", action="store_true", help="the best set trades in its champion's shadow from the next start")
         if name == "validate":
             verb.add_argument("--report", type=Path, metavar="FILE.html", help="also write a page with pictures")
             verb.add_argument("--fresh", action="store_true", help="compute everything again, keep nothing from an interrupted run")
@@ -248,8 +250,9 @@ def _commands(verbs: _Verbs) -> None:
     funds.add_argument("--pair-cap", type=_amount, metavar="0.1", help="the most one instrument may tie up, fraction of equity")
     funds.add_argument("--allocate", type=_amount, metavar="AMOUNT", help="what the class may use")
     funds.add_argument("--confirm", action="store_true", help="needed for what gives the bot more room")
-    verbs.add("learning", "what it believes of its strategies; freeze, resume or reset it").add_argument(
-        "action", nargs="?", choices=("freeze", "resume", "reset"))
+    learning = verbs.add("learning", "what it believes of its strategies, since when, on what evidence; freeze, resume or reset it")
+    learning.add_argument("action", nargs="?", choices=("freeze", "resume", "reset"))
+    learning.add_argument("--report", type=Path, metavar="FILE.html", help="a page with pictures, from the journal: no daemon needed")
     verbs.add("reconcile", "compare the books with the venue now")
 
 

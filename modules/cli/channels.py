@@ -40,19 +40,23 @@ def secret(given: SecretStr | None, path: Path | None, key: str) -> str:
     return value
 
 
-def build(settings: Settings, daemon: Daemon, reports: Reports, next_event: Callable[[], str]) -> Works:
-    """Call before the journal is replayed: the channels learn from its past."""
+def build(settings: Settings, daemon: Daemon, reports: Reports, next_event: Callable[[], str],
+          heard: list[Callable[[str], None]] | None = None) -> Works:
+    """Call before the journal is replayed: the channels learn from its past. `heard` takes how each is told what is no fact."""
+    heard = [] if heard is None else heard
     works: Works = {}
     if settings.telegram is not None:
         agent = telegram(settings, daemon, reports, next_event)
         _listen(daemon, "Telegram", agent.learn, agent.on_fact)
         daemon.desk.attach({"telegram": agent.document})
+        heard.append(agent.tell)
         works["Telegram"] = agent.run
     if settings.mqtt is not None:
         publisher = mqtt(settings, reports)
         logging.getLogger().addHandler(publisher.handler)
         _listen(daemon, "MQTT", publisher.learn, publisher.on_fact)
         daemon.desk.attach({"mqtt": publisher.document})
+        heard.append(lambda words: publisher.tell(words, daemon.clock.now()))
         works["MQTT"] = publisher.run
     return works
 

@@ -27,6 +27,7 @@ from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.sessions import iso
 from modules.domain.settings import Settings
+from modules.learning import challenge
 from modules.news import setup as news_setup
 from modules.news.calendar import Calendar
 from modules.notify.console import Console, opening_lines
@@ -34,7 +35,7 @@ from modules.notify.render import FactLogger
 from modules.runtime import collector, lifesigns
 from modules.runtime.clock import WallClock
 from modules.runtime.control import ControlServer
-from modules.runtime.supervise import keep_running
+from modules.runtime.supervise import attempt, keep_running
 from modules.store.decisions import Decisions
 from modules.store.journal import Journal
 from modules.store.lock import StateFolder
@@ -103,14 +104,18 @@ class _Process:
             blacklist=settings.pair_blacklist, whitelist=settings.pair_whitelist, observers=(self._logger.on_fact, self._show),
             after_batch=(self._count_bars, self._sample), on_decision=self._logger.on_decision,
             candles=self._pictures.candles, certificates=folder.path / "certificates",
-            revalidate=self._validation_command)
+            revalidate=self._validation_command, research=self._research_command, learning=folder.path / "learning",
+            challengers=challenge.load(folder.path / "learning"), announce=self._announce)
         self.daemon = main.Daemon(plan)
         journal.project(self._logger.learn)
         self._reports = Reports(self.daemon, lag=self._lag.p99_ms)
         chat = ChatReports(self.daemon, self._reports, settings, main.VERSION, self._pictures.curve, settings.log_dir / "trading_bot.json")
         self.daemon.desk.attach(chat.all() | self._reports.all())
         self.daemon.desk.reloads(self._fresh_policies)
-        self._channels = channels.build(settings, self.daemon, self._reports, self._next_event)
+        self._heard: list[Callable[[str], None]] = []
+        self._early: list[str] = []
+        """What was announced before there was a console."""
+        self._channels = channels.build(settings, self.daemon, self._reports, self._next_event, self._heard)
         self._page = self._web_page() if settings.http.enabled else None
 
     def _validation_command(self, strategy: str, asset_class: str) -> list[str]:
@@ -118,6 +123,11 @@ class _Process:
         files = [word for path in inputs.files(self._arguments) for word in ("--config", str(path))]
         return [sys.executable, str(main.__file__), "validate", *files, "--strategy", strategy, "--classes", asset_class.lower(),
                 "--workers", "1", "--json"]
+
+    def _research_command(self, strategy: str, asset_class: str) -> list[str]:
+        """The same for a search in sample that may put a challenger on the list."""
+        command = self._validation_command(strategy, asset_class)
+        return [*(word if word != "validate" else "optimize" for word in command), "--challenge"]
 
     def run(self) -> int:
         """Until it is told to stop: 0. A journal that takes nothing more ends it: nothing may leave that is not on record."""
@@ -140,6 +150,8 @@ class _Process:
         collector.keep_for_good()
         self._bars = {c: self.daemon.market.bars_seen(c) for c in AssetClass}
         self._console = Console(lambda: self._reports.status({}), self._opening)
+        for words in self._early:
+            self._console.tell(words, self.daemon.clock.now())
         tasks = [asyncio.create_task(self._keep(name, work), name=name) for name, work in self._peripherals().items()]
         try:
             await self.daemon.run()
@@ -204,6 +216,17 @@ class _Process:
     def _show(self, fact: Fact) -> None:
         if self._console is not None:
             self._console.on_fact(fact)
+
+    def _announce(self, words: str) -> None:
+        """A certificate runs out, the gate is weakened: to the console and to every channel. Whoever fails does not stop the others."""
+        for tell in self._heard:
+            _, error = attempt(tell, words)
+            if error is not None:
+                log.error("a channel failed to announce", reason=f"{type(error).__name__}: {error}")
+        if self._console is not None:
+            self._console.tell(words, self.daemon.clock.now())
+        else:
+            self._early.append(words)
 
     def _opening(self) -> list[str]:
         return opening_lines(self._reports.status({}), self.daemon.policies, next_event=self._next_event())

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli import validation_data
+from modules.cli import challenging, validation_data
 from modules.cli.output import emit, number, table
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import AssetClass
@@ -72,7 +72,9 @@ def optimize(arguments: argparse.Namespace) -> int:
         jobs = _jobs(arguments, work, registries, WallClock().now())
         with _executor(arguments, work) as executor:
             found = [searching.search(job, executor) for job in jobs]
-    emit(arguments, {"data": work.origin, "searches": found}, _show_searches)
+    entered = challenging.enter(found, {s.name: s for s in work.strategies}, work.origin, work.settings.state_dir / "learning") \
+        if arguments.challenge else []
+    emit(arguments, {"data": work.origin, "searches": found, "challengers": entered}, _show_searches)
     return 1 if any("fault" in one for one in found) else 0
 
 
@@ -81,13 +83,16 @@ def optimize(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _registries(work: Work) -> Iterator[Mapping[AssetClass, TrialRegistry]]:
-    """One per class: a certificate is for a class, and what is tried in another is no chance to be lucky in this one."""
+    """One per class: a certificate is for a class, and what is tried in another is no chance to be lucky in this one. One that was edited
+    is refused before anything is counted in it."""
     from modules.backtest.trials import TrialRegistry
 
     policy, folder = work.policies.validation, work.settings.state_dir / "validation"
     opened = {of: TrialRegistry(folder / f"trials-{of.value.lower()}.db", same_code=float(policy.same_idea_code),
                                 same_results=float(policy.same_idea_correlation)) for of in sorted(work.classes)}
     try:
+        for one in opened.values():
+            one.verify()
         yield opened
     finally:
         for one in opened.values():
@@ -113,10 +118,11 @@ def _jobs(arguments: argparse.Namespace, work: Work, registries: Mapping[AssetCl
                 continue
             chosen = Basket(asset_class, {}) if options else basket(
                 work.series.values(), asset_class, bars_min=strategy.warmup, named=bool(arguments.symbols))
-            seed = SEED if arguments.seed is None else arguments.seed
+            terms, issued = renewed.get((strategy.name, asset_class), ("", SEED))
+            seed = issued if arguments.seed is None else arguments.seed
             rules = Rules(work.policies, closed=closed[asset_class])
             jobs.append(Job(strategy, chosen, rules, work.policies.validation, registries[asset_class], seed, at, True,
-                            renewed.get((strategy.name, asset_class), "")))
+                            terms if seed == issued else ""))
     if not jobs:
         held = ", ".join(sorted(of.value.lower() for of in recorded)) or "nothing"
         raise ConfigurationError([f"{work.origin}: holds {held}; none of these strategies trades that. Name other --classes or another "
@@ -138,13 +144,15 @@ def _certificates(work: Work) -> Path:
     return work.settings.state_dir / "certificates"
 
 
-def _renewed(work: Work) -> dict[tuple[str, AssetClass], str]:
-    """Data hash of each strategy's latest certificate whose code is still the same: to renew it is no new submission."""
+def _renewed(work: Work) -> dict[tuple[str, AssetClass], tuple[str, int]]:
+    """(terms, seed) of each strategy's latest certificate that still holds for this code and these policies: to renew it is no new
+    submission."""
+    from modules.backtest.pipeline import terms
     from modules.domain import certificate
     from modules.strategies.fingerprint import code_hash
 
     codes = {strategy.name: code_hash(strategy) for strategy in work.strategies}
-    found: dict[tuple[str, AssetClass], tuple[int, str]] = {}
+    found: dict[tuple[str, AssetClass], tuple[int, str, int]] = {}
     for path in sorted(_certificates(work).glob("*.json")) if _certificates(work).is_dir() else ():
         try:
             one = certificate.load(path)
@@ -152,9 +160,11 @@ def _renewed(work: Work) -> dict[tuple[str, AssetClass], str]:
             print(f"ignored: {error}", file=sys.stderr)
             continue
         key = (one.strategy, one.asset_class)
-        if codes.get(one.strategy) == one.code_hash and one.issued_at > found.get(key, (0, ""))[0]:
-            found[key] = (one.issued_at, one.data_hash)
-    return {key: data for key, (_, data) in found.items()}
+        now = certificate.bound(work.policies, one.asset_class)
+        holds = not certificate.check(one, code_hash=codes.get(one.strategy, ""), params=one.params, policy=now)
+        if holds and one.issued_at > found.get(key, (0, "", 0))[0]:
+            found[key] = (one.issued_at, terms(one.data_hash, one.policy, one.seed), one.seed)
+    return {key: (digest, seed) for key, (_, digest, seed) in found.items()}
 
 
 @contextmanager
@@ -215,7 +225,7 @@ def _certified(found: Validation, work: Work, at: int) -> Validation:
     from modules.domain.certificate import save
 
     assert found.trades is not None
-    path = save(certificate(found, found.trades, work.policies, at), _certificates(work))
+    path = save(certificate(found, found.trades, work.policies, at, str(work.data.resolve())), _certificates(work))
     return replace(found, certificate=str(path))
 
 
@@ -282,5 +292,7 @@ def _show_searches(out: Console, document: Mapping[str, Any]) -> None:
             (*(number(row["params"][name]) for name in names), _short(row["sharpe"], "{:.2f}"), _short(row["neighbours"], "{:.2f}"),
              row["trades"], "*" if row["default"] else "") for row in one["plateau"])))
         out.print(f"validate will ask: {one['asks']}\nNext: {one['next_command']}", markup=False, soft_wrap=True)
+    for name in document["challengers"]:
+        out.print(f"{name} shadow-trades from the next start as a challenger. Next: python main.py validate -s {name}", markup=False)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from modules.cli import inputs
+from modules.cli.challenging import with_challengers
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
@@ -48,7 +49,7 @@ class Work:
 def work(arguments: argparse.Namespace) -> Work:
     """Settings, strategies and history of one research verb."""
     settings, policies = inputs.settings_and_policies(arguments)
-    strategies = chosen(arguments.strategy)
+    strategies = chosen(arguments.strategy, settings.state_dir / "learning")
     wanted = frozenset(map(AssetClass, arguments.classes)) if arguments.classes else None
     classes = frozenset(of for strategy in strategies for of in strategy.asset_classes if wanted is None or of in wanted)
     if not classes:
@@ -59,9 +60,11 @@ def work(arguments: argparse.Namespace) -> Work:
     return Work(settings, policies, strategies, classes, series, origin, arguments.data, chains or arguments.data is None)
 
 
-def chosen(names: list[str]) -> tuple[Strategy, ...]:
-    """The named strategies, or all. Every name that does not exist is a fault."""
+def chosen(names: list[str], challengers: Path | None = None) -> tuple[Strategy, ...]:
+    """The named strategies (challengers too, where their list is), or all. Every name that does not exist is a fault."""
     known = registry.all_strategies()
+    if names and challengers is not None:
+        known = with_challengers(known, challengers)
     faults = [registry.not_found(name, known, registry.faults()) for name in names if name not in known]
     if faults:
         raise ConfigurationError([f"-s: {fault}" for fault in faults])

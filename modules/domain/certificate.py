@@ -101,6 +101,8 @@ class Certificate:
     seed: int
     trials: Annotated[int, Field(ge=1)]
     submissions: Annotated[int, Field(ge=1)]
+    source: str = ""
+    """Folder of the recorded history it was earned on: revalidation reads it again."""
     version: Annotated[int, Field(ge=1)] = VERSION
 
     @property

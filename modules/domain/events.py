@@ -477,7 +477,7 @@ class WeightsUpdated:
 
 @dataclass(frozen=True, slots=True)
 class ShadowOpened:
-    """A strategy entered on paper beside the book: one unit, in nobody's ledger. `at` is the open it was filled at, `side` +1 or -1."""
+    """A strategy entered on paper beside the book: one unit, in nobody's ledger. `side` +1 or -1; filled at the open of `opened_at`."""
 
     at: int
     strategy: str
@@ -488,9 +488,10 @@ class ShadowOpened:
     entry: float
     stop: float
     target: float | None
+    risk: float
+    """Of one unit at its stop, costs included."""
     hold: int
-    decided_at: int
-    """The close that made it want to."""
+    opened_at: int
     taken: bool
     """The book opened the same signal."""
 

@@ -1,4 +1,4 @@
-"""Champion against challenger: re-optimized parameters shadow-trade under their own name until one paired look decides. Pure but for a file.
+"""Champion against challenger: re-optimized parameters shadow-trade under their own name until one paired look decides. Pure but a file.
 
 A challenger is a strategy of the installation with other parameters. It may trade the book only after the gate certified it (exactly its
 parameters) *and* its daily shadow results beat the champion's on the same days, in one test, taken once enough trades are in: looking
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,21 @@ def strategy_of(challenger: Challenger, known: Mapping[str, Strategy]) -> Strate
 # -- the contest ---------------------------------------------------------------------------------------------------------------------------
 
 
+class Verdict(NamedTuple):
+    """What a ChallengerJudged says, field by field."""
+
+    at: int
+    champion: str
+    challenger: str
+    asset_class: AssetClass
+    outcome: str
+    trades: int
+    days: int
+    difference_r: float
+    p: float
+    reason: str
+
+
 @dataclass(slots=True)
 class Contest:
     """What is known of one challenger. `days`: UTC day -> [champion's, challenger's] net R of the shadow trades that closed on it."""
@@ -130,7 +145,7 @@ class Contest:
         self.over = not self.promoted
         self.trades, self.days = 0, {}
 
-    def judge(self, day: int, at: int, policy: ChallengePolicy, certified: bool) -> ChallengerJudged | None:
+    def judge(self, day: int, at: int, policy: ChallengePolicy, certified: bool) -> Verdict | None:
         """What is due at the beginning of `day`, if anything. `certified`: the challenger's own certificate is in force now."""
         if self.over:
             return None
@@ -146,7 +161,7 @@ class Contest:
             return self._verdict(at, DROPPED, mean, p, f"{self.trades} shadow trades" if certified else "no certificate in all its time")
         return None
 
-    def _rolled_back(self, day: int, at: int, policy: ChallengePolicy, certified: bool) -> ChallengerJudged | None:
+    def _rolled_back(self, day: int, at: int, policy: ChallengePolicy, certified: bool) -> Verdict | None:
         mean, p = paired(-self._differences(day))
         if not certified:
             return self._verdict(at, ROLLED_BACK, -mean, p, "its certificate is no longer in force")
@@ -154,8 +169,8 @@ class Contest:
             return self._verdict(at, ROLLED_BACK, -mean, p, "worse than the champion it replaced")
         return None
 
-    def _verdict(self, at: int, outcome: str, mean: float, p: float, reason: str) -> ChallengerJudged:
-        return ChallengerJudged(at, self.champion, self.challenger, self.asset_class, outcome, self.trades, len(self.days), mean, p, reason)
+    def _verdict(self, at: int, outcome: str, mean: float, p: float, reason: str) -> Verdict:
+        return Verdict(at, self.champion, self.challenger, self.asset_class, outcome, self.trades, len(self.days), mean, p, reason)
 
     def _differences(self, day: int) -> NDArray[np.float64]:
         """Challenger less champion, f8[days], days without a trade in."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from modules.domain.instrument import ASSET_CLASSES, AssetClass
 from modules.learning.allocation import FORECASTERS, Belief
 from modules.learning.calibration import Calibration, Prior
 
 Key = tuple[str, AssetClass]
+FILE: Final = "learning.json"
+SEARCHED: Final = "searched.json"
 
 
 @dataclass(slots=True)
@@ -110,3 +114,29 @@ def lines(classes: Mapping[AssetClass, ClassMemory], records: Mapping[Key, Recor
                 f"{record.closed} trades ({record.shadows} shadow), {record.total_r:+.1f} R")
             said.append(f"  {name}: weight {weight:.2f}, {told}")
     return said
+
+
+def save(document: Mapping[str, Any], folder: Path) -> None:
+    """The state for people and backups, whole or not at all; a lost one is made anew from the journal."""
+    _write(folder, FILE, json.dumps(document, indent=1))
+
+
+def searched(folder: Path, at: int) -> None:
+    """Parameters were last optimized anew at `at` (UTC ms)."""
+    _write(folder, SEARCHED, json.dumps({"version": 1, "at": at}))
+
+
+def searched_at(folder: Path) -> int | None:
+    """When that was; None if never, or if the file says nothing."""
+    path = folder / SEARCHED
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8"))["at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = folder / f"{name}.part"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / name)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from modules.backtest import costs as cost_model
 from modules.domain import sessions
-from modules.domain.events import ShadowClosed, ShadowOpened
+from modules.domain.events import ShadowOpened
 from modules.domain.instrument import ASSET_CLASSES, AssetClass
 from modules.domain.market import NAN, Bar
 from modules.domain.order import ExitReason
@@ -51,11 +51,55 @@ def terms_of(policies: Policies) -> Mapping[AssetClass, Terms]:
     return found
 
 
+class Entered(NamedTuple):
+    """What a ShadowOpened says, field by field."""
+
+    at: int
+    strategy: str
+    symbol: str
+    asset_class: AssetClass
+    side: int
+    score: float
+    entry: float
+    stop: float
+    target: float | None
+    risk: float
+    hold: int
+    opened_at: int
+    taken: bool
+
+
+class Left(NamedTuple):
+    """What a ShadowClosed says, field by field."""
+
+    at: int
+    strategy: str
+    symbol: str
+    asset_class: AssetClass
+    opened_at: int
+    score: float
+    net_r: float
+    reason: ExitReason
+    taken: bool
+
+
+class _Wish(NamedTuple):
+    """An entry that waits for the next open."""
+
+    at: int
+    score: float
+    expected: float
+    stop: float
+    target: float | None
+    hold: int
+    taken: bool
+
+
 class Shadow:
     """One strategy's shadow on one series: nothing, an entry waiting for the next open, or a trade. Prices in quote currency."""
 
-    __slots__ = ("_aim", "_best", "_costs", "_entry", "_financed", "_first_stop", "_funded_at", "_leaving", "_next", "_opened_at", "_risk",
-                 "_score", "_side", "_signal_at", "_stop", "_taken", "_hold", "busy", "key", "terms")
+    __slots__ = ("_aim", "_best", "_costs", "_entry", "_first_stop", "_funded_at", "_hold", "_leaving", "_next", "_risk", "_score", "_side",
+                 "_stop", "_taken", "busy", "key", "opened_at", "terms")
 
     def __init__(self, key: Key, terms: Terms) -> None:
         self.key = key
@@ -63,8 +107,8 @@ class Shadow:
         self.busy = False
         """Something is held or waits: every bar concerns it."""
         self._side = 0
-        self._next: tuple[int, float, float, float, int, bool] | None = None
-        """(decided at, score, stop distance, target distance, hold, taken by the book) of an entry at the next open."""
+        self._next: _Wish | None = None
+        """An entry at the next open."""
         self._leaving: ExitReason | None = None
         self._forget()
 
@@ -72,17 +116,20 @@ class Shadow:
         self._side, self._leaving, self._taken = 0, None, False
         self._entry = self._stop = self._first_stop = self._aim = self._best = self._risk = self._score = NAN
         self._costs = 0.0
-        self._opened_at = self._signal_at = self._funded_at = self._financed = self._hold = 0
+        self.opened_at = self._funded_at = self._hold = 0
         self.busy = self._next is not None
 
     # -- what the strategy wants ------------------------------------------------------------------------------------------
 
-    def want(self, intent: Any, at: int, sign: int) -> None:
-        """The view turned to `sign` at this close: in at the next open (a short of a coin cannot be)."""
+    def want(self, series: Any, intent: Any, at: int, sign: int) -> None:
+        """The view turned to `sign` at this close: in at the next open (a short of a coin cannot be). Stop and target are set now."""
         if sign < 0 and self.key[2] is AssetClass.SPOT:
             return
-        if intent.stop > 0.0:  # without one a trade has no R
-            self._next = (at, float(intent.score), float(intent.stop), float(intent.target), int(intent.hold), False)
+        touch = float(series.ask if sign > 0 else series.bid)
+        stop, aim = touch - sign * float(intent.stop), touch + sign * float(intent.target)
+        if intent.stop > 0.0 and stop > 0.0:  # without one a trade has no R
+            target = aim if intent.target > 0.0 and aim > 0.0 else None
+            self._next = _Wish(at, float(intent.score), touch, stop, target, int(intent.hold), False)
             self.busy = True
 
     def refused(self) -> None:
@@ -92,18 +139,18 @@ class Shadow:
 
     def taken(self, at: int, interval_ms: int) -> None:
         """The book opened the same signal: its own result is the one that counts."""
-        if self._next is not None and at - self._next[0] < interval_ms:
-            self._next = (*self._next[:5], True)
+        if self._next is not None and at - self._next.at < interval_ms:
+            self._next = self._next._replace(taken=True)
 
     # -- one bar ------------------------------------------------------------------------------------------------------------
 
-    def on_bar(self, series: Any, bar: Bar, at: int, sign: int | None) -> list[ShadowOpened | ShadowClosed]:
+    def on_bar(self, series: Any, bar: Bar, at: int, sign: int | None) -> list[Entered | Left]:
         """What happened within this closed bar, then at its close. `sign` is the view now; None while history is shown again."""
-        told: list[ShadowOpened | ShadowClosed] = []
+        told: list[Entered | Left] = []
         if self._leaving is not None:
             told.append(self._left(self._market_price(series, bar, -self._side), self.terms.taker_fee, at, self._leaving, series))
         if self._next is not None:
-            self._enter(series, bar, told)
+            self._enter(series, bar, at, told)
         if self._side:
             self._hold_costs(series, at)
             closed = self._match(series, bar, at)
@@ -113,32 +160,29 @@ class Shadow:
                 self._judge(series, bar, at, sign)
         return told
 
-    def _enter(self, series: Any, bar: Bar, told: list[ShadowOpened | ShadowClosed]) -> None:
-        assert self._next is not None
-        decided, score, stop, target, hold, taken = self._next
-        self._next = None
-        self.busy = False
-        if bar.ts - decided >= series.interval_ms or self._side:  # an entry does not wait out a hole
+    def _enter(self, series: Any, bar: Bar, at: int, told: list[Entered | Left]) -> None:
+        wish, self._next = self._next, None
+        assert wish is not None
+        if bar.ts - wish.at >= series.interval_ms or self._side:  # an entry does not wait out a hole
+            self.busy = self._side != 0
             return
-        side = 1 if score > 0.0 else -1
+        side = 1 if wish.score > 0.0 else -1
+        slips = (self.terms.slippage_bp + self.terms.stop_slippage_bp) * cost_model.BASIS_POINT
+        risk = abs(wish.expected - wish.stop) + wish.expected * (slips + 2.0 * self.terms.taker_fee)  # as Sizer's loss per unit
         entry = self._market_price(series, bar, side)
-        touch = cost_model.touched(side, bar.open, bar.open, True, self.terms.half_spread_bp)
-        aim = touch + side * target if target > 0.0 else NAN
-        opened = ShadowOpened(bar.ts, *self.key, side, score, entry, touch - side * stop, aim if aim > 0.0 else None, hold, decided, taken)
+        opened = Entered(at, *self.key, side, wish.score, entry, wish.stop, wish.target, risk, wish.hold,
+                         bar.ts, wish.taken)
         self.restore(opened)
         told.append(opened)
 
-    def restore(self, opened: ShadowOpened) -> None:
+    def restore(self, opened: Entered | ShadowOpened) -> None:
         """Hold what a fact says was opened: now, or before a restart."""
-        terms = self.terms
         self._side, self._score, self._entry, self._hold = opened.side, opened.score, opened.entry, opened.hold
         self._stop = self._first_stop = opened.stop
         self._aim = NAN if opened.target is None else opened.target
-        self._opened_at = self._funded_at = self._financed = opened.at
-        self._signal_at, self._taken, self._best = opened.decided_at, opened.taken, opened.entry
-        slips = (terms.slippage_bp + terms.stop_slippage_bp) * cost_model.BASIS_POINT
-        self._risk = abs(opened.entry - opened.stop) + opened.entry * (slips + 2.0 * terms.taker_fee)  # as Sizer's loss per unit
-        self._costs, self._leaving, self.busy = terms.taker_fee * opened.entry, None, True
+        self.opened_at = self._funded_at = opened.opened_at
+        self._taken, self._best = opened.taken, opened.entry
+        self._risk, self._costs, self._leaving, self.busy = opened.risk, self.terms.taker_fee * opened.entry, None, True
 
     def _market_price(self, series: Any, bar: Bar, order: int) -> float:
         """A market order of one unit at this bar's open; never inside the modelled spread, nor inside the spread quoted last."""
@@ -146,7 +190,7 @@ class Shadow:
         touch = cost_model.touched(order, bar.open, bar.open, True, max(known, self.terms.half_spread_bp))
         return cost_model.market_fill(order, touch, self.terms.slippage_bp, 0.0)
 
-    def _match(self, series: Any, bar: Bar, at: int) -> ShadowClosed | None:
+    def _match(self, series: Any, bar: Bar, at: int) -> Left | None:
         offset = 0.0
         if self.key[2] is AssetClass.FOREX:
             offset = cost_model.quote_offset(bar.bid, bar.ask, bar.open, self.terms.half_spread_bp)
@@ -164,8 +208,8 @@ class Shadow:
         side, terms = self._side, self.terms
         if sign != side:
             self._leaving = ExitReason.EXIT_SIGNAL
-        elif (terms.weekend_flat and at + 2 * series.interval_ms + terms.rollover_ms >= sessions.next_close(self._opened_at)) or (
-                self._hold > 0 and at - self._opened_at >= self._hold * series.interval_ms):
+        elif (terms.weekend_flat and at + 2 * series.interval_ms + terms.rollover_ms >= sessions.next_close(self.opened_at)) or (
+                self._hold > 0 and at - self.opened_at >= self._hold * series.interval_ms):
             self._leaving = ExitReason.TIME_EXIT
         elif terms.break_even_at_r > 0.0 or terms.trail_at_r > 0.0:
             self._best = max(self._best, bar.high) if side > 0 else min(self._best, bar.low)
@@ -180,11 +224,11 @@ class Shadow:
             self._costs -= cost_model.funding(self._side * mark, series.funding)
             self._funded_at = series.funding_at
 
-    def _left(self, price: float, fee: float, at: int, reason: ExitReason, series: Any) -> ShadowClosed:
+    def _left(self, price: float, fee: float, at: int, reason: ExitReason, series: Any) -> Left:
         net = self._side * (price - self._entry) - self._costs - fee * price
         if self.key[2] is AssetClass.FOREX and series.financing is not None:
             annual = series.financing.long_rate if self._side > 0 else series.financing.short_rate
-            net += cost_model.financing(self._entry, annual, sessions.nights_between(self.key[1], self._opened_at, at))
-        closed = ShadowClosed(at, *self.key, self._opened_at, abs(self._score), net / self._risk, reason, self._taken)
+            net += cost_model.financing(self._entry, annual, sessions.nights_between(self.key[1], self.opened_at, at))
+        closed = Left(at, *self.key, self.opened_at, abs(self._score), net / self._risk, reason, self._taken)
         self._forget()
         return closed

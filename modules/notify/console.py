@@ -84,6 +84,13 @@ class Console:
         if not self._live:
             self._print(line)
 
+    def tell(self, words: str, at: int) -> None:
+        """What is no fact but should be heard. `at` UTC ms."""
+        line = f"{iso(at)[5:16].replace('T', ' ')} ! {words}"
+        self._events.append(line)
+        if not self._live:
+            self._print(line)
+
     async def run(self) -> None:
         """The opening lines, then the summary for ever."""
         for line in self._opening():

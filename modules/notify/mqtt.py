@@ -125,6 +125,10 @@ class MqttPublisher:
         if notice is not None:
             self._queue("notify", {"at": fact.at, "kind": notice.kind, "priority": notice.rank.name.lower(), "text": notice.text}, qos=1)
 
+    def tell(self, text: str, at: int) -> None:
+        """Queue what is no fact but should be heard: a certificate running out, a weakened gate. `at` UTC ms."""
+        self._queue("notify", {"at": at, "kind": "warning", "priority": "warning", "text": text}, qos=1)
+
     def _log_line(self, line: str) -> None:
         self._put(Note(f"{self._prefix}/log", line.encode()[:PAYLOAD_MAX]))
 

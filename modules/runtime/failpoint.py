@@ -58,6 +58,8 @@ POINTS: Final = {
     "start.recovered": "start: unfinished orders ended or in doubt",
     "start.reconciled": "start: compared and booked",
     "start.warmed": "start: everything but the first bar",
+    "learning.before": "shadow trades were opened or closed, nothing of it journaled",
+    "learning.written": "shadow facts are on disk and learned from, the next instant has not begun",
     "stop.before": "graceful end: entries not yet canceled",
 }
 """Name -> what is and is not true there."""

@@ -10,7 +10,8 @@ import ast
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from enum import Enum
 from types import CodeType, FunctionType
 from typing import Any
@@ -32,6 +33,17 @@ def code_hash(strategy: Strategy) -> str:
 def params_of(strategy: Strategy) -> dict[str, float]:
     """The parameters it runs with, as a certificate names them."""
     return {name: float(value) for name, value in strategy.params._asdict().items()}
+
+
+def with_params(strategy: Strategy, params: Mapping[str, float]) -> Strategy | None:
+    """The strategy with the parameters a certificate names; itself if it has them, None if they cannot be its parameters."""
+    own = strategy.params._asdict()
+    if set(params) != set(own):
+        return None
+    typed = {name: type(own[name])(value) for name, value in params.items()}
+    if any(float(typed[name]) != value for name, value in params.items()):
+        return None  # 96.5 in a whole number's place
+    return strategy if typed == own else replace(strategy, params=strategy.params._replace(**typed))
 
 
 def _lines(*roots: Any) -> Iterator[str]:

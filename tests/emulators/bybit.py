@@ -136,7 +136,7 @@ class BybitEmulator:
         if not hmac.compare_digest(wanted, request.headers.get("X-BAPI-SIGN", "")):
             raise Denied(10004, "error sign! please check your signature generation algorithm.")
         if not self.now() - int(window) <= int(sent) < self.now() + 1_000:
-            raise Denied(10002, f"invalid request, please check your server timestamp. req_timestamp[{sent}],server_timestamp[{self.now()}]")
+            raise Denied(10002, f"invalid request, please check your server timestamp. req[{sent}],server[{self.now()}]")
 
     async def _misbehave(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         if reply.how == "stall":
@@ -304,7 +304,7 @@ class BybitEmulator:
     def _emit(self, topic: str, rows: list[Row]) -> None:
         category = rows[0].get("category", "")
         for path, topics, queue in self._sockets.values():
-            if topic in topics and (path.endswith("/private") or path.endswith(f"/{category}")):
+            if topic in topics and path.endswith(("/private", f"/{category}")):
                 queue.put_nowait(self._message(topic, rows))
 
     @property

@@ -83,7 +83,7 @@ function showTrades(trades) {
 }
 
 function showEquity(equity) {
-  const room = $("equity").clientWidth, width = Math.floor(room / Math.max(1, Math.min(4, Math.floor(room / 336)))) - 12;
+  const columns = getComputedStyle($("equity")).gridTemplateColumns.split(" ").length, width = Math.floor($("equity").clientWidth / columns) - 12;
   $("equity").replaceChildren(...Object.entries(equity.classes).map(([name, c]) => {
     const last = c.points.at(-1), first = c.points[0];
     const change = first && first[3] ? last[3] / first[3] - 1 : 0;  // of a unit: a deposit is not profit
@@ -211,7 +211,7 @@ for (const [days, label] of [[1, "day"], [7, "week"], [31, "month"], [366, "year
   button.onclick = () => { asked.days = days; for (const other of $("span").children) other.setAttribute("aria-pressed", String(other === button)); drawEquity(); };
   $("span").append(button, " ");
 }
-$("symbol").onchange = () => choose($("symbol").value);
+$("symbol").onchange = () => { asked.symbol = $("symbol").value; drawChart(); };
 for (const id of ["by-symbol", "by-rule", "by-outcome"]) $(id).onchange = drawDecisions;
 $("close").onclick = () => $("explain").close();
 document.addEventListener("visibilitychange", round);

@@ -1,0 +1,149 @@
+"""ccxt made safe to talk through: where it points, what it may retry, and a gate under its parsers that lets no garbage pass.
+
+ccxt turns a web page into an empty wallet and an accepted order without an id. Each client made here looks at every reply before ccxt
+does, tells each error the HTTP status it came with, and notes when a request that writes leaves. Refuses plain http except on loopback.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import re
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from modules.domain.errors import ConfigurationError
+
+WRITES_LEFT: Final[ContextVar[list[str] | None]] = ContextVar("writes_left", default=None)
+"""A list a writer puts here gets the path of every POST that is about to leave."""
+SHOWN_MAX: Final = 300
+_QUERY: Final = re.compile(r"(https?://[^\s?]+)\?\S*")
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    key: SecretStr
+    secret: SecretStr
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a venue is: its REST and websocket roots, scheme and host (and port) only. None = the venue's own addresses."""
+
+    rest: str
+    stream: str
+
+
+def check_endpoint(endpoint: Endpoint | None) -> None:
+    """Raises ConfigurationError for anything but https/wss, except on loopback."""
+    faults = []
+    for text, secure in ((endpoint.rest, "https"), (endpoint.stream, "wss")) if endpoint is not None else ():
+        parts = urlsplit(text)
+        if parts.scheme != secure and not (parts.scheme in ("http", "ws") and _loopback(parts.hostname or "")):
+            faults.append(f"endpoint {_shown_url(text)}: {secure} is required; plain text only on loopback")
+        if parts.username or parts.password or parts.query:
+            faults.append(f"endpoint {_shown_url(text)}: no user, password or query here")
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown_url(text: str) -> str:
+    parts = urlsplit(text)
+    return f"{parts.scheme}://{parts.hostname}"
+
+
+def redacted(text: str, credentials: Credentials | None) -> str:
+    """One short line without our secrets and without any query string."""
+    if credentials is not None:
+        for secret in (credentials.key, credentials.secret):
+            text = text.replace(secret.get_secret_value(), "***")
+    return " ".join(_QUERY.sub(r"\1", text).split())[:SHOWN_MAX]
+
+
+@cache
+def foreign_errors() -> tuple[type[Exception], ...]:
+    """What a call through ccxt may raise: its own errors, the transport's, and what its parsers make of nonsense. Imports ccxt."""
+    import aiohttp
+    from ccxt.base.errors import BaseError  # type: ignore[import-untyped]
+
+    return (BaseError, aiohttp.ClientError, OSError, TimeoutError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
+
+
+def connect(name: str, fault_in: Callable[[object, str], str], *, endpoint: Endpoint | None, credentials: Credentials | None,
+            options: Mapping[str, Any], timeout_ms: int) -> Any:
+    """A ccxt.pro client of exchange `name`. `fault_in(reply, url)` says what is wrong with a reply, "" = nothing.
+
+    Its writes are never repeated by ccxt. The caller has to `await client.close()`. Imports ccxt (about a second).
+    """
+    import ccxt.pro  # type: ignore[import-untyped]
+
+    check_endpoint(endpoint)
+    logging.getLogger("ccxt").setLevel(logging.WARNING)  # at DEBUG it writes keys and signatures
+    settings: dict[str, Any] = {"timeout": timeout_ms, "options": {**options, "maxRetriesOnFailure": 0}}
+    if credentials is not None:
+        settings |= {"apiKey": credentials.key.get_secret_value(), "secret": credentials.secret.get_secret_value()}
+    client = _guarded(getattr(ccxt.pro, name), fault_in)(settings)
+    if client.options["maxRetriesOnFailure"] != 0:
+        raise ConfigurationError([f"{name}: ccxt would repeat writes"])
+    if endpoint is not None:
+        client.urls["api"] = _moved(client.urls["api"], endpoint)
+    return client
+
+
+def _moved(urls: Any, endpoint: Endpoint) -> Any:
+    """The same addresses at another host, paths kept."""
+    if isinstance(urls, Mapping):
+        return {name: _moved(url, endpoint) for name, url in urls.items()}
+    scheme, _, rest = str(urls).partition("://")
+    path = rest.partition("/")[2]
+    root = (endpoint.stream if scheme.startswith("ws") else endpoint.rest).rstrip("/")
+    return f"{root}/{path}" if path else root
+
+
+def _guarded(base: Any, fault_in: Callable[[object, str], str]) -> Any:
+    """The exchange class with a gate under its parsers."""
+    from ccxt.base.errors import BadResponse, BaseError
+
+    class Guarded(base):  # type: ignore[misc]
+        answered = 0
+        retry_after = ""
+
+        async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
+            left = WRITES_LEFT.get()
+            if method != "GET" and left is not None:
+                left.append(url)
+            self.answered = 0
+            try:
+                reply = await super().fetch(url, method, headers, body)
+            except BaseError as error:
+                # Nothing else ran between ccxt seeing the status and raising, so what was noted is this call's.
+                if error.__cause__ is None and self.answered:
+                    error.http_status = self.answered
+                    error.retry_after_ms = int(float(self.retry_after) * 1000) if re.fullmatch(r"\d{1,6}", self.retry_after) else None
+                raise
+            fault = f"HTTP status {self.answered}" if self.answered >= 300 else fault_in(reply, url)
+            if fault:
+                raise BadResponse(f"{self.id} {fault}")
+            return reply
+
+        def handle_errors(self, status: int, *others: Any) -> Any:
+            self.answered = status
+            self.retry_after = str({name.lower(): value for name, value in (others[3] or {}).items()}.get("retry-after", ""))
+            return super().handle_errors(status, *others)
+
+    return Guarded

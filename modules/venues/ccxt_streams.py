@@ -1,0 +1,294 @@
+"""ccxt.pro's streams made honest: closed candles only, holes filled over REST, silence noticed, and an audit behind the private ones.
+
+ccxt ends its receive loop silently on one malformed frame, and replays nothing after a reconnection. So silence restarts a public
+stream, and fills, funding and transfers are asked for over REST at intervals: the stream is the fast path, the audit is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from modules.domain.errors import VenueError, VenueUnreachable
+from modules.domain.instrument import AssetClass
+from modules.domain.market import Bar, Batch, FundingRate, Quote
+from modules.domain.money import money
+from modules.venues import ccxt_bybit as bybit
+from modules.venues.ccxt_client import foreign_errors
+from modules.venues.ccxt_gate import sane_bar
+from modules.venues.protocol import AccountEvent, FillSeen
+
+if TYPE_CHECKING:
+    from modules.venues.ccxt_venue import CcxtVenue
+
+log = structlog.get_logger("ccxt_venue")
+
+RETRY_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
+"""Waits between attempts to listen again; the last one repeats."""
+OVERLAP_MS: Final = 60_000
+"""An audit asks again for this much of what it has seen: the venue's history may lag behind its stream."""
+KEPT_MS: Final = 2 * OVERLAP_MS
+_HOUR_MS: Final = 3_600_000
+
+
+@asynccontextmanager
+async def _running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """The jobs, for as long as the block lasts."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Stream:
+    """Listening again and again to one thing."""
+
+    def __init__(self, venue: CcxtVenue) -> None:
+        self._venue = venue
+        self._lost: tuple[type[Exception], ...] = (VenueError, *foreign_errors())
+
+    async def _listen(self, what: str, once: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
+        """Await `once` for ever; after a failure `lost()` is told and the wait grows."""
+        failures = 0
+        while True:
+            try:
+                await once()
+                failures = 0
+            except self._lost as error:
+                lost()
+                shown = error if isinstance(error, VenueError) else self._venue.as_read_error(error)
+                log.warning("stream lost", action="listen", reason=f"{what}: {shown}")
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+
+
+class _Candles:
+    """One symbol's candles as they stream in; hands over those that closed. `trusted`: nothing was missed of the forming one."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self.forming: Bar | None = None
+        self.handed = 0
+        """Open time of the last candle handed over."""
+        self.trusted = True
+
+    def take(self, bar: Bar) -> tuple[Bar | None, int]:
+        """(a candle that closed, how many to ask for over REST because they were missed)."""
+        before, self.forming = self.forming, bar if self.forming is None or bar.ts >= self.forming.ts else self.forming
+        if before is None or bar.ts <= before.ts:
+            return None, 0
+        missed = (bar.ts - (self.handed or before.ts - self.interval)) // self.interval - 1
+        whole, self.trusted = self.trusted and missed == 1, True
+        self.handed = bar.ts - self.interval
+        return (before, 0) if whole else (None, missed)
+
+
+class MarketStream(_Stream):
+    def __init__(self, venue: CcxtVenue, stale_s: float) -> None:
+        super().__init__(venue)
+        self._stale_s = stale_s
+        self._bars: list[tuple[str, Bar]] = []
+        self._quotes: dict[str, Quote] = {}
+        self._marks: dict[str, float] = {}
+        self._funding: dict[str, FundingRate] = {}
+        self._news = asyncio.Event()
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """Closed bars never dropped; of quotes, marks and rates only the newest."""
+        venue = self._venue
+        candles = {symbol: _Candles(venue.interval_ms(symbol)) for symbol in venue.symbols}
+        jobs = [self._watch_bars(symbol, candles[symbol]) for symbol in venue.symbols]
+        jobs += [self._watch_ticker(symbol) for symbol in venue.symbols]
+        async with _running(*jobs) as tasks:
+            while True:
+                await self._woken(tasks)
+                self._news.clear()
+                bars, self._bars = self._bars, []
+                quotes, self._quotes = tuple(self._quotes.items()), {}
+                marks, self._marks = tuple(self._marks.items()), {}
+                funding, self._funding = tuple(self._funding.values()), {}
+                bars.sort(key=lambda named: named[1].ts)
+                yield Batch(venue.clock.now(), tuple(bars), quotes, marks, funding)
+
+    async def _woken(self, tasks: list[asyncio.Task[None]]) -> None:
+        """There is news, or a listener died of a bug, which then is ours."""
+        news = asyncio.create_task(self._news.wait())
+        try:
+            done, _ = await asyncio.wait([news, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            news.cancel()
+        for task in done - {news}:
+            task.result()
+
+    async def _heard(self, watching: Awaitable[Any]) -> Any:
+        """The next message; silence for too long closes the connections, which are opened again by the next call."""
+        try:
+            async with asyncio.timeout(self._stale_s):
+                return await watching
+        except TimeoutError:
+            await self._venue.data.close_ws_clients()
+            raise VenueUnreachable(f"silent for {self._stale_s:g} s") from None
+
+    async def _watch_bars(self, symbol: str, candles: _Candles) -> None:
+        venue = self._venue
+
+        async def once() -> None:
+            for row in await self._heard(venue.data.watch_ohlcv(symbol, venue.timeframe)):
+                closed, missed = candles.take(bar := sane_bar(row, candles.interval))
+                if missed:
+                    try:
+                        self._hand(symbol, await venue.history(symbol, bar.ts, missed))
+                    except VenueError:
+                        candles.handed -= missed * candles.interval  # asked for again with the next candle
+                        candles.trusted = False
+                        raise
+                elif closed is not None:
+                    self._hand(symbol, [closed])
+
+        def lost() -> None:
+            candles.trusted = False
+
+        await self._listen(f"candles {symbol}", once, lost)
+
+    def _hand(self, symbol: str, bars: Any) -> None:
+        self._bars += [(symbol, bar) for bar in bars]
+        self._news.set()
+
+    async def _watch_ticker(self, symbol: str) -> None:
+        venue = self._venue
+
+        async def once() -> None:
+            info = (await self._heard(venue.data.watch_ticker(symbol)))["info"]
+            now = venue.clock.now()
+            perp = symbol.endswith(":USDT")
+            if not perp:
+                # Bybit's spot stream carries no bid and ask.
+                info = (await venue.read(lambda: venue.data.fetch_ticker(symbol)))["info"] if "bid1Price" not in info else info
+            quote = Quote(now, _number(info, "bid1Price"), _number(info, "ask1Price"))
+            if not quote.sane:
+                raise VenueUnreachable(f"{symbol}: a crossed or empty quote")
+            self._quotes[symbol] = quote
+            if perp:
+                self._marks[symbol] = _number(info, "markPrice")
+                hours = _number(info, "fundingIntervalHour") if "fundingIntervalHour" in info else 8.0
+                due, rate = int(_number(info, "nextFundingTime")), _number(info, "fundingRate")
+                self._funding[symbol] = FundingRate(symbol, due - int(hours * _HOUR_MS), rate, hours, rate)
+            self._news.set()
+
+        await self._listen(f"quotes {symbol}", once, lambda: None)
+
+
+def _number(info: Any, name: str) -> float:
+    """A finite number out of a ticker's text. Raises ValueError."""
+    value = info.get(name) if isinstance(info, dict) else None
+    if not isinstance(value, str):
+        raise ValueError(f"ticker has no {name}")
+    return float(money(value))
+
+
+class AccountStream(_Stream):
+    def __init__(self, venue: CcxtVenue, audit_s: float) -> None:
+        super().__init__(venue)
+        self._audit_s = audit_s
+        self._queue: asyncio.Queue[AccountEvent] = asyncio.Queue()
+        self._told: dict[tuple[str, str], int] = {}
+        """(symbol, execution) told lately, and when."""
+        self._asked = asyncio.Event()
+        self.missed = 0
+        """Fills the audit found that no stream had told."""
+
+    def look(self) -> None:
+        """Audit now."""
+        self._asked.set()
+
+    async def events(self) -> AsyncGenerator[AccountEvent, None]:
+        async with _running(self._watch_fills(), self._watch_orders(), self._audits()) as tasks:
+            while True:
+                event = asyncio.create_task(self._queue.get())
+                try:
+                    done, _ = await asyncio.wait([event, *tasks], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not event.done():
+                        event.cancel()
+                for task in done - {event}:
+                    task.result()
+                yield event.result()
+
+    def _tell(self, seen: FillSeen) -> bool:
+        """Whether this was news."""
+        key = seen.fill.symbol, seen.fill.venue_trade_id
+        if key in self._told:
+            return False
+        self._told[key] = seen.fill.at
+        self._queue.put_nowait(seen)
+        return True
+
+    async def _watch_fills(self) -> None:
+        venue = self._venue
+
+        async def once() -> None:
+            if venue.trade is None:
+                raise VenueUnreachable("no key")
+            for trade in await venue.trade.watch_my_trades():
+                category = trade["info"].get("category")
+                if category in _categories(venue):
+                    self._tell(await venue.fill(trade["info"], category))
+
+        await self._listen("fills", once, self.look)
+
+    async def _watch_orders(self) -> None:
+        venue = self._venue
+
+        async def once() -> None:
+            if venue.trade is None:
+                raise VenueUnreachable("no key")
+            for order in await venue.trade.watch_orders():
+                if order["info"].get("category") in _categories(venue):
+                    row = bybit.parsed(bybit.OrderRow, order["info"], "order")
+                    if (done := bybit.ended(row)) is not None:
+                        self._queue.put_nowait(done)
+
+        await self._listen("orders", once, self.look)
+
+    async def _audits(self) -> None:
+        """What the streams may have missed since we began to listen. A fill they missed means that they are deaf: they start anew."""
+        venue = self._venue
+        since = venue.clock.now() - OVERLAP_MS
+        primed = False
+
+        async def once() -> None:
+            nonlocal since, primed
+            now = venue.clock.now()
+            fills = await venue.fills_since(since)
+            missed = sum(self._tell(seen) for seen in fills)
+            if AssetClass.PERP in venue.classes:
+                for paid in await venue.funding_since(since):
+                    self._queue.put_nowait(paid)
+            for moved in await venue.transfers_since(since):
+                self._queue.put_nowait(moved)
+            if missed and primed:
+                self.missed += missed
+                log.warning("fills missed by the stream", action="audit", reason=f"{missed} fills")
+                await venue.trade.close_ws_clients()
+            since, primed = now - OVERLAP_MS, True
+            self._told = {key: at for key, at in self._told.items() if at > now - KEPT_MS}
+            try:
+                async with asyncio.timeout(self._audit_s):
+                    await self._asked.wait()
+            except TimeoutError:
+                pass  # nobody asked: the regular audit
+            self._asked.clear()
+
+        await self._listen("audit", once, lambda: None)
+
+
+def _categories(venue: CcxtVenue) -> set[str]:
+    return {bybit.CATEGORIES[asset_class] for asset_class in venue.classes}
+
