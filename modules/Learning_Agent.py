@@ -191,7 +191,7 @@ class LearningAgent:
                 self._journal.append(ChallengerEntered(at, one.champion, one.name, one.asset_class, dict(one.params), one.origin))
 
     def due(self, at: int) -> bool:
-        """Whether what trades is to be optimized anew, counted from the last time (or from the first start); then it is counted from now."""
+        """Whether what trades is to be optimized anew, counted from the last time (or the first start); then it is counted from now."""
         days = self._policy.challenge.search_days
         if self._folder is None or not days or self.frozen:
             return False

@@ -265,7 +265,7 @@ class StrategyManager:
                 continue
             runner.reversal = None  # decided when the close is filled at once, or not at all: by now it is an old bar's view
             sign, shadow = runner.sign, runner.shadow
-            if shadow is not None and (sign != before or shadow.busy):
+            if shadow is not None and (sign != before or (shadow.busy and not shadow.untouched(series, bar, at, sign))):
                 self._shadowed(runner, shadow, series, bar, intent, at, before)
             if runner.trade is None and (sign == 0 or sign == before):
                 continue

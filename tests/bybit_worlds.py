@@ -107,5 +107,5 @@ class Listener:
 
 async def until(condition: Any, seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the condition is about what others do
             await asyncio.sleep(0.01)

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from modules.domain.errors import VenueBusy, VenueDenied, VenueError, VenueUnreachable
-from modules.domain.order import Accepted, Fate, InDoubt, NotSent, OrderState, Refused
+from modules.domain.order import Accepted, Fate, InDoubt, NotSent, OrderKind, OrderState, Refused
 from modules.venues.ccxt_bybit import CODES
 from modules.venues.ccxt_errors import CLASSES, Meaning
 from modules.venues.ccxt_venue import CcxtVenue
 from tests.bybit_worlds import PERP, SPOT, PushedClock, bybit, order
 from tests.emulators.bybit import BybitEmulator, Fault, Reply, coded
-from modules.domain.order import OrderKind
 
 HTML = b"<!DOCTYPE html><html><body>cloud</body></html>"
 GARBAGE: dict[str, bytes] = {
@@ -24,7 +23,8 @@ GARBAGE: dict[str, bytes] = {
     "strange rows": b'{"retCode":0,"result":{"list":[{"symbol":null,"coin":"x","size":"-1","qty":"1e400"}],"timeNano":"x"}}',
 }
 ODD_ACKS: dict[str, Any] = {
-    "another's id": {"orderId": "9", "orderLinkId": "tbother"}, "no id": {"orderLinkId": "x"}, "null id": {"orderId": None, "orderLinkId": "x"},
+    "another's id": {"orderId": "9", "orderLinkId": "tbother"}, "no id": {"orderLinkId": "x"},
+    "null id": {"orderId": None, "orderLinkId": "x"},
     "list of acks": [{"orderId": "9"}], "empty ack": {},
 }
 STATUSES = (302, 400, 401, 403, 404, 408, 409, 418, 422, 429, 451, 500, 501, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 530)
@@ -107,7 +107,7 @@ async def test_only_a_listed_code_proves_a_refusal(code: int, kind: type) -> Non
 
 
 async def test_nobody_listening_is_not_sent() -> None:
-    async with bybit() as (venue, made):
+    async with bybit() as (_, made):
         await made.instruments()
         await made.wallet()
         made.trade.urls["api"]["private"] = "http://127.0.0.1:9"
@@ -179,7 +179,7 @@ async def test_a_refused_key_is_a_denial_on_every_read() -> None:
 
 
 def test_every_error_class_of_ccxt_has_a_meaning() -> None:
-    from ccxt.base.errors import error_hierarchy
+    from ccxt.base.errors import error_hierarchy  # type: ignore[import-untyped]
 
     def names(tree: dict[str, Any]) -> set[str]:
         return set(tree) | {name for below in tree.values() for name in names(below)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from modules.cli.app import run
+from modules.cli.app import ready_to_end, run
+from modules.cli.inputs import timerange
 from tests.daemon_process import Process
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,6 +83,12 @@ def test_every_end_has_its_exit_code_and_says_why_on_stderr(
         assert printed.out == ""
 
 
+@pytest.mark.parametrize("text", ["20210101-20220101", "2021-01-01:2022-01-01", "2021-01-01..2022-01-01", "2021-01-01-2022-01-01",
+                                  "1609459200-1640995200"])
+def test_a_time_range_is_understood_however_it_is_written(text: str) -> None:
+    assert timerange(text) == (1_609_459_200_000, 1_640_995_200_000)
+
+
 def test_a_faulty_configuration_lists_every_fault_of_every_file_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "one.toml").write_text('mode = "paper"\ndry_run_walet = 3\n[http]\nport = 99999\n')
     (folder / "two.toml").write_text("[demo]\nspeed = -1\n")
@@ -94,6 +102,17 @@ def test_modes_that_have_no_venue_say_so_and_which_mode_works(folder: Path, caps
     (folder / "config.toml").write_text('mode = "paper"\n[venues.bybit]\nclasses = ["SPOT"]\n')
     assert run(["trade"]) == 4
     assert "--mode demo" in capsys.readouterr().err
+    assert not (folder / "state").exists()
+
+
+def test_no_daemon_starts_with_a_calendar_that_lacks_a_series(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "policies").unlink()
+    shutil.copytree(ROOT / "policies", folder / "policies")
+    shipped = json.loads((folder / "policies" / "macro_calendar.json").read_text())
+    shipped["series"] = [series for series in shipped["series"] if series["kind"] != "CPI"]
+    (folder / "policies" / "macro_calendar.json").write_text(json.dumps(shipped))
+    assert run(["trade"]) == 4
+    assert "macro_calendar.json: series: CPI is missing" in capsys.readouterr().err
     assert not (folder / "state").exists()
 
 
@@ -217,6 +236,16 @@ def _hours(later: str, earlier: str) -> float:
     from modules.domain.sessions import parse_iso
 
     return (parse_iso(later) - parse_iso(earlier)) / 3_600_000
+
+
+def test_a_daemon_told_to_end_while_it_still_loads_ends_with_code_0(folder: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as end, ready_to_end("trade"):
+        signal.raise_signal(signal.SIGTERM)
+    assert end.value.code == 0
+    with ready_to_end("demo"):
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_the_live_process_does_not_load_what_only_research_needs() -> None:

@@ -277,6 +277,17 @@ async def test_a_clock_that_goes_on_after_a_restart_begins_where_it_is_told() ->
     assert 0 <= WallClock(1.0, START + 12_345).now() - (START + 12_345) < 1000
 
 
+def test_a_held_market_waits_for_its_daemon_and_then_goes_on_from_where_it_was() -> None:
+    clock = WallClock(1000.0, START)
+    with clock.held():
+        at = clock.now()
+        time.sleep(1.0)
+        assert clock.now() == at
+    assert at <= clock.now() < at + 1_000_000    # the second that was slept is not made up for
+    time.sleep(0.01)
+    assert clock.now() > at
+
+
 async def test_on_the_wall_a_tick_comes_every_period() -> None:
     clock = WallClock(100.0, START)
     seen: list[int] = []

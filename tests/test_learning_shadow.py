@@ -230,3 +230,33 @@ def test_without_the_policy_nobody_has_a_shadow() -> None:
     off = POLICIES.learning.model_copy(update={"shadow_on": False})
     agent = LearningAgent(journal=Journal(None), policy=off, full_r=0.25, strategies={SPOT: ["trend"]}, terms=TERMS)
     assert agent.shadow("trend", BTC_SPOT, SPOT) is None
+
+
+def test_shadows_change_nothing_that_the_book_does() -> None:
+    off = POLICIES.model_copy(update={"learning": POLICIES.learning.model_copy(update={"shadow_on": False})})
+    without = simulate(DemoMarket(3, 2), policies=off)
+    end = max(fill.fill.at for fill in without.recorder.fills)
+    assert not any(isinstance(fact, ShadowOpened) for _, fact in without.daemon.journal.facts())
+    assert without.recorder.fills == [fill for fill in demo().recorder.fills if fill.fill.at <= end] and len(without.recorder.fills) > 10
+
+
+def test_a_bar_called_untouched_is_one_on_which_nothing_happens() -> None:
+    """Every bar is asked first and shown anyway: none that was said not to matter did anything."""
+    generator, skipped = np.random.default_rng(4), 0
+    for asset_class in (SPOT, PERP):
+        for sign in (1, -1):
+            for hold in (0, 5):
+                tape, price = Tape(asset_class), 100.0
+                for number in range(300):
+                    if not tape.shadow.busy:
+                        tape.want(sign=sign if asset_class is PERP else 1, stop=1.0, target=1.5, hold=hold)
+                    side = sign if asset_class is PERP else 1
+                    view = side if number % 23 else 0
+                    opened, price = price, price * float(np.exp(generator.normal(0.0, 0.002)))
+                    high, low = max(opened, price) * 1.0005, min(opened, price) * 0.9995
+                    coming = Bar(tape.at, opened, high, low, price, 1.0, 1.0, NAN, NAN)
+                    said = tape.shadow.untouched(tape.series, coming, tape.at + MINUTE, view)
+                    deeds = tape.bar(opened, high, low, price, sign=view)
+                    assert not (said and deeds)
+                    skipped += said
+    assert skipped > 300

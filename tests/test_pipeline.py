@@ -48,12 +48,18 @@ def policies() -> Policies:
 
 @pytest.fixture(scope="module")
 def planted() -> dict[str, Series]:
-    return {symbol: worlds.world(symbol, 4_800, number, 0.8) for number, symbol in enumerate(SYMBOLS)}
+    return {symbol: worlds.world(symbol, 3_600, number, 0.8) for number, symbol in enumerate(SYMBOLS)}
 
 
 @pytest.fixture(scope="module")
 def noise() -> dict[str, Series]:
-    return {symbol: worlds.world(symbol, 2_400, 10 + number) for number, symbol in enumerate(SYMBOLS)}
+    return {SYMBOLS[0]: worlds.world(SYMBOLS[0], 1_200, 10)}
+
+
+@pytest.fixture(scope="module")
+def approved(planted: dict[str, Series], policies: Policies) -> Validation:
+    """What three tests look at from different sides."""
+    return judged(worlds.strategy(worlds.echo), planted, policies)
 
 
 def registry(path: Path | None = None) -> TrialRegistry:
@@ -78,15 +84,16 @@ def text(found: Sequence[Validation]) -> str:
 
 
 def test_a_planted_edge_is_approved_and_earns_a_certificate_for_what_it_was_shown_on(
-    planted: dict[str, Series], policies: Policies, tmp_path: Path) -> None:
-    found = judged(worlds.strategy(worlds.echo), planted, policies)
+    approved: Validation, policies: Policies, tmp_path: Path) -> None:
+    found = approved
     assert found.verdict == "APPROVED", found.missing
     assert found.instruments == SYMBOLS and found.missing == "" and found.trials == 5
     assert found.trades is not None
-    made = certificate(found, found.trades, policies, AT)
+    made = certificate(found, found.trades, policies, AT, "somewhere")
     read = certificates.load(certificates.save(made, tmp_path))
     assert certificates.check(read, code_hash=found.code_hash, params=found.params,
                               policy=certificates.bound(policies, AssetClass.PERP)) == ()
+    assert read.source == "somewhere", "revalidation reads it again"
     assert 0.0 < read.confidence <= 1.0 and read.envelope.trades == len(found.trades)
     assert "class=\"section\"" in render([found], {})
 
@@ -100,8 +107,8 @@ def test_noise_is_rejected_and_told_what_is_missing(noise: dict[str, Series], po
 
 
 def test_out_of_sample_numbers_are_those_of_trades_that_the_windows_own_parameters_made(
-    planted: dict[str, Series], policies: Policies) -> None:
-    found = judged(worlds.strategy(worlds.echo), planted, policies)
+    approved: Validation, policies: Policies) -> None:
+    found = approved
     picture = found.picture
     assert len(picture.windows) == policies.validation.windows
     assert all(window.train_until <= window.test_from < window.test_until for window in picture.windows)
@@ -112,24 +119,24 @@ def test_out_of_sample_numbers_are_those_of_trades_that_the_windows_own_paramete
     assert found.trades["entry_at"].min() >= picture.windows[0].test_from * 86_400_000
 
 
-def test_costs_are_paid_in_the_stressed_run(planted: dict[str, Series], policies: Policies) -> None:
-    found = judged(worlds.strategy(worlds.echo), planted, policies)
-    assert found.metrics["stressed_net"] < found.metrics["net"]
+def test_costs_are_paid_in_the_stressed_run(approved: Validation) -> None:
+    assert approved.metrics["stressed_net"] < approved.metrics["net"]
 
 
 # -- bad strategies and bad data -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("step", "said"), [
-    (worlds.raises, "ZeroDivisionError"), (worlds.returns_nan, "out of range"), (worlds.returns_giants, "out of range")])
 def test_a_strategy_that_breaks_is_quarantined_by_name_of_its_fault_and_the_others_go_on(
-    step: Any, said: str, noise: dict[str, Series], policies: Policies) -> None:
-    jobs = [job(worlds.strategy(each), noise, policies) for each in (step, worlds.echo)]
-    bad, good = pipeline.validate(jobs, Serial())
-    assert bad.verdict == "REJECTED" and said in bad.missing and bad.missing.startswith("quarantined")
+    noise: dict[str, Series], policies: Policies) -> None:
+    breaking = ((worlds.raises, "ZeroDivisionError"), (worlds.returns_nan, "out of range"), (worlds.returns_giants, "out of range"))
+    jobs = [job(worlds.strategy(each), noise, policies) for each in (*(step for step, _ in breaking), worlds.echo)]
+    *broken, good = pipeline.validate(jobs, Serial())
+    for bad, (_, said) in zip(broken, breaking, strict=True):
+        assert bad.verdict == "REJECTED" and said in bad.missing and bad.missing.startswith("quarantined")
     assert good.metrics["trades"] > 0 and not good.failed_task
 
 
+@pytest.mark.slow
 def test_a_strategy_that_hangs_is_stopped_and_the_others_go_on(noise: dict[str, Series], policies: Policies) -> None:
     one = {SYMBOLS[0]: worlds.world(SYMBOLS[0], 1_500, 3)}
     with Pool(1, timeout_s=5.0, nice=0) as pool:
@@ -139,10 +146,10 @@ def test_a_strategy_that_hangs_is_stopped_and_the_others_go_on(noise: dict[str, 
     assert silent.verdict == "INSUFFICIENT EVIDENCE"
 
 
-def test_a_strategy_that_was_given_the_future_is_rejected_however_good_it_looks(planted: dict[str, Series], policies: Policies) -> None:
-    for one in planted.values():
+def test_a_strategy_that_was_given_the_future_is_rejected_however_good_it_looks(noise: dict[str, Series], policies: Policies) -> None:
+    for one in noise.values():
         worlds.KNOWN.update(zip(one.at[:-1].astype(float).tolist(), one.close[1:].tolist(), strict=True))
-    found = judged(worlds.strategy(worlds.peeks, space={}), planted, policies)
+    found = judged(worlds.strategy(worlds.peeks, space={}), noise, policies)
     assert found.verdict == "REJECTED" and "PREFIX_DIFFERENCES" in found.missing
     assert "lookahead" in found.next_command
 
@@ -155,8 +162,8 @@ def test_no_trade_and_one_trade_are_no_evidence(step: Any, noise: dict[str, Seri
 
 
 def test_constant_prices_and_too_few_bars_are_no_evidence(policies: Policies) -> None:
-    still = worlds.world(SYMBOLS[0], 3_000, 1)
-    flat = np.full(3_000, 100.0)
+    still = worlds.world(SYMBOLS[0], 1_000, 1)
+    flat = np.full(1_000, 100.0)
     constant = replace(still, open=flat, high=flat, low=flat, close=flat)
     assert judged(worlds.strategy(worlds.echo), {SYMBOLS[0]: constant}, policies).verdict != "APPROVED"
     short = judged(worlds.strategy(worlds.echo), {SYMBOLS[0]: worlds.world(SYMBOLS[0], 20, 1)}, policies)
@@ -205,13 +212,31 @@ def test_an_interrupted_run_goes_on_where_it_was_and_counts_every_trial_once(
     trials.verify()
 
 
-def test_the_same_submission_again_is_the_same_one_and_another_grid_is_another(noise: dict[str, Series], policies: Policies) -> None:
+def test_judging_again_what_was_rejected_counts_and_so_does_every_other_way_to_ask_again(
+    noise: dict[str, Series], policies: Policies) -> None:
     trials = registry()
     first, = pipeline.validate([job(worlds.strategy(worlds.echo), noise, policies, trials)], Serial())
     again, = pipeline.validate([job(worlds.strategy(worlds.echo), noise, policies, trials)], Serial())
     other, = pipeline.validate([job(worlds.strategy(worlds.echo, "renamed", {"threshold": (0.5, 0.6)}), noise, policies, trials)], Serial())
-    assert text([first]) == text([again])
-    assert other.submissions == 2 and other.trials == 6, "a renamed strategy is the same idea, and its defaults were tried before"
+    counts = first.verdict == "REJECTED"
+    assert again.submissions == 1 + counts
+    assert other.submissions == 2 + counts and other.trials == 6, "a renamed strategy is the same idea, its defaults were tried before"
+
+
+def test_another_seed_window_or_cost_is_another_submission_and_a_renewal_is_none(noise: dict[str, Series], policies: Policies) -> None:
+    first = job(worlds.strategy(worlds.echo), noise, policies)
+    sets = grid(first.strategy, 5)
+    perp = policies.costs.PERP
+    cheap = policies.costs.model_copy(update={"PERP": perp.model_copy(update={"taker_fee": perp.taker_fee / 2})})
+    others = (
+        replace(first, seed=8), replace(first, policy=policies.validation.model_copy(update={"windows": 5})),
+        replace(first, policy=policies.validation.model_copy(update={"embargo": 0.02})),
+        replace(first, rules=Rules(policies.model_copy(update={"costs": cheap}))))
+    assert len({one.run_id(sets) for one in (first, *others)}) == 5
+    bound = certificates.bound(policies, AssetClass.PERP)
+    longer = basket((worlds.world(SYMBOLS[0], 1_300, 10),), AssetClass.PERP, bars_min=24)
+    renewal = replace(first, basket=longer, renews=pipeline.terms(first.basket.data_hash, bound, first.seed))
+    assert renewal.run_id(sets) == first.run_id(sets) != replace(renewal, renews="").run_id(sets)
 
 
 def test_a_search_counts_its_trials_and_looks_at_no_day_that_validate_will_judge(noise: dict[str, Series], policies: Policies) -> None:

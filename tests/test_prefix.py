@@ -102,6 +102,34 @@ def test_a_closure_and_a_default_argument_are_memories_too() -> None:
     assert "default 0, a list" in prefix.impurities(strategy(by_default))[0]
 
 
+GOOD_HOURS = tuple(float(hour) for hour in range(0, 3_000, 7))
+BITS = 1 << 40_000
+
+
+class Kept:
+    known: dict[float, float] = {}
+
+
+def knows_a_table(state: State, market: Market, params: Params) -> tuple[State, Intent]:
+    return state, Intent(1.0 if market.at / HOUR in GOOD_HOURS else 0.0, 1.0, 0.0, 0)
+
+
+def knows_a_number(state: State, market: Market, params: Params) -> tuple[State, Intent]:
+    return state, Intent(1.0 if BITS >> (int(market.at) // HOUR % 40_000) & 1 else 0.0, 1.0, 0.0, 0)
+
+
+def keeps_it_on_a_class(state: State, market: Market, params: Params) -> tuple[State, Intent]:
+    return state, Intent(1.0 if Kept.known.get(market.at, 0.0) > market.close else 0.0, 1.0, 0.0, 0)
+
+
+@pytest.mark.parametrize(("step", "said"), [
+    (knows_a_table, "429 numbers"), (knows_a_number, "numbers, at most 256"), (keeps_it_on_a_class, "refers to Kept")])
+def test_history_written_down_in_the_code_is_found(step: Any, said: str) -> None:
+    """Walk-forward cannot: to a table of good hours every window is in sample."""
+    found = prefix.impurities(Strategy("cheat", "", (AssetClass.SPOT,), Params(), init, step, 0))
+    assert any(said in fault for fault in found), found
+
+
 def test_no_shipped_strategy_refers_to_anything_it_should_not() -> None:
     assert {name: prefix.impurities(one) for name, one in all_strategies().items()} == {name: [] for name in all_strategies()}
 

@@ -151,8 +151,21 @@ def test_submissions_are_numbered_and_a_resumed_one_keeps_its_number() -> None:
     registry = TrialRegistry(None, **LIKENESS)
     idea = register(registry).idea
     assert [registry.submit(idea, run) for run in ("one", "two", "one", "three")] == [1, 2, 1, 3]
-    registry.judged(idea, "one", "REJECTED")
+    registry.judged(idea, "two", "APPROVED")
+    registry.judged(idea, "three", "INSUFFICIENT EVIDENCE")
+    assert [registry.submit(idea, run) for run in ("two", "three")] == [2, 3]
     assert registry.count(idea).submissions == 3
+
+
+def test_what_was_rejected_counts_again_each_time_it_is_judged_again() -> None:
+    registry = TrialRegistry(None, **LIKENESS)
+    idea = register(registry).idea
+    numbers = []
+    for _ in range(3):
+        numbers.append(registry.submit(idea, "same"))
+        assert registry.submit(idea, "same") == numbers[-1], "going on after an interruption is no second judgment"
+        registry.judged(idea, "same", "REJECTED")
+    assert numbers == [1, 2, 3] and registry.count(idea).submissions == 3
 
 
 def test_all_that_was_ever_tried_on_the_same_data_comes_back_for_the_test() -> None:

@@ -291,6 +291,34 @@ def test_what_a_revalidation_found_becomes_a_fact(world: World, word: str, facts
         assert world.why_not(AT + 2) == "revalidation rejected it: 400 trades"
 
 
+def test_the_document_that_validate_prints_is_understood_and_one_of_the_demo_market_is_no_verdict(world: World) -> None:
+    made = world.issue()
+    for demo, allowed in ((True, True), (False, False)):
+        document = {"data": "x", "demo": demo, "verdicts": [json.loads(verdict("INSUFFICIENT EVIDENCE")) | {"strategy": "another"},
+                                                            json.loads(verdict("REJECTED"))]}
+        world.manager.concluded(made, child.Ended(0, json.dumps(document).encode(), ""), AT + 1)
+        assert world.allowed(AT + 2) is allowed
+
+
+def test_a_certificate_for_other_parameters_of_the_same_code_makes_the_strategy_run_with_them(world: World) -> None:
+    installed, heard = get(STRATEGY), list[Any]()
+    world.manager.on_fitted = lambda strategy, asset_class: heard.append((strategy.params, asset_class))
+    name = next(iter(certificate().params))
+    other = {**certificate().params, name: certificate().params[name] + 1.0}
+    world.issue(params=other)
+    assert world.allowed() and world.manager.running(installed, SPOT).params._asdict() == other
+    assert heard == [(world.manager.running(installed, SPOT).params, SPOT)]
+    again = World(world.folder)
+    for _, fact in world.journal.facts():
+        again.manager.apply(fact)
+    assert again.manager.running(installed, SPOT).params._asdict() == other, "and so after a restart"
+    for wrong in ({**other, "unknown": 1.0}, {**other, name: other[name] + 0.5}):
+        world.issue(params=wrong, issued_at=AT + 1, revalidate_at=AT + 2, expires_at=AT + DAY_MS)
+        assert "parameters changed" in world.manager.faults[0]
+        assert world.manager.running(installed, SPOT).params._asdict() == other
+        (world.folder / certificate(issued_at=AT + 1).file_name).unlink()
+
+
 @pytest.mark.parametrize("output", [b"", b"{", b"[]", b"7", b'{"strategy": "other", "verdict": "REJECTED"}', b'[{"verdict": 3}]'])
 def test_nonsense_from_a_revalidation_changes_nothing(world: World, output: bytes) -> None:
     world.manager.concluded(world.issue(), child.Ended(1, output, "boom"), AT)

@@ -79,7 +79,7 @@ def silent(state: State, market: Market, params: Params) -> tuple[State, Intent]
 
 
 def once(state: State, market: Market, params: Params) -> tuple[State, Intent]:
-    score = 1.0 if 1_500 < state.bars < 1_530 else 0.0
+    score = 1.0 if 700 < state.bars < 730 else 0.0
     return State(0.0, state.bars + 1, 0.0, 0), Intent(score, 0.05 * market.close, 0.0, 0)
 
 

@@ -16,12 +16,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.backtest import kernel_loop
+from modules.backtest import kernel_views
 from modules.backtest.kernel_draws import placed
-from modules.backtest.kernel_loop import DONE, E_DAY_LAST, Tape
+from modules.backtest.kernel_loop import simulate
 from modules.backtest.kernel_money import COLUMNS, NO_REASON, PLACES, TRADES, Numbers
+from modules.backtest.kernel_rows import E_DAY_LAST, TURN_COLUMNS, Tape
 from modules.backtest.kernel_rules import Rules
 from modules.backtest.kernel_tape import cache_folder, loop, tape
+from modules.backtest.kernel_views import NONSENSE
 from modules.backtest.series import F64, I64, Series
 from modules.domain.errors import BotError
 from modules.domain.order import ExitReason
@@ -32,8 +34,10 @@ from modules.strategies.protocol import Strategy
 
 DAY: Final = 86_400_000
 FOREVER: Final = 1 << 62
-FIRST_CAPACITY: Final = 1024
-"""Rows of trades a run begins with; one that needs more begins again with all it needs."""
+NUMBERS: Final = np.dtype((np.record, [(name, "f8") for name in Numbers._fields]))
+"""Numba hands a record on by its address, a tuple of sixty numbers sixty times."""
+LEAN: Final = {"_nrt": False}
+"""The loop makes no array, so that nobody need count who holds one: counting took most of a trade's time."""
 REASONS: Final = (None, ExitReason.STOP_LOSS, ExitReason.ROI, ExitReason.EXIT_SIGNAL, ExitReason.TIME_EXIT, ExitReason.TRAILING_STOP_LOSS,
                   ExitReason.LIQUIDATION, ExitReason.DELISTED, ExitReason.FORCE_EXIT)
 """`reason` of a trade -> why it ended."""
@@ -136,7 +140,7 @@ def random_entries(result: Run, series: Series, rules: Rules, seed: int, draws: 
     found = np.zeros((draws, job.days))
     if not len(trades):
         return found
-    r, t = job.numbers, job.tape
+    r, t = job.numbers[0], job.tape
     generator = np.random.default_rng(seed)
     lengths = np.maximum(trades["exit_bar"] - trades["entry_bar"], 1)
     share = trades["entry"] * trades["quantity"] * r.contract_size * series.rate[trades["entry_bar"]] / job.unit
@@ -164,7 +168,7 @@ class _Job:
         if strategy is not None and strategy.structure is not Structure.SINGLE:
             raise StrategyFault(strategy.name, f"{strategy.structure} trades option contracts, which the kernel does not simulate")
         self.strategy, self.series, self.quick, self.finish = strategy, series, quick, finish
-        self.numbers: Any = _record(rules.numbers(series.instrument, series.interval_ms, direction))
+        self.numbers = np.array([tuple(rules.numbers(series.instrument, series.interval_ms, direction))], dtype=NUMBERS)
         self.tape: Tape = tape(series, rules, strategy.htf_multiple if strategy is not None else 12, quick=quick)
         self.since = float(trade_from if trade_from is not None else series.at[0])
         self.until = float(trade_until if trade_until is not None else FOREVER)
@@ -174,30 +178,35 @@ class _Job:
         ends = (series.at[self.ends] - 1) // DAY
         self.first_day, self.days = int(ends[0]), int(ends[-1] - ends[0]) + 1
         self._rows = (ends - ends[0]).astype(np.int64)
-        self._loop = (_built(strategy) if quick else _plain(strategy)) if strategy is not None else None
+        self._views = (_built(strategy) if quick else _plain(strategy)) if strategy is not None else None
+        self._simulate: Callable[..., None] = loop(simulate, **LEAN) if quick else simulate
+        self._turns = np.empty((len(series) if strategy is not None else 0, TURN_COLUMNS))
+
+    def turns(self, params: Any) -> F64:
+        """[turns, TURN_COLUMNS] of the strategy with these parameters; overwritten by the next call."""
+        strategy = self.strategy
+        assert strategy is not None and self._views is not None
+        params = _typed(strategy, params)
+        status = np.full(1, -1, dtype=np.int64)
+        state, error = attempt(strategy.init, params)
+        if error is None:
+            count, error = attempt(self._views, params, state, self.tape.bars, self._turns, status)
+        if error is not None:
+            raise self._fault(f"raised {type(error).__name__}: {str(error).strip()[:400]}", int(status[0]))
+        if count == NONSENSE:
+            raise self._fault("returned an intent out of range (score in [-1, 1]; stop, target and hold finite and not negative)",
+                              int(status[0]))
+        return self._turns[:count]
 
     def simulate(self, params: Any) -> tuple[F64, int, F64]:
         """(rows of trades, how many, net result so far at the end of each day that has bars)."""
-        strategy = self.strategy
-        assert strategy is not None and self._loop is not None
-        params = _typed(strategy, params)
-        capacity = FIRST_CAPACITY
-        while True:
-            p, record = np.zeros(PLACES), np.empty((capacity, COLUMNS))
-            equity, status = np.zeros(len(self._rows)), np.full(1, -1, dtype=np.int64)
-            state, error = attempt(strategy.init, params)
-            if error is None:
-                ending, error = attempt(self._loop, params, state, self.tape, self.numbers, strategy.warmup, self.since, self.until,
-                                        self.finish, p, record, equity, status)
-            if error is not None:
-                raise self._fault(f"raised {type(error).__name__}: {str(error).strip()[:400]}", int(status[0]))
-            if ending != DONE:
-                raise self._fault("returned an intent out of range (score in [-1, 1]; stop, target and hold finite and not negative)",
-                                  int(status[0]))
-            count = int(p[TRADES])
-            if count <= capacity:
-                return record[:count], count, equity
-            capacity = count
+        assert self.strategy is not None
+        turns = self.turns(params)
+        # No more trades than turns: every entry, and the opening half of a reversal too, is taken at one.
+        p, record, equity = np.zeros(PLACES), np.empty((len(turns) + 1, COLUMNS)), np.zeros(len(self._rows))
+        self._simulate(turns, self.tape, self.numbers, self.strategy.warmup, self.since, self.until, self.finish, p, record, equity)
+        count = int(p[TRADES])
+        return record[:count], count, equity
 
     def _fault(self, reason: str, bar: int) -> StrategyFault:
         assert self.strategy is not None
@@ -222,12 +231,6 @@ class _Job:
         return found
 
 
-def _record(numbers: Numbers) -> Any:
-    """As a NumPy record: Numba hands one on by its address, a tuple of sixty numbers sixty times."""
-    kind = np.dtype([(name, "f8") for name in numbers._fields])
-    return np.rec.array(np.array([tuple(numbers)], dtype=kind))[0]
-
-
 def _typed(strategy: Strategy, params: Any) -> Any:
     """Parameters with the types of the defaults: 2 where 2.0 is meant would be another signature to compile."""
     return type(strategy.params)(*(type(default)(value) for default, value in zip(strategy.params, params, strict=True)))
@@ -237,20 +240,16 @@ def _built(strategy: Strategy) -> Callable[..., int]:
     """The loop around this strategy's step, compiled once a process and kept between processes."""
     known = _BUILT.get(strategy.step)
     if known is None:
-        known = _BUILT[strategy.step] = compiled_loop(strategy)
+        known = _BUILT[strategy.step] = compile_function(kernel_views.views, replace={"step": strategy.step}, folder=cache_folder())
     return known
-
-
-def compiled_loop(strategy: Strategy) -> Callable[..., int]:
-    return compile_function(kernel_loop.simulate, replace={"step": strategy.step}, folder=cache_folder(), nogil=True)
 
 
 def _plain(strategy: Strategy) -> Callable[..., int]:
     """The same loop in plain Python."""
     from types import FunctionType
 
-    names: Mapping[str, Any] = {**kernel_loop.simulate.__globals__, "step": strategy.step}
-    return FunctionType(kernel_loop.simulate.__code__, dict(names), "simulate")
+    names: Mapping[str, Any] = {**kernel_views.views.__globals__, "step": strategy.step}
+    return FunctionType(kernel_views.views.__code__, dict(names), "views")
 
 
 def stressed(rules: Rules, factor: float) -> Rules:

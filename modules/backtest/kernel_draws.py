@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from modules.backtest.costs import impact, market_fill, touched
-from modules.backtest.kernel_loop import B_AVERAGE, B_CLOSE, B_OPEN, B_OPEN_ASK, B_OPEN_BID, B_RATE, E_DAY_LAST, Tape
 from modules.backtest.kernel_money import Numbers
+from modules.backtest.kernel_rows import B_AVERAGE, B_CLOSE, B_OPEN, B_OPEN_ASK, B_OPEN_BID, B_RATE, E_DAY_LAST, Tape
 from modules.backtest.series import F64, I64
 
 
 def fill_at_open(r: Numbers, t: Tape, bar: int, side: float, notional: float) -> float:
     """A market order at the open of `bar`."""
-    bid, ask = t.bars[B_OPEN_BID, bar], t.bars[B_OPEN_ASK, bar]
+    bid, ask = t.points[bar, B_OPEN_BID], t.points[bar, B_OPEN_ASK]
     synthetic = not (bid > 0.0 and ask >= bid)
     if synthetic:
-        bid = ask = t.bars[B_OPEN, bar]
+        bid = ask = t.points[bar, B_OPEN]
     touch = touched(int(side), bid, ask, synthetic, r.half_spread_bp)
-    return market_fill(int(side), touch, r.slippage_bp, impact(r.impact_bp, notional, t.bars[B_AVERAGE, bar]))
+    return market_fill(int(side), touch, r.slippage_bp, impact(r.impact_bp, notional, t.points[bar, B_AVERAGE]))
 
 
 def placed(r: Numbers, t: Tape, starts: I64, lengths: I64, sides: F64, shares: F64, days: F64) -> None:
@@ -25,7 +25,7 @@ def placed(r: Numbers, t: Tape, starts: I64, lengths: I64, sides: F64, shares: F
     for trade in range(len(starts)):
         first, last = starts[trade] + 1, min(starts[trade] + 1 + lengths[trade], count - 1)
         side, share = sides[trade], shares[trade]
-        notional = share * r.notional / t.bars[B_RATE, first]
+        notional = share * r.notional / t.points[first, B_RATE]
         entry = fill_at_open(r, t, first, side, notional)
         leave = fill_at_open(r, t, last, -side, notional)
         while t.events[E_DAY_LAST, day] < first:

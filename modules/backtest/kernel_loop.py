@@ -1,13 +1,14 @@
-"""The compiled kernel's loop: bars through a strategy's own `step`, then the order of events of paper venue and executor, without either.
+"""The compiled kernel's second half: a strategy's turns into trades, in the order of events of paper venue and executor, without either.
 
-Owns that order and nothing else. One instrument, one strategy; every rule about prices is costs.py's, about money kernel_money.py's. What
-a line stands for in the daemon is named where it is not obvious. `step` is put into this module's copy by kernel_build.
+Owns that order and nothing else. One instrument, one strategy; every rule about prices is costs.py's, about money kernel_money.py's, about
+entries kernel_entry.py's. What a line stands for in the daemon is named where it is not obvious. It skips the bars that cannot concern
+anybody: while flat to the next turn, while a trade lies between its prices to whatever comes first.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from modules.backtest.costs import (
     AT_OPEN,
@@ -25,6 +26,7 @@ from modules.backtest.costs import (
     stop_reached,
     touched,
 )
+from modules.backtest.kernel_entry import consider, latest
 from modules.backtest.kernel_money import (
     ATTENTION,
     BEST,
@@ -34,7 +36,6 @@ from modules.backtest.kernel_money import (
     DELISTED,
     DUE,
     ENTERED,
-    ENTRY_ARRIVAL,
     ENTRY_REST,
     EXIT_AFTER,
     EXIT_ARRIVAL,
@@ -46,24 +47,18 @@ from modules.backtest.kernel_money import (
     FORCED,
     FUNDED,
     HELD,
-    HOLD,
     INSTANT,
-    LAST_LOSS,
     LEVERAGE,
     LIQUIDATED,
     LIQUIDATION,
-    LOSSES,
     NAN,
     NEXT,
-    NEXT_CLOSE,
-    OPENED_AT,
     REASON,
     REVERSAL,
     REVERSAL_HOLD,
     REVERSAL_SCORE,
     REVERSAL_STOP,
     REVERSAL_TARGET,
-    RISK,
     ROI,
     ROLLED,
     SENT_AT,
@@ -72,10 +67,8 @@ from modules.backtest.kernel_money import (
     SIGNAL_STOP,
     SIGNAL_TARGET,
     STOP_LOSS,
-    STOP_OUTS,
     STOP_PRICE,
     STOP_REASON,
-    STOP_TIMES,
     TAKEN,
     TARGET_PRICE,
     TIME_EXIT,
@@ -95,209 +88,62 @@ from modules.backtest.kernel_money import (
     opening_price,
     pay_financing,
     pay_funding,
-    sized,
     watch,
 )
-from modules.backtest.series import F64, I64
-from modules.domain.signal import FLAT
+from modules.backtest.kernel_rows import (
+    B_ACCEPTED,
+    B_ASK,
+    B_AT,
+    B_AVERAGE,
+    B_BID,
+    B_CLOSE,
+    B_ENDED,
+    B_HIGH,
+    B_LOW,
+    B_MARK,
+    B_OPEN,
+    B_OPEN_ASK,
+    B_OPEN_BID,
+    B_RATE,
+    B_RAW_ASK,
+    B_RAW_BID,
+    B_VOLUME,
+    E_DAY_LAST,
+    E_FINANCING_AT,
+    E_FINANCING_LONG,
+    E_FINANCING_SHORT,
+    E_FUNDING_AT,
+    E_FUNDING_MARK,
+    E_FUNDING_RATE,
+    E_INSTANTS,
+    E_ROLL_AT,
+    E_ROLL_NIGHTS,
+    V_BAR,
+    V_HOLD,
+    V_SCORE,
+    V_SEEN,
+    V_STOP,
+    V_TARGET,
+    Tape,
+)
+from modules.backtest.series import F64
 from modules.strategies.indicators import Ring
-from modules.strategies.protocol import ChainSlice, Market
 
 MINUTE: Final = 60_000.0
 RETRY_LONGEST: Final = 3_600_000.0
 """Trade_Executor.EXIT_RETRY_LONGEST_MS."""
 DAY: Final = 86_400_000.0
-LARGEST: Final = 1e300
 TINY: Final = 1e-9
 """Share of a trade's quantity that is binary noise."""
-CHAIN: Final = ChainSlice()
-
-# What `simulate` ends with.
-DONE: Final = 0
-NONSENSE: Final = 1
-"""An intent out of range: score not in [-1, 1], a distance negative, NaN or beyond LARGEST."""
-
-
-# Rows of `Tape.bars`, one column a bar.
-B_AT: Final = 0
-B_OPEN: Final = 1
-B_HIGH: Final = 2
-B_LOW: Final = 3
-B_CLOSE: Final = 4
-B_VOLUME: Final = 5
-B_RAW_BID: Final = 6
-"""Recorded quote at the close, NaN = none."""
-B_RAW_ASK: Final = 7
-B_BID: Final = 8
-"""The quote the daemon has at this close: recorded, or synthesized from the modelled spread."""
-B_ASK: Final = 9
-B_OPEN_BID: Final = 10
-B_OPEN_ASK: Final = 11
-B_MARK: Final = 12
-B_FUNDING: Final = 13
-"""Last settled rate per 8 h."""
-B_REF_CLOSE: Final = 14
-B_RATE: Final = 15
-B_AVERAGE: Final = 16
-"""Average bar's notional after this bar."""
-B_DAY_VOLUME: Final = 17
-"""24 h quote volume, USD."""
-B_ACCEPTED: Final = 18
-"""1 = the daemon believes this bar."""
-B_GATE: Final = 19
-"""1 = every check that does not depend on the side lets an entry pass."""
-B_ENDED: Final = 20
-"""1 = trading ends after this bar."""
-B_NEXT_CLOSE: Final = 21
-"""FOREX: when the market next closes for a weekend or holiday."""
-B_HTF_OPEN: Final = 22
-B_HTF_HIGH: Final = 23
-B_HTF_LOW: Final = 24
-B_HTF_CLOSE: Final = 25
-B_HTF_TS: Final = 26
-BAR_ROWS: Final = 27
-
-# Rows of `Tape.events`, each in order of time and filled up with infinity, of which there is at least one.
-E_FUNDING_AT: Final = 0
-E_FUNDING_RATE: Final = 1
-E_FUNDING_HOURS: Final = 2
-E_FUNDING_NEXT: Final = 3
-"""The rate expected of the next settlement."""
-E_FUNDING_MARK: Final = 4
-E_ROLL_AT: Final = 5
-"""17:00 New York of every weekday."""
-E_ROLL_NIGHTS: Final = 6
-E_FINANCING_AT: Final = 7
-E_FINANCING_LONG: Final = 8
-E_FINANCING_SHORT: Final = 9
-E_INSTANTS: Final = 10
-E_DAY_LAST: Final = 11
-"""Index of the last bar of each UTC day that has any."""
-EVENT_ROWS: Final = 12
-
-
-class Tape(NamedTuple):
-    """A series as the kernel reads it, made by kernel_tape. Two arrays, because Numba hands every one of them on by its parts."""
-
-    bars: F64
-    """[BAR_ROWS, n]"""
-    events: F64
-    """[EVENT_ROWS, m]"""
-
-
-def step(state: Any, market: Market, params: Any) -> Any:
-    """Stands for the strategy's own function, which takes its place: a strategy that never wants anything."""
-    return state, FLAT
-
-
-def latest(times: I64, at: float) -> int:
-    """Index of the last time at or before `at`; -1 = none."""
-    low, high = 0, len(times)
-    while low < high:
-        middle = (low + high) // 2
-        if times[middle] <= at:
-            low = middle + 1
-        else:
-            high = middle
-    return low - 1
 
 
 def room(r: Numbers, p: Ring, t: Tape, bar: int, quantity: float) -> float:
     """How much of an order fills against a bar's volume (PaperDesk._room)."""
     wanted = quantity * r.contract_size
-    allowed = participation(wanted, t.bars[B_VOLUME, bar] if r.stated_volume > 0.0 else NAN, r.participation_max, p[TAKEN])
+    allowed = participation(wanted, t.points[bar, B_VOLUME] if r.stated_volume > 0.0 else NAN, r.participation_max, p[TAKEN])
     if allowed >= wanted:
         return quantity
     return lots(r, allowed / r.contract_size)
-
-
-# -- entries ---------------------------------------------------------------------------------------------------------------------
-
-
-def payable(r: Numbers, t: Tape, at: float, side: float, hold: float, reward: float) -> bool:
-    """The carry filters: what this side would pay, in itself and against what the trade is taken for (filters.carry)."""
-    if r.perp > 0.0 and r.dated == 0.0:
-        row = latest(t.events[E_FUNDING_AT], at)
-        if row < 0:
-            return False
-        hours = t.events[E_FUNDING_HOURS, row]
-        if not side * t.events[E_FUNDING_RATE, row] * 8.0 / hours <= r.funding_max:
-            return False
-        horizon = hold * r.interval if hold > 0.0 else r.holding_ms
-        every = math.floor(hours * 3_600_000.0)
-        crossed = math.floor((at + horizon) / every) - math.floor(at / every)
-        return affordable(r, side * t.events[E_FUNDING_NEXT, row] * crossed, reward)
-    if r.forex > 0.0:
-        row = latest(t.events[E_FINANCING_AT], at)
-        if row < 0:
-            return False
-        earned = t.events[E_FINANCING_LONG, row] if side > 0.0 else t.events[E_FINANCING_SHORT, row]
-        if not -earned <= r.carry_max:
-            return False
-        horizon = hold * r.interval if hold > 0.0 else r.holding_ms
-        nights, place = 0.0, latest(t.events[E_ROLL_AT], at) + 1
-        while t.events[E_ROLL_AT, place] <= at + horizon:
-            nights += t.events[E_ROLL_NIGHTS, place]
-            place += 1
-        return affordable(r, -earned / 365.0 * nights, reward)
-    return True
-
-
-def affordable(r: Numbers, cost: float, reward: float) -> bool:
-    if not math.isfinite(cost):
-        return False
-    return cost <= 0.0 or (reward > 0.0 and cost / reward <= r.share_max)
-
-
-def rested(r: Numbers, p: Ring, at: float) -> bool:
-    """The cooldowns after losses (filters.guards)."""
-    if 0.0 < r.cooldown_losses <= p[LOSSES] and at - p[LAST_LOSS] < r.cooldown_ms:
-        return False
-    wanted = int(r.class_stop_outs)
-    count = int(p[STOP_OUTS])
-    if 0 < wanted <= count:
-        last = p[STOP_TIMES + (count - 1) % 8]
-        if p[STOP_TIMES + (count - wanted) % 8] >= last - r.class_window_ms and at - last < r.class_rest_ms:
-            return False
-    return True
-
-
-def consider(r: Numbers, p: Ring, t: Tape, bar: int, at: float, score: float, stop: float, target: float, hold: float) -> bool:
-    """Signal, checks, size: whether an entry order goes out at `at` (Strategy_Manager.consider)."""
-    side = 1.0 if score > 0.0 else -1.0
-    if (r.spot > 0.0 and side < 0.0) or r.direction * side < 0.0:
-        return False
-    entry = t.bars[B_ASK, bar] if side > 0.0 else t.bars[B_BID, bar]
-    stopped = entry - side * stop if stop > 0.0 else NAN
-    aimed = entry + side * target if target > 0.0 else NAN
-    if not aimed > 0.0:
-        aimed = NAN
-    if stop > 0.0 and not (stopped > 0.0 and side * (entry - stopped) > 0.0):
-        return False
-    confidence = min(1.0, abs(score))
-    if r.gates > 0.0:
-        reward = abs(aimed - entry) / entry if aimed == aimed else confidence * r.expected_r * abs(entry - stopped) / entry
-        if t.bars[B_GATE, bar] == 0.0 or not payable(r, t, at, side, hold, reward) or not rested(r, p, at):
-            return False
-    rate = t.bars[B_RATE, bar]
-    if r.exact > 0.0:
-        quantity, risk, leverage = sized(r, r.wallet + p[CASH], confidence, side, entry, stopped, rate, t.bars[B_DAY_VOLUME, bar])
-        if quantity * r.contract_size * t.bars[B_CLOSE, bar] < r.notional_min:
-            return False  # the venue refuses the order: MIN_NOTIONAL at its last price
-    else:
-        quantity, leverage = r.notional / (entry * rate * r.contract_size), max(1.0, r.leverage_max)
-        risk = r.notional * (abs(entry - stopped) / entry if stopped == stopped else 1.0)
-    if not quantity > 0.0:
-        return False
-    forget(p)
-    p[SIDE], p[ENTRY_REST], p[RISK], p[LEVERAGE] = side, quantity, risk, leverage
-    p[OPENED_AT], p[SENT_AT], p[HOLD] = at, at, hold
-    p[SIGNAL_ENTRY], p[SIGNAL_STOP], p[SIGNAL_TARGET], p[BEST] = entry, stopped, aimed, entry
-    p[ENTRY_ARRIVAL] = 0.5 * (t.bars[B_BID, bar] + t.bars[B_ASK, bar])
-    p[NEXT_CLOSE] = t.bars[B_NEXT_CLOSE, bar]
-    p[FUNDED], p[INSTANT] = latest(t.events[E_FUNDING_AT], at) + 1, latest(t.events[E_INSTANTS], at) + 1
-    p[ROLLED] = latest(t.events[E_ROLL_AT], at) + 1
-    return True
 
 
 def protect(r: Numbers, p: Ring) -> None:
@@ -367,15 +213,15 @@ def ends(r: Numbers, p: Ring, record: Any, quantity: float, price: float, fee: f
 def trade_openings(r: Numbers, p: Ring, t: Tape, record: Any, last: int, following: int, at: float) -> None:
     """Orders that wait for an opening get the one of bar `following`, after the latency; `last` is the last closed bar."""
     now = at + r.latency
-    bid, ask = t.bars[B_OPEN_BID, following], t.bars[B_OPEN_ASK, following]
+    bid, ask = t.points[following, B_OPEN_BID], t.points[following, B_OPEN_ASK]
     synthetic = not (bid == bid and ask == ask)
     if synthetic:
-        bid = ask = t.bars[B_OPEN, following]
+        bid = ask = t.points[following, B_OPEN]
     elif ask < bid:
         bid, ask, synthetic = ask, bid, True
     if not (bid > 0.0 and ask < math.inf):
         return
-    average, rate = t.bars[B_AVERAGE, last], t.bars[B_RATE, last]
+    average, rate = t.points[last, B_AVERAGE], t.points[last, B_RATE]
     if p[TRIGGERED] > 0.0 and p[HELD] > 0.0:
         quantity = closable(r, p)
         price = opening_price(r, -p[SIDE], quantity, bid, ask, synthetic, average)
@@ -417,14 +263,14 @@ def trigger(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, raw: float, ave
     quantity = room(r, p, t, bar, quantity)
     if not (quantity > 0.0 and price > 0.0):
         return False
-    return ends(r, p, record, quantity, price, r.taker_fee, t.bars[B_RATE, bar], t.bars[B_AT, bar], p[STOP_REASON], p[STOP_PRICE], bar)
+    return ends(r, p, record, quantity, price, r.taker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], p[STOP_REASON], p[STOP_PRICE], bar)
 
 
 def take_profit(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> bool:
     quantity = room(r, p, t, bar, closable(r, p))
     if not quantity > 0.0:
         return False
-    return ends(r, p, record, quantity, p[TARGET_PRICE], r.maker_fee, t.bars[B_RATE, bar], t.bars[B_AT, bar], ROI, p[TARGET_PRICE], bar)
+    return ends(r, p, record, quantity, p[TARGET_PRICE], r.maker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], ROI, p[TARGET_PRICE], bar)
 
 
 def liquidate(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float, reached: int) -> None:
@@ -433,16 +279,16 @@ def liquidate(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float
     if r.perp > 0.0:
         price = bankruptcy_price(int(p[SIDE]), entry, p[LEVERAGE])
     else:
-        raw = stop_raw(int(side), t.bars[B_OPEN, bar], p[LIQUIDATION], offset, reached)
+        raw = stop_raw(int(side), t.points[bar, B_OPEN], p[LIQUIDATION], offset, reached)
         price = stop_fill(int(side), raw, r.slippage_bp, 0.0, r.stop_slippage_bp)
     price = max(r.tick_units / r.tick_scale, modelled(r, price, side > 0.0))
-    ends(r, p, record, p[HELD], price, r.taker_fee, t.bars[B_RATE, bar], t.bars[B_AT, bar], LIQUIDATED, price, bar)
+    ends(r, p, record, p[HELD], price, r.taker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], LIQUIDATED, price, bar)
 
 
 def match(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) -> None:
     """Resting orders and liquidation in one closed bar (PaperDesk._match): what the open decides, then stops, then the target."""
-    _at, began = t.bars[B_AT, bar], t.bars[B_AT, bar] - r.interval
-    after_hole = bar > 0 and t.bars[B_AT, bar - 1] < began
+    _at, began = t.points[bar, B_AT], t.points[bar, B_AT] - r.interval
+    after_hole = bar > 0 and t.points[bar - 1, B_AT] < began
     if p[EXIT_REST] > 0.0 and p[EXIT_SENT] + r.exit_timeout < began:
         exit_ended(p)
     if p[ENTRY_REST] > 0.0 and (p[SENT_AT] + r.entry_timeout < began or (after_hole and p[SENT_AT] < began)):
@@ -452,8 +298,8 @@ def match(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) ->
             return
     if not p[HELD] > 0.0:
         return
-    order, opened, high, low = int(-p[SIDE]), t.bars[B_OPEN, bar], t.bars[B_HIGH, bar], t.bars[B_LOW, bar]
-    average = t.bars[B_AVERAGE, bar - 1] if bar > 0 else NAN
+    order, opened, high, low = int(-p[SIDE]), t.points[bar, B_OPEN], t.points[bar, B_HIGH], t.points[bar, B_LOW]
+    average = t.points[bar - 1, B_AVERAGE] if bar > 0 else NAN
     stop = p[STOP_PRICE] if p[TRIGGERED] == 0.0 else NAN
     reached = stop_reached(order, opened, high, low, stop, offset)
     aimed = limit_reached(order, opened, high, low, p[TARGET_PRICE], offset)
@@ -485,14 +331,14 @@ def delist(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, reason: int) -> 
         forget(p)
         return
     side = -p[SIDE]
-    bid, ask = t.bars[B_RAW_BID, bar], t.bars[B_RAW_ASK, bar]
+    bid, ask = t.points[bar, B_RAW_BID], t.points[bar, B_RAW_ASK]
     quoted = 0.0 < bid <= ask
     if not quoted:
-        bid = ask = t.bars[B_CLOSE, bar]
+        bid = ask = t.points[bar, B_CLOSE]
     touch = touched(int(side), bid, ask, not quoted, r.half_spread_bp)
-    cost = impact(r.impact_bp, quantity * r.contract_size * touch, t.bars[B_AVERAGE, bar])
+    cost = impact(r.impact_bp, quantity * r.contract_size * touch, t.points[bar, B_AVERAGE])
     price = max(r.tick_units / r.tick_scale, modelled(r, market_fill(int(side), touch, r.slippage_bp, cost), side > 0.0))
-    if not ends(r, p, record, quantity, price, r.taker_fee, t.bars[B_RATE, bar], t.bars[B_AT, bar], reason, price, bar):
+    if not ends(r, p, record, quantity, price, r.taker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], reason, price, bar):
         closed(r, p, record, bar)
 
 
@@ -503,7 +349,7 @@ def hold_costs(r: Numbers, p: Ring, t: Tape, last: int, at: float) -> None:
         p[FUNDED] += 1.0
         if p[HELD] > 0.0 and r.perp > 0.0:
             mark = t.events[E_FUNDING_MARK, row]
-            pay_funding(r, p, mark if mark == mark else t.bars[B_CLOSE, last], t.events[E_FUNDING_RATE, row], t.bars[B_RATE, last])
+            pay_funding(r, p, mark if mark == mark else t.points[last, B_CLOSE], t.events[E_FUNDING_RATE, row], t.points[last, B_RATE])
     while t.events[E_ROLL_AT, int(p[ROLLED])] <= at:
         nights = t.events[E_ROLL_NIGHTS, int(p[ROLLED])]
         p[ROLLED] += 1.0
@@ -512,13 +358,13 @@ def hold_costs(r: Numbers, p: Ring, t: Tape, last: int, at: float) -> None:
             annual = r.unstated
             if row >= 0:
                 annual = t.events[E_FINANCING_LONG, row] if p[SIDE] > 0.0 else t.events[E_FINANCING_SHORT, row]
-            pay_financing(r, p, t.bars[B_CLOSE, last], annual, int(nights), t.bars[B_RATE, last])
+            pay_financing(r, p, t.points[last, B_CLOSE], annual, int(nights), t.points[last, B_RATE])
 
 
 def between_bars(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:
     """Instants before a bar's close at which something else was told: money accrues, orders lapse and go again."""
-    began = t.bars[B_AT, bar] - r.interval
-    while p[SIDE] != 0.0 and t.events[E_INSTANTS, int(p[INSTANT])] < t.bars[B_AT, bar]:
+    began = t.points[bar, B_AT] - r.interval
+    while p[SIDE] != 0.0 and t.events[E_INSTANTS, int(p[INSTANT])] < t.points[bar, B_AT]:
         at = float(t.events[E_INSTANTS, int(p[INSTANT])])
         p[INSTANT] += 1.0
         p[REVERSAL] = 0.0
@@ -542,21 +388,21 @@ def offset_at(r: Numbers, t: Tape, bar: int) -> float:
     """How far the side an order trades on is off the bar's prices (PaperVenue's Series.offset)."""
     if r.forex == 0.0:
         return 0.0
-    return quote_offset(t.bars[B_RAW_BID, bar], t.bars[B_RAW_ASK, bar], t.bars[B_OPEN, bar], r.half_spread_bp)
+    return quote_offset(t.points[bar, B_RAW_BID], t.points[bar, B_RAW_ASK], t.points[bar, B_OPEN], r.half_spread_bp)
 
 
 def before_step(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) -> None:
     """Everything that happens to an open trade until the strategy sees the bar."""
-    at = t.bars[B_AT, bar]
+    at = t.points[bar, B_AT]
     between_bars(r, p, t, record, bar)
     if p[SIDE] == 0.0:
         return
     watch(r, p)
-    if p[WAITS] > 0.0 or not (t.bars[B_LOW, bar] - offset > p[FLOOR] and t.bars[B_HIGH, bar] + offset < p[CEILING]):
+    if p[WAITS] > 0.0 or not (t.points[bar, B_LOW] - offset > p[FLOOR] and t.points[bar, B_HIGH] + offset < p[CEILING]):
         match(r, p, t, record, bar, offset)
     p[TAKEN] = 0.0
     hold_costs(r, p, t, bar, at)
-    if t.bars[B_ENDED, bar] != 0.0 and p[SIDE] != 0.0:
+    if t.points[bar, B_ENDED] != 0.0 and p[SIDE] != 0.0:
         delist(r, p, t, record, bar, DELISTED)
     if p[SIDE] != 0.0:
         tick(r, p, at)
@@ -565,8 +411,8 @@ def before_step(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: flo
 
 def manage(r: Numbers, p: Ring, t: Tape, bar: int, sign: float) -> None:
     """An open trade at a bar close: the view gone, its time up, or its stop to be trailed (Strategy_Manager._manage)."""
-    at, side = t.bars[B_AT, bar], p[SIDE]
-    p[EXIT_ARRIVAL] = 0.5 * (t.bars[B_BID, bar] + t.bars[B_ASK, bar])
+    at, side = t.points[bar, B_AT], p[SIDE]
+    p[EXIT_ARRIVAL] = 0.5 * (t.points[bar, B_BID] + t.points[bar, B_ASK])
     if sign != side:
         request_exit(r, p, EXIT_SIGNAL, at)
         return
@@ -576,7 +422,7 @@ def manage(r: Numbers, p: Ring, t: Tape, bar: int, sign: float) -> None:
     first = p[SIGNAL_STOP]
     if first != first or (r.break_even_at_r == 0.0 and r.trail_at_r == 0.0):
         return
-    p[BEST] = max(p[BEST], t.bars[B_HIGH, bar]) if side > 0.0 else min(p[BEST], t.bars[B_LOW, bar])
+    p[BEST] = max(p[BEST], t.points[bar, B_HIGH]) if side > 0.0 else min(p[BEST], t.points[bar, B_LOW])
     present = p[STOP_PRICE]
     if p[REASON] != 0.0 or p[TRIGGERED] > 0.0 or present != present:
         return
@@ -587,64 +433,110 @@ def manage(r: Numbers, p: Ring, t: Tape, bar: int, sign: float) -> None:
         p[STOP_PRICE], p[STOP_REASON] = price, TRAILING
 
 
-def simulate(params: Any, state: Any, t: Tape, r: Numbers, warmup: int, since: float, until: float, finish: bool, p: Ring, record: Any,
-             days: F64, status: I64) -> int:
-    """One run over all bars. `status[0]` is always the bar at hand, so that whoever catches what a step raised can name it.
-
-    Entries at since <= close < until; after `until`, and with `finish` at the last bar, what is open is closed. `days` takes the net
-    result so far, open trades at their marks, at the last bar of each UTC day. Gives DONE or NONSENSE.
-    """
-    count, sign, seen, day = t.bars.shape[1], 0.0, 0, 0
-    forget(p)
-    marked = int(t.events[E_DAY_LAST, 0])
-    times, opens, highs, lows, closes = t.bars[B_AT], t.bars[B_OPEN], t.bars[B_HIGH], t.bars[B_LOW], t.bars[B_CLOSE]
-    volumes, bids, asks, marks, fundings = t.bars[B_VOLUME], t.bars[B_BID], t.bars[B_ASK], t.bars[B_MARK], t.bars[B_FUNDING]
-    trails = r.break_even_at_r > 0.0 or r.trail_at_r > 0.0
-    for bar in range(count):
-        status[0] = bar
-        at = times[bar]
-        if p[SIDE] != 0.0:
+def undisturbed(r: Numbers, p: Ring, t: Tape, bar: int, last: int) -> int:
+    """The first bar from `bar` on, at most `last`, that concerns an open trade for which no order waits."""
+    lows, highs, ended = t.bars[B_LOW], t.bars[B_HIGH], t.bars[B_ENDED]
+    floor, ceiling = p[FLOOR], p[CEILING]
+    if r.forex > 0.0:
+        while bar < last:
             offset = offset_at(r, t, bar)
-            quiet = lows[bar] - offset > p[FLOOR] and highs[bar] + offset < p[CEILING] and at < p[NEXT]
-            if quiet and t.bars[B_ENDED, bar] == 0.0:
-                p[TAKEN] = 0.0
-            else:
-                before_step(r, p, t, record, bar, offset)
-        if t.bars[B_ACCEPTED, bar] != 0.0:
-            market = Market(
-                float(at), float(opens[bar]), float(highs[bar]), float(lows[bar]), float(closes[bar]), float(volumes[bar]),
-                float(bids[bar]), float(asks[bar]), float(marks[bar]), float(fundings[bar]), float(t.bars[B_HTF_OPEN, bar]),
-                float(t.bars[B_HTF_HIGH, bar]), float(t.bars[B_HTF_LOW, bar]), float(t.bars[B_HTF_CLOSE, bar]),
-                float(t.bars[B_HTF_TS, bar]), float(t.bars[B_REF_CLOSE, bar]), CHAIN)
-            state, intent = step(state, market, params)
-            score, stop, target = intent.score, intent.stop, intent.target
-            if not (-1.0 <= score <= 1.0 and 0.0 <= stop < LARGEST and 0.0 <= target < LARGEST and 0 <= intent.hold < LARGEST):
-                return NONSENSE
-            seen += 1
-            before = sign
+            if not (lows[bar] - offset > floor and highs[bar] + offset < ceiling and ended[bar] == 0.0):
+                return bar
+            bar += 1
+        return bar
+    while bar < last and lows[bar] > floor and highs[bar] < ceiling and ended[bar] == 0.0:
+        bar += 1
+    return bar
+
+
+def earliest(times: F64, bar: int, last: int, at: float) -> int:
+    """The first bar from `bar` on that closes at `at` or later, at most `last`."""
+    if last <= bar or times[last - 1] < at:
+        return last
+    low, high = bar, last
+    while low < high:
+        middle = (low + high) // 2
+        if times[middle] < at:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def lived(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:
+    """What a bar does to an open trade until the strategy sees it."""
+    offset = offset_at(r, t, bar)
+    quiet = t.points[bar, B_LOW] - offset > p[FLOOR] and t.points[bar, B_HIGH] + offset < p[CEILING] and t.points[bar, B_AT] < p[NEXT]
+    if quiet and t.points[bar, B_ENDED] == 0.0:
+        p[TAKEN] = 0.0
+    else:
+        before_step(r, p, t, record, bar, offset)
+
+
+def held(r: Numbers, p: Ring, t: Tape, bar: int, turns: F64, turn: int, turned: bool, sign: float, until: float, trails: bool) -> None:
+    """The strategy has seen a bar while a trade is open."""
+    at = t.points[bar, B_AT]
+    p[REVERSAL] = 0.0
+    if sign == p[SIDE] and at < p[DUE] and at < until and not trails:
+        return
+    manage(r, p, t, bar, sign)
+    if turned and sign != 0.0 and sign != p[SIDE] and at < until:
+        p[REVERSAL], p[REVERSAL_SCORE], p[REVERSAL_STOP] = sign, turns[turn, V_SCORE], turns[turn, V_STOP]
+        p[REVERSAL_TARGET], p[REVERSAL_HOLD] = turns[turn, V_TARGET], turns[turn, V_HOLD]
+    if at >= until:
+        request_exit(r, p, FORCED, at)
+    arm(r, p, t)
+
+
+def simulate(turns: F64, t: Tape, numbers: Any, warmup: int, since: float, until: float, finish: bool, p: Ring, record: Any,
+             days: F64) -> None:
+    """One run over all bars. Entries at since <= close < until; after `until`, and with `finish` at the last bar, what is open is closed.
+    `days` takes the net result so far, open trades at their marks, at the last bar of each UTC day. `numbers` is an array of one record
+    of Numbers: Numba knows an array's type at a glance, not a record's."""
+    r, count, sign, turn, day, bar = numbers[0], t.bars.shape[1], 0.0, 0, 0, 0
+    forget(p)
+    times = t.bars[B_AT]
+    trails = r.break_even_at_r > 0.0 or r.trail_at_r > 0.0
+    while day < len(days):
+        following = int(turns[turn, V_BAR]) if turn < len(turns) else count
+        if p[SIDE] == 0.0:
+            while following < count and turns[turn, V_SCORE] == 0.0:
+                sign, turn = 0.0, turn + 1
+                following = int(turns[turn, V_BAR]) if turn < len(turns) else count
+            bar = following
+        elif p[WAITS] == 0.0 and sign == p[SIDE] and not trails:
+            last = earliest(times, bar, min(following, int(t.events[E_DAY_LAST, day])), min(p[NEXT], p[DUE], until))
+            reached = undisturbed(r, p, t, bar, last)
+            if reached > bar:
+                bar, p[TAKEN] = reached, 0.0
+        while day < len(days) and t.events[E_DAY_LAST, day] < bar:
+            days[day] = p[CASH]
+            day += 1
+        if bar >= count:
+            return
+        at = times[bar]
+        turned = bar == following
+        if p[SIDE] != 0.0:
+            lived(r, p, t, record, bar)
+        if turned:
+            score = turns[turn, V_SCORE]
             sign = 1.0 if score > 0.0 else -1.0 if score < 0.0 else 0.0
-            if p[SIDE] != 0.0:
-                p[REVERSAL] = 0.0
-                if sign != p[SIDE] or at >= p[DUE] or at >= until or trails:
-                    manage(r, p, t, bar, sign)
-                    if sign != 0.0 and sign != before and sign != p[SIDE] and at < until:
-                        p[REVERSAL], p[REVERSAL_SCORE], p[REVERSAL_STOP] = sign, score, stop
-                        p[REVERSAL_TARGET], p[REVERSAL_HOLD] = target, float(intent.hold)
-                    if at >= until:
-                        request_exit(r, p, FORCED, at)
-                    arm(r, p, t)
-            elif sign != 0.0 and sign != before and seen >= warmup and since <= at < until:
-                p[TAKEN] = 0.0
-                if consider(r, p, t, bar, at, score, stop, target, float(intent.hold)):
-                    arm(r, p, t)
+        if p[SIDE] != 0.0:
+            if t.points[bar, B_ACCEPTED] != 0.0:
+                held(r, p, t, bar, turns, turn, turned, sign, until, trails)
+        elif turned and sign != 0.0 and turns[turn, V_SEEN] >= warmup and since <= at < until:
+            p[TAKEN] = 0.0
+            if consider(r, p, t, bar, at, turns[turn, V_SCORE], turns[turn, V_STOP], turns[turn, V_TARGET], turns[turn, V_HOLD]):
+                arm(r, p, t)
+        if turned:
+            turn += 1
         if p[WAITS] > 0.0 and p[SIDE] != 0.0:
             if not lapse(r, p, at) and bar + 1 < count and times[bar + 1] - r.interval == at:
                 trade_openings(r, p, t, record, bar, bar + 1, at)
             arm(r, p, t)
-        if bar == marked:
+        if bar == int(t.events[E_DAY_LAST, day]):
             if finish and bar == count - 1 and p[SIDE] != 0.0:
                 delist(r, p, t, record, bar, FORCED)
-            days[day] = p[CASH] + (net_so_far(r, p, marks[bar], t.bars[B_RATE, bar]) if p[SIDE] != 0.0 else 0.0)
+            days[day] = p[CASH] + (net_so_far(r, p, t.points[bar, B_MARK], t.points[bar, B_RATE]) if p[SIDE] != 0.0 else 0.0)
             day += 1
-            marked = int(t.events[E_DAY_LAST, day]) if bar < count - 1 else -1
-    return DONE
+        bar += 1

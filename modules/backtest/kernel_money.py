@@ -224,7 +224,7 @@ def modelled(r: Numbers, price: float, up: bool) -> float:
     """A modelled price at its tick, against us: first to the 12 digits that mean something, as PaperDesk does."""
     if not (r.exact > 0.0 and price > 0.0):
         return price
-    scale = 10.0 ** (11.0 - math.floor(math.log10(price)))
+    scale: float = 10.0 ** (11.0 - math.floor(math.log10(price)))
     number = round(price * scale) / scale * r.tick_scale / r.tick_units
     slack = 5e-13 * number
     ticks = math.ceil(number - slack) if up else math.floor(number + slack)

@@ -14,9 +14,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.backtest import kernel_loop as places
+from modules.backtest import kernel_rows as places
 from modules.backtest.costs import average_notional
-from modules.backtest.kernel_loop import Tape
+from modules.backtest.kernel_rows import Tape
 from modules.backtest.kernel_rules import Rules, plain
 from modules.backtest.series import F64, I64, Series, ended
 from modules.domain import sessions
@@ -80,10 +80,10 @@ def cache_folder() -> Path | None:
     return home / "kernels" if home.is_absolute() else None
 
 
-def loop(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A compiled loop, built once a process."""
+def loop(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """A compiled loop, built once a process; `options` go to Numba."""
     if function.__name__ not in _LOOPS:
-        _LOOPS[function.__name__] = compiled(function, folder=cache_folder())
+        _LOOPS[function.__name__] = compiled(function, folder=cache_folder(), **options)
     return _LOOPS[function.__name__]
 
 
@@ -135,7 +135,9 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
         places.E_ROLL_NIGHTS: nights,
         places.E_FINANCING_AT: series.financing_at, places.E_FINANCING_LONG: series.financing_long,
         places.E_FINANCING_SHORT: series.financing_short, places.E_INSTANTS: series.instants, places.E_DAY_LAST: day_last(at)}
-    return Tape(_matrix(places.BAR_ROWS, len(at), rows), _matrix(places.EVENT_ROWS, max(map(len, events.values())) + 1, events))
+    bars = _matrix(places.BAR_ROWS, len(at), rows)
+    points = np.ascontiguousarray(bars[: places.POINT_COLUMNS].T)
+    return Tape(bars, points, _matrix(places.EVENT_ROWS, max(map(len, events.values())) + 1, events))
 
 
 def _matrix(count: int, length: int, rows: Mapping[int, NDArray[Any] | float]) -> F64:

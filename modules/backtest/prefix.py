@@ -23,6 +23,8 @@ from modules.strategies.protocol import NAN, Market, Strategy
 PURE_MODULES: Final = frozenset({"math", "numpy"})
 _NO_CHAIN: Final = ChainSlice()
 HOURS_8: Final = 8.0
+MEMORY_MAX: Final = 256
+"""Numbers a strategy's code may hold: the shipped ones need a few dozen, a table of good entries needs one each."""
 
 
 # -- the code ------------------------------------------------------------------------------------------------------------------------
@@ -31,6 +33,7 @@ HOURS_8: Final = 8.0
 def impurities(strategy: Strategy) -> list[str]:
     """Everything `init` and `step` refer to that could carry knowledge from elsewhere: one sentence each, empty when pure."""
     faults: list[str] = []
+    held_numbers = 0.0
     seen: set[FunctionType] = set()
     waiting: list[Any] = [strategy.init, strategy.step]
     while waiting:
@@ -44,11 +47,39 @@ def impurities(strategy: Strategy) -> list[str]:
         for name, value in (names | held).items():
             if isinstance(value, FunctionType):
                 waiting.append(value)
-            elif not _constant(value):
+            elif _constant(value):
+                held_numbers += _memory(value)
+            else:
                 faults.append(f"{function.__name__} refers to {name}, a {type(value).__name__}: only constants and functions may be used")
         faults += [f"{function.__name__} uses {name}" for name in ("open", "exec", "eval", "__import__", "globals", "setattr")
                    if name in _names(function.__code__) and name not in function.__globals__]
+        held_numbers += sum(_memory(value) for value in _literals(function.__code__) if value != function.__doc__)
+    if held_numbers > MEMORY_MAX:
+        faults.append(f"its code holds {held_numbers:,.0f} numbers, at most {MEMORY_MAX} are taken for rules: in more than that what "
+                      "happened can be written down")
     return faults
+
+
+def _literals(code: CodeType) -> Iterator[Any]:
+    """Constants written in a function and in those nested in it."""
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from _literals(value)
+        else:
+            yield value
+
+
+def _memory(value: Any) -> float:
+    """How many numbers of 64 bits a constant could hold."""
+    if isinstance(value, tuple | frozenset):
+        return sum(_memory(one) for one in value)
+    if isinstance(value, bool) or value is None:
+        return 0.0
+    if isinstance(value, int):
+        return max(1.0, value.bit_length() / 64.0)
+    if isinstance(value, type):
+        return sum(_memory(held) for name, held in vars(value).items() if not name.startswith("_") and isinstance(held, tuple | int | bytes))
+    return len(value) / 8.0 if isinstance(value, str | bytes) else 1.0
 
 
 def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -66,8 +97,17 @@ def _names(code: CodeType) -> set[str]:
     return found
 
 
+_OF_RECORDS: Final = frozenset({
+    "_fields", "_field_defaults", "_member_map_", "_member_names_", "_value2member_map_", "_unhashable_values_", "_hashable_values_",
+    "_generate_next_value_", "_unhashable_values_map_"})
+"""What NamedTuple and Enum keep on every class they make."""
+
+
 def _constant(value: Any) -> bool:
-    if value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum | type):
+    if isinstance(value, type):
+        return not any(isinstance(held, dict | list | set | bytearray) or hasattr(held, "__array__")
+                       for name, held in vars(value).items() if not name.startswith("__") and name not in _OF_RECORDS)
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | Enum):
         return True
     if isinstance(value, ModuleType):
         return value.__name__ in PURE_MODULES

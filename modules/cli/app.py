@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from modules.cli.arguments import Usage, parse
@@ -56,7 +59,8 @@ def run(argv: Sequence[str]) -> int:
 
 def _guarded(arguments: argparse.Namespace) -> int:
     try:
-        return _verb(arguments.verb)(arguments)
+        with ready_to_end(arguments.verb):
+            return _verb(arguments.verb)(arguments)
     except ConfigurationError as error:
         count = len(error.faults)
         return _fail("\n".join((f"{count} fault{'s' if count != 1 else ''}:", *(f"  {fault}" for fault in error.faults))), FAULTY)
@@ -74,6 +78,19 @@ def _guarded(arguments: argparse.Namespace) -> int:
         return OK
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
+
+
+@contextmanager
+def ready_to_end(verb: str) -> Iterator[None]:
+    """A daemon that is told to end while it still loads ends as it does later: with code 0. Its loop takes the signal over."""
+    if verb != "trade" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(OK))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _verb(name: str) -> Callable[[argparse.Namespace], int]:

@@ -154,7 +154,8 @@ class ChatReports:
 
     def learning(self, _: Arguments) -> Document:
         learning = self.daemon.learning
-        return {"enabled": self.daemon.policies.learning.allocation_on, "lines": learning.lines(), "state": learning.document(),
+        return {"enabled": self.daemon.policies.learning.allocation_on, "lines": learning.lines(), "strategies": learning.rows(),
+                "state": learning.document(),
                 "state_hash": learning.state_hash()}
 
     def news(self, arguments: Arguments) -> Document:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modules.cli import inputs
 from modules.cli.output import emit, money, percent, table
-from modules.cli.questions import SOCKET
-from modules.domain.errors import ConfigurationError, DaemonNotRunning
+from modules.cli.questions import JOURNAL, SOCKET
+from modules.domain.errors import ConfigurationError, DaemonNotRunning, NotFound
 from modules.runtime.control import call
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ SCOPES = ("spot", "perp", "option", "forex", "all")
 
 def run(arguments: argparse.Namespace) -> int:
     folder = inputs.state_folder(inputs.settings_only(arguments))
+    if getattr(arguments, "report", None) is not None:
+        return _learning_page(arguments, folder)
     asked = _funds(arguments) if arguments.verb == "funds" else {
         name: value for name in ("asset_class", "reason", "subject", "action") if (value := getattr(arguments, name, None)) is not None}
     try:
@@ -29,6 +32,26 @@ def run(arguments: argparse.Namespace) -> int:
             raise DaemonNotRunning(f"{absent}; to have it start halted: touch {folder / 'HALT'}") from None
         raise
     emit(arguments, document, lambda out, shown: _show(out, arguments.verb, shown))
+    return 0
+
+
+def _learning_page(arguments: argparse.Namespace, folder: Path) -> int:
+    """`learning --report FILE.html`: from the journal, whether or not a daemon runs."""
+    from modules.cli import learning_report
+    from modules.store.journal import Journal
+
+    if arguments.action is not None:
+        raise ConfigurationError([f"learning {arguments.action}: changes what is learned; --report only shows it"])
+    if not (folder / JOURNAL).exists():
+        raise NotFound(f"no journal at {folder / JOURNAL}: nothing has run here yet; start with: python main.py")
+    _, policies = inputs.settings_and_policies(arguments)
+    with Journal(folder / JOURNAL, read_only=True) as journal:
+        page = learning_report.render((fact for _, fact in journal.facts()), policies.learning)
+    try:
+        arguments.report.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError([f"--report {arguments.report}: {error.strerror}"]) from None
+    emit(arguments, {"report": str(arguments.report)}, lambda out, shown: out.print(f"report: {shown['report']}", markup=False))
     return 0
 
 

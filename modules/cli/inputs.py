@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FILE: Final = Path("config.toml")
 _DATE: Final = r"\d{8}(?:T?\d{4})?|\d{4}-\d{2}-\d{2}|\d{13}|\d{10}"
-_RANGE: Final = re.compile(rf"({_DATE})?(?:-|\.\.)({_DATE})?")
+_RANGE: Final = re.compile(rf"({_DATE})?(?:-|:|\.\.)({_DATE})?")
 
 
 def files(arguments: argparse.Namespace) -> Sequence[Path]:

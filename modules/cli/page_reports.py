@@ -47,7 +47,7 @@ class PageReports:
             "profit": lambda query: reports.profit(_numbers(query)), "daily": lambda query: reports.daily(_numbers(query)),
             "trades": lambda query: reports.trades(_numbers(query)), "explain": lambda query: reports.explain(query),
             "decisions": self.decisions, "equity": self.equity, "chart": self.chart, "instruments": self.instruments,
-            "certificates": self.certificates, "news": lambda _: news_document(self.daemon.news, self._now),
+            "certificates": self.certificates, "learning": self.learning, "news": lambda _: news_document(self.daemon.news, self._now),
             "events": lambda _: events_document(self.daemon.news, self._now),
         }
 
@@ -115,6 +115,11 @@ class PageReports:
             "live_trades": standing.trades, "live_net_r": standing.net_r, "instruments": list(standing.certificate.instruments),
         } for (strategy, asset_class), standing in self.daemon.validation.standings(self._now).items()],
             "faults": list(self.daemon.validation.faults)}
+
+    def learning(self, _: Query) -> dict[str, Any]:
+        """What is believed of every strategy, and why."""
+        learning = self.daemon.learning
+        return {"strategies": learning.rows(), "in_force": self.daemon.policies.learning.allocation_on, "frozen": learning.frozen}
 
     def _stop(self, trade_id: str, initial: float | None) -> float | None:
         trade = self.daemon.executor.trades.get(trade_id)

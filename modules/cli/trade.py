@@ -28,6 +28,7 @@ from modules.domain.policies import Policies
 from modules.domain.sessions import iso
 from modules.domain.settings import Settings
 from modules.learning import challenge
+from modules.news import calendar
 from modules.news import setup as news_setup
 from modules.news.calendar import Calendar
 from modules.notify.console import Console, opening_lines
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError([f"mode {settings.mode}: no venue adapter is installed yet, so nothing can be traded there. What works "
                                   "today: --mode demo (the embedded market, paper fills, no key, no network)"])
     strategies = inputs.strategies(settings)
+    calendar.load(settings.policy_dir / "macro_calendar.json", policies.news)    # the demo market has its own, but a fault is a fault
     Logger_Config.configure(settings.log_dir, console=not sys.stdout.isatty())
     with StateFolder(inputs.state_folder(settings)) as folder, Journal(folder.journal) as journal:
         return _Process(arguments, settings, policies, folder, journal, strategies).run()
@@ -96,16 +98,17 @@ class _Process:
         self._bars: dict[AssetClass, int] = {}
         self._decisions = Decisions(folder.decisions)
         self._pictures = Pictures(folder.path)
+        self._clock = WallClock(settings.demo.speed, start)
         plan = main.simulated_plan(
-            source, mode=settings.mode, policies=policies, clock=WallClock(settings.demo.speed, start), journal=journal,
+            source, mode=settings.mode, policies=policies, clock=self._clock, journal=journal,
             decisions=self._decisions, wallets={c: settings.dry_run_wallet[c] for c in AssetClass},
             calendar=Calendar(source.macro_events, policies.news, covered_until={}), strategies=strategies, halt_file=folder.halt_file,
             news=news_setup.from_settings(settings.news, folder.path),
             blacklist=settings.pair_blacklist, whitelist=settings.pair_whitelist, observers=(self._logger.on_fact, self._show),
             after_batch=(self._count_bars, self._sample), on_decision=self._logger.on_decision,
             candles=self._pictures.candles, certificates=folder.path / "certificates",
-            revalidate=self._validation_command, research=self._research_command, learning=folder.path / "learning",
-            challengers=challenge.load(folder.path / "learning"), announce=self._announce)
+            revalidate=self._validation_command, research=self._research_command if settings.mode != "demo" else None,
+            learning=folder.path / "learning", challengers=challenge.load(folder.path / "learning"), announce=self._announce)
         self.daemon = main.Daemon(plan)
         journal.project(self._logger.learn)
         self._reports = Reports(self.daemon, lag=self._lag.p99_ms)
@@ -146,7 +149,8 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        await self.daemon.start()
+        with self._clock.held():
+            await self.daemon.start()
         collector.keep_for_good()
         self._bars = {c: self.daemon.market.bars_seen(c) for c in AssetClass}
         self._console = Console(lambda: self._reports.status({}), self._opening)

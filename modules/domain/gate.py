@@ -9,12 +9,12 @@ from modules.domain.policies import ValidationPolicy
 
 _SHIPPED: Final[Mapping[str, float]] = {
     "trades_min": 500, "evidence_sharpe_multiple": 2.0, "psr_min": 0.95, "stress_multiple": 2.0, "neighbours_share_min": 0.5,
-    "sharpe_min": 1.0,
+    "sharpe_min": 1.0, "instrument_trades_min": 30, "bootstrap_draws": 10_000, "drawdown_level": 0.95,
 }
 """The bars that domain.md section 7 measured, where less is weaker."""
 _SHIPPED_CAPS: Final[Mapping[str, float]] = {
     "p_value_max": 0.005, "loss_probability_max": 0.2, "trade_share_max": 0.4, "month_share_max": 0.4, "drawdown_max": 0.15,
-    "valid_days": 45,
+    "valid_days": 45, "same_idea_code": 0.85, "same_idea_correlation": 0.9,
 }
 """Where more is weaker."""
 

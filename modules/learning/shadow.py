@@ -21,6 +21,7 @@ from modules.domain.order import ExitReason
 from modules.domain.policies import Policies
 
 MINUTE: Final = 60_000
+FOREVER: Final = 1 << 62
 Key = tuple[str, str, AssetClass]
 """Strategy, symbol, class."""
 
@@ -98,8 +99,8 @@ class _Wish(NamedTuple):
 class Shadow:
     """One strategy's shadow on one series: nothing, an entry waiting for the next open, or a trade. Prices in quote currency."""
 
-    __slots__ = ("_aim", "_best", "_costs", "_entry", "_first_stop", "_funded_at", "_hold", "_leaving", "_next", "_risk", "_score", "_side",
-                 "_stop", "_taken", "busy", "key", "opened_at", "terms")
+    __slots__ = ("_aim", "_best", "_ceiling", "_costs", "_entry", "_first_stop", "_floor", "_funded_at", "_hold", "_leaving", "_next",
+                 "_risk", "_score", "_side", "_stop", "_taken", "_until", "busy", "key", "opened_at", "terms")
 
     def __init__(self, key: Key, terms: Terms) -> None:
         self.key = key
@@ -115,7 +116,7 @@ class Shadow:
     def _forget(self) -> None:
         self._side, self._leaving, self._taken = 0, None, False
         self._entry = self._stop = self._first_stop = self._aim = self._best = self._risk = self._score = NAN
-        self._costs = 0.0
+        self._costs, self._floor, self._ceiling, self._until = 0.0, math.inf, 0.0, 0
         self.opened_at = self._funded_at = self._hold = 0
         self.busy = self._next is not None
 
@@ -141,6 +142,11 @@ class Shadow:
         """The book opened the same signal: its own result is the one that counts."""
         if self._next is not None and at - self._next.at < interval_ms:
             self._next = self._next._replace(taken=True)
+
+    def untouched(self, series: Any, bar: Bar, at: int, sign: int) -> bool:
+        """Whether this bar cannot concern what is held: neither stop nor target within its range, nothing due, the view as it was."""
+        return (self._floor < bar.low and bar.high < self._ceiling and sign == self._side and at < self._until
+                and series.funding_at <= self._funded_at and self._leaving is None and self._next is None)
 
     # -- one bar ------------------------------------------------------------------------------------------------------------
 
@@ -182,6 +188,10 @@ class Shadow:
         self._aim = NAN if opened.target is None else opened.target
         self.opened_at = self._funded_at = opened.opened_at
         self._taken, self._best = opened.taken, opened.entry
+        trails = self.terms.break_even_at_r > 0.0 or self.terms.trail_at_r > 0.0
+        if not trails and self.key[2] is not AssetClass.FOREX:  # there a spread is about every bar, and the weekend comes
+            beyond = self._aim if self._aim == self._aim else math.inf * self._side
+            self._floor, self._ceiling = (self._stop, beyond) if self._side > 0 else (beyond, self._stop)
         self._risk, self._costs, self._leaving, self.busy = opened.risk, self.terms.taker_fee * opened.entry, None, True
 
     def _market_price(self, series: Any, bar: Bar, order: int) -> float:
@@ -206,6 +216,7 @@ class Shadow:
     def _judge(self, series: Any, bar: Bar, at: int, sign: int) -> None:
         """At the close: view gone, forex about to close, time up; else the stop may follow (Strategy_Manager's own order)."""
         side, terms = self._side, self.terms
+        self._until = self.opened_at + self._hold * series.interval_ms if self._hold > 0 else FOREVER
         if sign != side:
             self._leaving = ExitReason.EXIT_SIGNAL
         elif (terms.weekend_flat and at + 2 * series.interval_ms + terms.rollover_ms >= sessions.next_close(self.opened_at)) or (

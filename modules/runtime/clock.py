@@ -6,7 +6,8 @@ import asyncio
 import heapq
 import selectors
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Final, Protocol
 
@@ -66,11 +67,24 @@ class WallClock:
         self._scaled = start is not None
         self._start = start if start is not None else 0
         self._zero = time.monotonic()
+        self._held: int | None = None
 
     def now(self) -> int:
         if not self._scaled:
             return time.time_ns() // 1_000_000
+        if self._held is not None:
+            return self._held
         return self._start + int((time.monotonic() - self._zero) * 1000.0 * self.speed)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A demo market waits while its daemon starts; else a slow machine would begin hours late, with every feed stale. Real time
+        waits for nobody."""
+        self._held = self.now()
+        try:
+            yield
+        finally:
+            self._start, self._zero, self._held = self._held, time.monotonic(), None
 
     async def sleep_until(self, at: int) -> None:
         await asyncio.sleep(max(0.0, (at - self.now()) / 1000.0 / self.speed))

@@ -23,8 +23,9 @@ from modules.venues.ccxt_errors import CodeTable, Meaning
 from modules.venues.protocol import OrderDone
 
 NAME: Final = "bybit"
+SETTLE: Final = "USDT"
 CATEGORIES: Final[Mapping[AssetClass, str]] = {AssetClass.SPOT: "spot", AssetClass.PERP: "linear"}
-OPTIONS: Final[Mapping[str, Any]] = {"fetchMarkets": {"types": ["spot", "linear"]}, "fetchCurrencies": False, "defaultSettle": "USDT",
+OPTIONS: Final[Mapping[str, Any]] = {"fetchMarkets": {"types": ["spot", "linear"]}, "fetchCurrencies": False, "defaultSettle": SETTLE,
                                      "enableUnifiedMargin": False, "enableUnifiedAccount": True, "unifiedMarginStatus": 6}
 """Only the unified account is supported, so ccxt needs not ask. (`check_account` does.)"""
 PAGE: Final = 50
@@ -35,9 +36,13 @@ LISTING: Final = ("/instruments-info", "/tickers", "/kline", "/wallet-balance", 
 """Paths whose answer is a list: without one it is no answer, not an empty one."""
 DATED: Final = {"/execution/list": "execTime", "/transaction-log": "transactionTime"}
 """Paths whose every row must tell when, and in which column."""
+LEVERAGE_AS_IT_WAS: Final = "110043"
+"""Not modified: what was asked for is so already."""
 RIGHTS_REFUSED: Final = frozenset({"Withdraw", "AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"})
 _DAY_MS: Final = 86_400_000
 SPAN_MS: Final = HISTORY_DAYS * _DAY_MS
+KEPT_MS: Final = 730 * _DAY_MS
+"""How far back the venue knows executions at all."""
 
 _REFUSED = ("110003 110004 110006 110007 110009 110011 110012 110016 110017 110020 110021 110023 110034 110040 110042 110044 110045 110051 "
             "110052 110053 110066 110070 110092 110093 110094 170115 170116 170117 170121 170124 170130 170131 170132 170133 170134 170135 "

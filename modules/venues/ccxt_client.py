@@ -105,6 +105,16 @@ def connect(name: str, fault_in: Callable[[object, str], str], *, endpoint: Endp
     return client
 
 
+def reconnect(client: Any, ending: str, why: str) -> None:
+    """Drop the websockets of `client` whose address ends in `ending`: who waits on one is told of a lost connection and the next watch
+    opens it again. (ccxt's own close cancels whoever waits, which looks like the end of the program.)"""
+    from ccxt.base.errors import NetworkError
+
+    for url, socket in list(client.clients.items()):
+        if url.endswith(ending):
+            socket.on_error(NetworkError(why))
+
+
 def _moved(urls: Any, endpoint: Endpoint) -> Any:
     """The same addresses at another host, paths kept."""
     if isinstance(urls, Mapping):

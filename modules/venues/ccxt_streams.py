@@ -7,7 +7,7 @@ stream, and fills, funding and transfers are asked for over REST at intervals: t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +18,7 @@ from modules.domain.instrument import AssetClass
 from modules.domain.market import Bar, Batch, FundingRate, Quote
 from modules.domain.money import money
 from modules.venues import ccxt_bybit as bybit
-from modules.venues.ccxt_client import foreign_errors
+from modules.venues.ccxt_client import foreign_errors, reconnect
 from modules.venues.ccxt_gate import sane_bar
 from modules.venues.protocol import AccountEvent, FillSeen
 
@@ -31,7 +31,8 @@ RETRY_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
 """Waits between attempts to listen again; the last one repeats."""
 OVERLAP_MS: Final = 60_000
 """An audit asks again for this much of what it has seen: the venue's history may lag behind its stream."""
-KEPT_MS: Final = 2 * OVERLAP_MS
+KEPT: Final = 10_000
+"""Fills and ended orders remembered as told; more than ccxt keeps and an audit asks for."""
 _HOUR_MS: Final = 3_600_000
 
 
@@ -52,7 +53,8 @@ class _Stream:
 
     def __init__(self, venue: CcxtVenue) -> None:
         self._venue = venue
-        self._lost: tuple[type[Exception], ...] = (VenueError, *foreign_errors())
+        self._foreign = foreign_errors()
+        self._lost: tuple[type[BaseException], ...] = (VenueError, asyncio.CancelledError, *self._foreign)
 
     async def _listen(self, what: str, once: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
         """Await `once` for ever; after a failure `lost()` is told and the wait grows."""
@@ -62,8 +64,11 @@ class _Stream:
                 await once()
                 failures = 0
             except self._lost as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                    raise  # it is us who shall end, and not ccxt that dropped a connection under us
                 lost()
-                shown = error if isinstance(error, VenueError) else self._venue.as_read_error(error)
+                shown = self._venue.as_read_error(error) if isinstance(error, self._foreign) else error
                 log.warning("stream lost", action="listen", reason=f"{what}: {shown}")
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
@@ -105,7 +110,7 @@ class MarketStream(_Stream):
         venue = self._venue
         candles = {symbol: _Candles(venue.interval_ms(symbol)) for symbol in venue.symbols}
         jobs = [self._watch_bars(symbol, candles[symbol]) for symbol in venue.symbols]
-        jobs += [self._watch_ticker(symbol) for symbol in venue.symbols]
+        jobs += [self._watch_perp(symbol) if ":" in symbol else self._watch_spot(symbol) for symbol in venue.symbols]
         async with _running(*jobs) as tasks:
             while True:
                 await self._woken(tasks)
@@ -127,28 +132,24 @@ class MarketStream(_Stream):
         for task in done - {news}:
             task.result()
 
-    async def _heard(self, watching: Awaitable[Any]) -> Any:
-        """The next message; silence for too long closes the connections, which are opened again by the next call."""
+    async def _heard(self, watching: Awaitable[Any], category: str) -> Any:
+        """The next message; silence for too long restarts the category's connection, its candles' too. (Candles alone may be silent
+        for a minute in a quiet market, so silence is measured on quotes.)"""
         try:
             async with asyncio.timeout(self._stale_s):
                 return await watching
         except TimeoutError:
-            await self._venue.data.close_ws_clients()
+            reconnect(self._venue.data, f"/{category}", "silent")
             raise VenueUnreachable(f"silent for {self._stale_s:g} s") from None
 
     async def _watch_bars(self, symbol: str, candles: _Candles) -> None:
         venue = self._venue
 
         async def once() -> None:
-            for row in await self._heard(venue.data.watch_ohlcv(symbol, venue.timeframe)):
+            for row in await venue.data.watch_ohlcv(symbol, venue.timeframe):
                 closed, missed = candles.take(bar := sane_bar(row, candles.interval))
                 if missed:
-                    try:
-                        self._hand(symbol, await venue.history(symbol, bar.ts, missed))
-                    except VenueError:
-                        candles.handed -= missed * candles.interval  # asked for again with the next candle
-                        candles.trusted = False
-                        raise
+                    self._hand(symbol, await self._missed(symbol, bar.ts, missed, candles.interval))
                 elif closed is not None:
                     self._hand(symbol, [closed])
 
@@ -157,32 +158,54 @@ class MarketStream(_Stream):
 
         await self._listen(f"candles {symbol}", once, lost)
 
-    def _hand(self, symbol: str, bars: Any) -> None:
+    async def _missed(self, symbol: str, until: int, count: int, interval: int) -> Sequence[Bar]:
+        """Candles that no stream told whole, over REST; which may know the last of them a little later than the stream. What it still
+        does not know then stays a hole."""
+        found: Sequence[Bar] = ()
+        for wait in RETRY_S:
+            try:
+                found = await self._venue.history(symbol, until, count)
+            except VenueError as error:
+                log.warning("hole not filled yet", action="listen", reason=f"candles {symbol}: {error}")
+            if found and found[-1].ts == until - interval:
+                return found
+            await asyncio.sleep(wait)
+        return found
+
+    def _hand(self, symbol: str, bars: Sequence[Bar]) -> None:
         self._bars += [(symbol, bar) for bar in bars]
         self._news.set()
 
-    async def _watch_ticker(self, symbol: str) -> None:
+    async def _watch_perp(self, symbol: str) -> None:
         venue = self._venue
 
         async def once() -> None:
-            info = (await self._heard(venue.data.watch_ticker(symbol)))["info"]
-            now = venue.clock.now()
-            perp = symbol.endswith(":USDT")
-            if not perp:
-                # Bybit's spot stream carries no bid and ask.
-                info = (await venue.read(lambda: venue.data.fetch_ticker(symbol)))["info"] if "bid1Price" not in info else info
-            quote = Quote(now, _number(info, "bid1Price"), _number(info, "ask1Price"))
-            if not quote.sane:
-                raise VenueUnreachable(f"{symbol}: a crossed or empty quote")
-            self._quotes[symbol] = quote
-            if perp:
-                self._marks[symbol] = _number(info, "markPrice")
-                hours = _number(info, "fundingIntervalHour") if "fundingIntervalHour" in info else 8.0
-                due, rate = int(_number(info, "nextFundingTime")), _number(info, "fundingRate")
-                self._funding[symbol] = FundingRate(symbol, due - int(hours * _HOUR_MS), rate, hours, rate)
+            info = (await self._heard(venue.data.watch_ticker(symbol), "linear"))["info"]
+            self._quote(symbol, _number(info, "bid1Price"), _number(info, "ask1Price"))
+            self._marks[symbol] = _number(info, "markPrice")
+            hours = _number(info, "fundingIntervalHour") if "fundingIntervalHour" in info else 8.0
+            due, rate = int(_number(info, "nextFundingTime")), _number(info, "fundingRate")
+            self._funding[symbol] = FundingRate(symbol, due - int(hours * _HOUR_MS), rate, hours, rate)
             self._news.set()
 
         await self._listen(f"quotes {symbol}", once, lambda: None)
+
+    async def _watch_spot(self, symbol: str) -> None:
+        venue = self._venue
+
+        async def once() -> None:
+            # Bybit's spot ticker carries no bid and ask, the first level of the book does.
+            best = (await self._heard(venue.data.watch_bids_asks([symbol]), "spot"))[symbol]
+            self._quote(symbol, float(best["bid"]), float(best["ask"]))
+            self._news.set()
+
+        await self._listen(f"quotes {symbol}", once, lambda: None)
+
+    def _quote(self, symbol: str, bid: float, ask: float) -> None:
+        quote = Quote(self._venue.clock.now(), bid, ask)
+        if not quote.sane:
+            raise VenueUnreachable(f"{symbol}: a crossed or empty quote")
+        self._quotes[symbol] = quote
 
 
 def _number(info: Any, name: str) -> float:
@@ -198,8 +221,10 @@ class AccountStream(_Stream):
         super().__init__(venue)
         self._audit_s = audit_s
         self._queue: asyncio.Queue[AccountEvent] = asyncio.Queue()
-        self._told: dict[tuple[str, str], int] = {}
-        """(symbol, execution) told lately, and when."""
+        self._told: dict[tuple[str, str], None] = {}
+        """(symbol, execution) told lately, oldest first."""
+        self._ended: dict[str, None] = {}
+        """Orders whose end was told lately."""
         self._asked = asyncio.Event()
         self.missed = 0
         """Fills the audit found that no stream had told."""
@@ -226,7 +251,7 @@ class AccountStream(_Stream):
         key = seen.fill.symbol, seen.fill.venue_trade_id
         if key in self._told:
             return False
-        self._told[key] = seen.fill.at
+        self._told[key] = None
         self._queue.put_nowait(seen)
         return True
 
@@ -236,9 +261,11 @@ class AccountStream(_Stream):
         async def once() -> None:
             if venue.trade is None:
                 raise VenueUnreachable("no key")
-            for trade in await venue.trade.watch_my_trades():
+            await venue.trade.watch_my_trades()
+            # What it returns leaves out what arrived in the same moment; the cache has it all.
+            for trade in list(venue.trade.myTrades):
                 category = trade["info"].get("category")
-                if category in _categories(venue):
+                if category in _categories(venue) and (trade["symbol"], trade["id"]) not in self._told:
                     self._tell(await venue.fill(trade["info"], category))
 
         await self._listen("fills", once, self.look)
@@ -249,10 +276,12 @@ class AccountStream(_Stream):
         async def once() -> None:
             if venue.trade is None:
                 raise VenueUnreachable("no key")
-            for order in await venue.trade.watch_orders():
+            await venue.trade.watch_orders()
+            for order in list(venue.trade.orders):
                 if order["info"].get("category") in _categories(venue):
-                    row = bybit.parsed(bybit.OrderRow, order["info"], "order")
-                    if (done := bybit.ended(row)) is not None:
+                    done = bybit.ended(bybit.parsed(bybit.OrderRow, order["info"], "order"))
+                    if done is not None and done.client_order_id not in self._ended:
+                        self._ended[done.client_order_id] = None
                         self._queue.put_nowait(done)
 
         await self._listen("orders", once, self.look)
@@ -276,9 +305,11 @@ class AccountStream(_Stream):
             if missed and primed:
                 self.missed += missed
                 log.warning("fills missed by the stream", action="audit", reason=f"{missed} fills")
-                await venue.trade.close_ws_clients()
+                reconnect(venue.trade, "/private", "deaf")
             since, primed = now - OVERLAP_MS, True
-            self._told = {key: at for key, at in self._told.items() if at > now - KEPT_MS}
+            for told in (self._told, self._ended):
+                for key in list(told)[:-KEPT]:
+                    del told[key]  # type: ignore[arg-type]
             try:
                 async with asyncio.timeout(self._audit_s):
                     await self._asked.wait()

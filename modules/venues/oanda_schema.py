@@ -188,6 +188,7 @@ class AccountReply(Wire):
 class Summary(Wire):
     id: Word
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
+    balance: Amount
 
 
 class SummaryReply(Wire):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -220,7 +220,7 @@ class OandaWire:
 
     # -- streams ----------------------------------------------------------------------------------------------------------
 
-    async def lines(self, path: str, query: Mapping[str, str] | None = None) -> AsyncIterator[Mapping[str, Any]]:
+    async def lines(self, path: str, query: Mapping[str, str] | None = None) -> AsyncGenerator[Mapping[str, Any], None]:
         """The objects of a stream, heartbeats too. Raises VenueError when it ends, falls silent or says something unreadable."""
         self._check_ban()
         timeout = aiohttp.ClientTimeout(total=None, connect=self.pace.read_s)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
-from tests.emulators import oanda
+from tests.emulators import bybit, oanda
 
 VENUES: dict[str, Callable[[int, int], Awaitable[None]]] = {
     # name -> serve(port, seed): runs until canceled and prints where it listens
+    "bybit": bybit.run,
     "oanda": oanda.run,
 }
 
@@ -24,10 +26,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 = any free port")
     parser.add_argument("--seed", type=int, default=1, help="of the price path")
     arguments = parser.parse_args()
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_serve(arguments.venue, arguments.port, arguments.seed))
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import WSMsgType, web
 
-from tests.emulators.bybit_market import Denied, Market, Row
+from tests.emulators.bybit_market import MINUTE_MS, Denied, Market, Row
 
 KEY, SECRET = "emulator-key-7QpX", "emulator-secret-h9Zr2Lw"
 WINDOW_MS = 5_000
@@ -170,9 +170,7 @@ class BybitEmulator:
         return {"category": asked["category"], "symbol": asked["symbol"], "list": rows}
 
     def _book(self, asked: Row) -> Row:
-        key = asked["category"], asked["symbol"]
-        return {"s": asked["symbol"], "b": [[str(self.market.bid(key)), "3"]], "a": [[str(self.market.ask(key)), "3"]], "ts": self.now(),
-                "u": 1, "seq": 1}
+        return self.market.best((asked["category"], asked["symbol"])) | {"ts": self.now()}
 
     def _key(self, _: Row) -> Row:
         return {"id": "1", "apiKey": KEY, "readOnly": 0, "secret": "", "permissions": self.rights, "ips": ["*"], "type": 1,
@@ -293,13 +291,15 @@ class BybitEmulator:
         for topic in topics:
             key = category, topic.rsplit(".", 1)[-1]
             if key in self.market.products and topic.startswith("tickers."):
-                queue.put_nowait(self._message(topic, [self.market.ticker(key)]))
+                queue.put_nowait(self._message(topic, [self.market.streamed_ticker(key)]))
+            elif key in self.market.products and topic.startswith("orderbook.1."):
+                queue.put_nowait(self._message(topic, [self.market.best(key)]))
             elif key in self.market.products and topic.startswith("kline."):
                 queue.put_nowait(self._message(topic, [self.market.kline(key, self.market.candles[key][-1], False)]))
 
     def _message(self, topic: str, rows: list[Row]) -> str:
         told: Row = {"topic": topic, "ts": self.now(), "creationTime": self.now(), "id": "1", "type": "snapshot"}
-        return json.dumps(told | {"data": rows[0] if topic.startswith("tickers.") else rows})
+        return json.dumps(told | {"data": rows[0] if topic.startswith(("tickers.", "orderbook.")) else rows})
 
     def _emit(self, topic: str, rows: list[Row]) -> None:
         category = rows[0].get("category", "")
@@ -336,8 +336,8 @@ def _page(rows: list[Row], asked: Row) -> Row:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[BybitEmulator]:
-    """A venue on a free port of the loopback interface."""
+async def serving(port: int = 0) -> AsyncIterator[BybitEmulator]:
+    """A venue on the loopback interface; port 0 = a free one."""
     venue = BybitEmulator()
     application = web.Application()
     application.router.add_get("/v5/public/{category}", venue.socket)
@@ -345,7 +345,7 @@ async def serving() -> AsyncIterator[BybitEmulator]:
     application.router.add_route("*", "/{tail:.*}", venue.rest)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     venue.port = runner.addresses[0][1]
     try:
@@ -353,3 +353,20 @@ async def serving() -> AsyncIterator[BybitEmulator]:
     finally:
         await venue.drop()
         await runner.cleanup()
+
+
+async def run(port: int, seed: int) -> None:
+    """Serve on the wall clock for ever: prices walk four times a second, bars close every minute, funding is paid every eight hours."""
+    async with serving(port) as venue:
+        market, minute = venue.market, venue.now() // MINUTE_MS
+        print(f"bybit on {venue.url} key {KEY} secret {SECRET}", flush=True)
+        while True:
+            await asyncio.sleep(0.25)
+            seed += 1
+            closed, minute = minute != venue.now() // MINUTE_MS, venue.now() // MINUTE_MS
+            for category, name in market.products:
+                if closed:
+                    market.close_bar(category, name)
+                if closed and category == "linear" and minute % (8 * 60) == 0:
+                    market.fund(name, "0.0001")
+                market.walk(category, name, 1, seed)

@@ -165,7 +165,8 @@ class Market:
                     self._work(ticket, arriving=True)
             elif ticket.open:
                 self._work(ticket, arriving=False)
-        self.emit(f"tickers.{name}", [self.ticker(key)])
+        self.emit(f"tickers.{name}", [self.streamed_ticker(key)])
+        self.emit(f"orderbook.1.{name}", [self.best(key)])
         self.emit(f"kline.1.{name}", [self.kline(key, candle, False)])
 
     def walk(self, category: str, name: str, steps: int, seed: int) -> None:
@@ -197,7 +198,18 @@ class Market:
         if key[0] == "spot":
             return row | {"usdIndexPrice": price}
         funding = {"fundingRate": "0.0001", "nextFundingTime": str(self.now() // 28_800_000 * 28_800_000 + 28_800_000)}
-        return row | funding | {"markPrice": price, "indexPrice": price, "openInterest": "1000", "fundingIntervalHour": "8"}
+        return row | funding | {"markPrice": price, "indexPrice": price, "openInterest": "1000", "openInterestValue": "50000000",
+                                "fundingIntervalHour": "8"}
+
+    def streamed_ticker(self, key: Key) -> Row:
+        """On spot the stream has no bid and ask."""
+        row = self.ticker(key)
+        return {name: value for name, value in row.items() if key[0] != "spot" or name[:3] not in ("bid", "ask")}
+
+    def best(self, key: Key) -> Row:
+        self._next += 1
+        return {"category": key[0], "s": key[1], "b": [[str(self.bid(key)), "3"]], "a": [[str(self.ask(key)), "3"]], "u": self._next,
+                "seq": self._next}
 
     # -- orders -----------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from modules.domain.sessions import forex_open, iso
 from modules.runtime.clock import WallClock
 from tests.emulators.oanda_book import Book, Denied, Row, Spec, Trade, parse_time, wire_time
 
@@ -28,6 +27,7 @@ ACCOUNT = "101-001-1234567-001"
 GRANULARITY_S = {"S5": 5, "M1": 60, "M5": 300, "M15": 900, "M30": 1_800, "H1": 3_600, "H4": 14_400, "D": 86_400}
 SPECS = (Spec("EUR_USD", 5, -4), Spec("GBP_USD", 5, -4), Spec("USD_JPY", 3, -2, Decimal("0.04"), Decimal("0.0310"), Decimal("-0.0520")))
 START = {"EUR_USD": ("1.10000", "1.10012"), "GBP_USD": ("1.27000", "1.27018"), "USD_JPY": ("150.000", "150.016")}
+DAYS_CHARGED = {"MONDAY": 1, "TUESDAY": 1, "WEDNESDAY": 3, "THURSDAY": 1, "FRIDAY": 1, "SATURDAY": 0, "SUNDAY": 0}
 PAGE_IDS = 100
 STALL_S = 30.0
 CHUNK_S = 0.05
@@ -141,15 +141,17 @@ class OandaEmulator:
                 return 404, {"errorMessage": "The requested path does not exist."}
             return self._route(request.method, parts[1:], asked)
         except Denied as denied:
-            return denied.status, self._refusal(denied)
+            return denied.status, self._refusal(denied, asked.get("order") or {})
         except (json.JSONDecodeError, InvalidOperation):
             return 400, {"errorMessage": "Invalid JSON, ParseErrorCode: 3, Message: Invalid value."}
 
-    def _refusal(self, denied: Denied) -> Row:
+    def _refusal(self, denied: Denied, order: Row) -> Row:
         if denied.reason in ("NO_SUCH_ORDER", "NO_SUCH_TRADE", "INVALID_TYPE"):
             return {"errorMessage": "The order specified does not exist" if denied.reason == "NO_SUCH_ORDER" else "Invalid value specified"}
         kind = "orderCancelRejectTransaction" if denied.reason == "ORDER_DOESNT_EXIST" else "orderRejectTransaction"
-        told = self.book.note("ORDER_CANCEL_REJECT" if "Cancel" in kind else "MARKET_ORDER_REJECT", rejectReason=denied.reason)
+        asked = {key: order[key] for key in ("instrument", "units", "price", "clientExtensions") if key in order}
+        told = self.book.note("ORDER_CANCEL_REJECT" if "Cancel" in kind else f"{order.get('type', 'MARKET')}_ORDER_REJECT",
+                              rejectReason=denied.reason, **asked)
         return self.book.related({kind: told, "errorCode": denied.reason, "errorMessage": f"Refused: {denied.reason}"})
 
     def _route(self, method: str, parts: list[str], asked: Row) -> tuple[int, Row]:
@@ -217,8 +219,7 @@ class OandaEmulator:
                 "maximumTrailingStopDistance": "1.00000", "minimumTrailingStopDistance": "0.00050", "maximumPositionSize": "0",
                 "maximumOrderUnits": "100000000", "marginRate": str(spec.margin_rate), "guaranteedStopLossOrderMode": "DISABLED",
                 "financing": {"longRate": str(spec.long_rate), "shortRate": str(spec.short_rate), "financingDaysOfWeek": [
-                    {"dayOfWeek": day, "daysCharged": charged} for day, charged in zip(
-                        ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"), (1, 1, 3, 1, 1, 0, 0), strict=True)]}}
+                    {"dayOfWeek": day, "daysCharged": charged} for day, charged in DAYS_CHARGED.items()]}}
 
     def _quote(self, name: str) -> Row:
         bid, ask = self.book.prices[name]
@@ -274,7 +275,8 @@ class OandaEmulator:
             for side, sign in (("long", 1), ("short", -1)):
                 own = [trade for trade in trades if trade.units * sign > 0]
                 units = sum((trade.units for trade in own), Decimal(0))
-                row[side] = {"units": str(units), "pl": "0.0000", "unrealizedPL": str(sum((self.book.unrealized(t) for t in own), Decimal(0)))}
+                gain = sum((self.book.unrealized(trade) for trade in own), Decimal(0))
+                row[side] = {"units": str(units), "pl": "0.0000", "unrealizedPL": str(gain)}
                 if own:
                     value = sum((trade.units * trade.price for trade in own), Decimal(0))
                     row[side] |= {"averagePrice": str((value / units).quantize(Decimal("0.00001"))), "tradeIDs": [t.id for t in own]}
@@ -285,7 +287,8 @@ class OandaEmulator:
         rows = self.book.transactions[since:]
         touched = {row.get("orderID", row["id"]) for row in rows}
         found = [order for order in self.book.orders.values() if order["id"] in touched]
-        changes: Row = {f"orders{state}": [o for o in found if o["state"] == state.upper()] for state in ("Cancelled", "Filled", "Triggered")}
+        changes: Row = {f"orders{state}": [order for order in found if order["state"] == state.upper()]
+                        for state in ("Cancelled", "Filled", "Triggered")}
         changes |= {"ordersCreated": [order for order in found if int(order["id"]) > since], "tradesReduced": [], "positions": [],
                     "tradesOpened": [self._trade(t) for t in self.book.trades.values() if int(t.id) > since],
                     "tradesClosed": [row for number, row in self.book.closed.items() if int(number) > 0], "transactions": rows}
@@ -403,8 +406,8 @@ async def run(port: int, seed: int) -> None:
         walk = Walk(seed, venue.book.specs)
         for at in range(now - 3_600_000 + 5_000, now, 5_000):
             venue.book.move(at, walk.step(venue.book.prices))
-        print(f"oanda on {venue.url} account {ACCOUNT} token {TOKEN} at {iso(now)}, forex {'open' if forex_open(now) else 'closed'}", flush=True)
+        venue.book.weekends = True
+        print(f"oanda on {venue.url} account {ACCOUNT} token {TOKEN}; also open on weekends", flush=True)
         while True:
             await asyncio.sleep(0.25)
-            at = clock.now()
-            venue.book.move(at, walk.step(venue.book.prices) if forex_open(at) else {})
+            venue.book.move(clock.now(), walk.step(venue.book.prices))

@@ -80,6 +80,8 @@ class Book:
     trades: dict[str, Trade] = field(default_factory=dict)
     closed: dict[str, Row] = field(default_factory=dict)
     halted: set[str] = field(default_factory=set)
+    weekends: bool = False
+    """Trade on weekends too: for somebody who tries it on a Sunday."""
     told: Callable[[Row], None] = lambda _: None
     """Hears every transaction."""
     priced: Callable[[str], None] = lambda _: None
@@ -141,7 +143,7 @@ class Book:
         return (amount * self.factor(currency, amount > 0)).quantize(CENT, ROUND_HALF_EVEN)
 
     def tradeable(self, name: str) -> bool:
-        return name in self.prices and name not in self.halted and forex_open(self.at)
+        return name in self.prices and name not in self.halted and (self.weekends or forex_open(self.at))
 
     # -- account ------------------------------------------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ class Book:
             return self.orders.get(specifier)
         found = [o for o in self.orders.values() if (o.get("clientExtensions") or {}).get("id") == specifier[1:]]
         pending = [o for o in found if o["state"] == "PENDING"]
-        return (pending or found or [None])[-1]
+        return (pending or found)[-1] if found else None
 
     def create(self, asked: Row) -> Row:
         """POST /orders: the body of the answer, 201. Raises Denied."""
@@ -314,13 +316,15 @@ class Book:
             gross = part * (price - trade.price) * -sign
             raw, left = raw + gross, left - part
             closed.append((trade, part, gross))
-        realized = self.homed(raw, name[4:])
+        realized = Decimal(0)
         rows = []
         for trade, part, gross in closed:
             share = self.homed(gross, name[4:])
             trade.units += part * sign
             trade.realized += share
-            rows.append({"tradeID": trade.id, "units": str(part * sign), "price": str(price), "realizedPL": str(share), "financing": "0.0000"})
+            realized += share
+            rows.append({"tradeID": trade.id, "units": str(part * sign), "price": str(price), "realizedPL": str(share),
+                         "financing": "0.0000"})
             if not trade.units:
                 del self.trades[trade.id]
                 self.closed[trade.id] = {"id": trade.id, "state": "CLOSED", "instrument": name, "realizedPL": str(trade.realized)}

@@ -1,0 +1,90 @@
+"""A series as the kernel reads it: which row of which array holds what. Made by kernel_tape, read by the compiled loops.
+
+Owns the places only; refuses nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from modules.backtest.series import F64
+
+# Rows of `Tape.bars`, one column a bar.
+B_AT: Final = 0
+B_OPEN: Final = 1
+B_HIGH: Final = 2
+B_LOW: Final = 3
+B_CLOSE: Final = 4
+B_VOLUME: Final = 5
+B_RAW_BID: Final = 6
+"""Recorded quote at the close, NaN = none."""
+B_RAW_ASK: Final = 7
+B_BID: Final = 8
+"""The quote the daemon has at this close: recorded, or synthesized from the modelled spread."""
+B_ASK: Final = 9
+B_OPEN_BID: Final = 10
+B_OPEN_ASK: Final = 11
+B_MARK: Final = 12
+B_RATE: Final = 13
+B_AVERAGE: Final = 14
+"""Average bar's notional after this bar."""
+B_DAY_VOLUME: Final = 15
+"""24 h quote volume, USD."""
+B_ACCEPTED: Final = 16
+"""1 = the daemon believes this bar."""
+B_GATE: Final = 17
+"""1 = every check that does not depend on the side lets an entry pass."""
+B_ENDED: Final = 18
+"""1 = trading ends after this bar."""
+B_NEXT_CLOSE: Final = 19
+"""FOREX: when the market next closes for a weekend or holiday."""
+B_FUNDING: Final = 20
+"""Last settled rate per 8 h."""
+B_REF_CLOSE: Final = 21
+B_HTF_OPEN: Final = 22
+B_HTF_HIGH: Final = 23
+B_HTF_LOW: Final = 24
+B_HTF_CLOSE: Final = 25
+B_HTF_TS: Final = 26
+BAR_ROWS: Final = 27
+POINT_COLUMNS: Final = 20
+"""The rows from here on only strategies look at."""
+
+# Rows of `Tape.events`, each in order of time and filled up with infinity, of which there is at least one.
+E_FUNDING_AT: Final = 0
+E_FUNDING_RATE: Final = 1
+E_FUNDING_HOURS: Final = 2
+E_FUNDING_NEXT: Final = 3
+"""The rate expected of the next settlement."""
+E_FUNDING_MARK: Final = 4
+E_ROLL_AT: Final = 5
+"""17:00 New York of every weekday."""
+E_ROLL_NIGHTS: Final = 6
+E_FINANCING_AT: Final = 7
+E_FINANCING_LONG: Final = 8
+E_FINANCING_SHORT: Final = 9
+E_INSTANTS: Final = 10
+E_DAY_LAST: Final = 11
+"""Index of the last bar of each UTC day that has any."""
+EVENT_ROWS: Final = 12
+
+
+class Tape(NamedTuple):
+    """A series as the kernel reads it, made by kernel_tape. Few arrays, because Numba hands every one of them on by its parts."""
+
+    bars: F64
+    """[BAR_ROWS, n]: for whoever goes through all bars."""
+    points: F64
+    """[n, POINT_COLUMNS] the same, bar by bar: a trade wants a dozen numbers of one bar, which then are three cache lines, not twelve."""
+    events: F64
+    """[EVENT_ROWS, m]"""
+
+# Columns of a strategy's turns: the bars at which the sign of its score changes, and what it wants there.
+V_BAR: Final = 0
+V_SEEN: Final = 1
+"""Bars the strategy has seen, this one included."""
+V_SCORE: Final = 2
+V_STOP: Final = 3
+V_TARGET: Final = 4
+V_HOLD: Final = 5
+TURN_COLUMNS: Final = 6

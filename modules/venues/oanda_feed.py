@@ -1,0 +1,185 @@
+"""OANDA's market in our words: closed candles asked for when they are due, quotes from the pricing stream, financing rates by the hour.
+
+Decides nothing. What falls silent is asked for again; the daemon's own watch over each instrument says when that took too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from itertools import pairwise
+from typing import Final
+
+import structlog
+
+from modules.domain.errors import VenueBusy, VenueError, VenueUnreachable
+from modules.domain.market import NAN, Bar, Batch, Financing, Quote
+from modules.domain.sessions import iso
+from modules.runtime.clock import Clock
+from modules.venues.oanda_orders import unwired, wired
+from modules.venues.oanda_schema import Candle, CandlesReply, InstrumentRow, PriceLine
+from modules.venues.oanda_wire import OandaWire
+
+log = structlog.get_logger("oanda")
+
+GRANULARITY: Final = {
+    5_000: "S5", 10_000: "S10", 15_000: "S15", 30_000: "S30", 60_000: "M1", 120_000: "M2", 240_000: "M4", 300_000: "M5", 600_000: "M10",
+    900_000: "M15", 1_800_000: "M30", 3_600_000: "H1", 7_200_000: "H2", 10_800_000: "H3", 14_400_000: "H4", 21_600_000: "H6",
+    28_800_000: "H8", 43_200_000: "H12", 86_400_000: "D",
+}
+InstrumentsReader = Callable[[], Awaitable[Sequence[InstrumentRow]]]
+"""Asks for the account's currency pairs."""
+PAGE: Final = 5_000
+"""Candles of one reply at most."""
+
+
+class Feed:
+    """`intervals`: bar length in ms per symbol that is streamed."""
+
+    def __init__(self, wire: OandaWire, account: str, clock: Clock, intervals: Mapping[str, int]) -> None:
+        self._wire = wire
+        self._account = account
+        self._clock = clock
+        self._intervals = dict(intervals)
+        self._told: dict[str, int] = {}
+        """Open time of the last bar told per symbol."""
+        self.offset_ms: int | None = None
+        """Our clock less the broker's, at the last line of a stream; network delay included."""
+
+    # -- candles ----------------------------------------------------------------------------------------------------------
+
+    async def candles(self, symbol: str, query: Mapping[str, str]) -> list[Bar]:
+        """Complete candles only, oldest first. Raises VenueError, also for a reply about something else."""
+        granularity = GRANULARITY[self._intervals[symbol]]
+        reply = await self._wire.get(f"/v3/instruments/{wired(symbol)}/candles", CandlesReply, {
+            "granularity": granularity, "price": "MBA", "dailyAlignment": "0", "alignmentTimezone": "UTC", **query})
+        if (reply.instrument, reply.granularity) != (wired(symbol), granularity):
+            raise VenueUnreachable("oanda: candles of something else")
+        times = [candle.time for candle in reply.candles]
+        if any(later <= earlier for earlier, later in pairwise(times)):
+            raise VenueUnreachable("oanda: candles out of order")
+        length, now = self._intervals[symbol], self._clock.now()
+        # `complete` is the broker's word; a bar that could not have ended by any clock is not believed even so.
+        return [_bar(candle) for candle in reply.candles if candle.complete and candle.time + length <= now + length // 2]
+
+    async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
+        length = self._intervals[symbol]
+        found: list[Bar] = []
+        end = until
+        while len(found) < bars:
+            page = await self.candles(symbol, {"to": iso(end), "count": str(min(PAGE, bars - len(found) + 1))})
+            fresh = [bar for bar in page if bar.ts + length <= until and (not found or bar.ts < found[0].ts)]
+            if not fresh:
+                break
+            found = fresh + found
+            end = found[0].ts
+        found = found[-bars:] if bars > 0 else []
+        if found:
+            self._told[symbol] = max(self._told.get(symbol, 0), found[-1].ts)
+        return found
+
+    async def _fresh(self, symbol: str) -> list[Bar]:
+        length = self._intervals[symbol]
+        last = self._told.get(symbol)
+        since = self._clock.now() // length * length - length if last is None else last + length
+        bars = [bar for bar in await self.candles(symbol, {"from": iso(since), "count": str(PAGE)}) if last is None or bar.ts > last]
+        if bars:
+            self._told[symbol] = bars[-1].ts
+        return bars
+
+    async def _poll(self, length: int, symbols: Sequence[str], queue: asyncio.Queue[Batch]) -> None:
+        """Every bar of this length once it has closed, all of one close in one batch; holes are filled when the wire is back."""
+        pace = self._wire.pace
+        while True:
+            due = self._clock.now() // length * length
+            missing = {symbol for symbol in symbols if self._told.get(symbol, -length) + length < due}
+            found: dict[int, list[tuple[str, Bar]]] = {}
+            for attempt in range(pace.candle_tries):
+                for symbol in sorted(missing):
+                    try:
+                        bars = await self._fresh(symbol)
+                    except VenueError as error:
+                        log.warning("no candles", action="candles", symbol=symbol, reason=str(error))
+                        continue
+                    for bar in bars:
+                        found.setdefault(bar.ts, []).append((symbol, bar))
+                    if bars and bars[-1].ts + length >= due:
+                        missing.discard(symbol)
+                if not missing or attempt + 1 == pace.candle_tries:
+                    break
+                await asyncio.sleep(pace.candle_s)
+            for ts in sorted(found):
+                queue.put_nowait(Batch(self._clock.now(), bars=found[ts]))
+            await self._clock.sleep_until((self._clock.now() // length + 1) * length)
+
+    # -- quotes and rates -------------------------------------------------------------------------------------------------
+
+    async def _quotes(self, queue: asyncio.Queue[Batch]) -> None:
+        names = ",".join(wired(symbol) for symbol in sorted(self._intervals))
+        while True:
+            try:
+                async with aclosing(self._wire.lines(f"/v3/accounts/{self._account}/pricing/stream", {"instruments": names})) as lines:
+                    async for row in lines:
+                        if row.get("type") == "PRICE":
+                            self._quote(row, queue)
+            except VenueBusy as busy:
+                await self._clock.sleep_until(busy.until)
+            except VenueError as error:
+                log.warning("the pricing stream ended", action="quotes", reason=str(error))
+            await asyncio.sleep(self._wire.pace.retry_s)
+
+    def _quote(self, row: Mapping[str, object], queue: asyncio.Queue[Batch]) -> None:
+        try:
+            line = PriceLine.model_validate(row)
+        except ValueError:
+            raise VenueUnreachable("oanda: a price outside our schema") from None
+        now, symbol = self._clock.now(), unwired(line.instrument)
+        if symbol not in self._intervals or not (line.tradeable and line.bids and line.asks):
+            return
+        self.offset_ms = now - line.time
+        quote = Quote(line.time, max(rung.price for rung in line.bids), min(rung.price for rung in line.asks))
+        if quote.sane:
+            queue.put_nowait(Batch(now, quotes=[(symbol, quote)]))
+
+    async def _rates(self, rows: InstrumentsReader, queue: asyncio.Queue[Batch]) -> None:
+        pace = self._wire.pace
+        while True:
+            wait = pace.financing_s
+            try:
+                now = self._clock.now()
+                rates = [Financing(unwired(row.name), now, float(row.financing.long_rate), float(row.financing.short_rate))
+                         for row in await rows() if row.financing is not None and unwired(row.name) in self._intervals]
+                queue.put_nowait(Batch(self._clock.now(), financing=rates))
+            except VenueError as error:
+                log.warning("no financing rates", action="financing", reason=str(error))
+                wait = pace.audit_s
+            await asyncio.sleep(wait)
+
+    async def events(self, rows: InstrumentsReader) -> AsyncGenerator[Batch, None]:
+        """Everything as it happens. A bug in one of the parts ends the feed with its error."""
+        queue: asyncio.Queue[Batch] = asyncio.Queue()
+        lengths: dict[int, list[str]] = {}
+        for symbol, length in self._intervals.items():
+            lengths.setdefault(length, []).append(symbol)
+        parts = [self._quotes(queue), self._rates(rows, queue), *(self._poll(*series, queue) for series in lengths.items())]
+        tasks = [asyncio.create_task(part, name="oanda feed") for part in parts]
+        try:
+            while True:
+                getter = asyncio.ensure_future(queue.get())
+                done, _ = await asyncio.wait((getter, *tasks), return_when=asyncio.FIRST_COMPLETED)
+                if getter not in done:
+                    getter.cancel()
+                    next(iter(done)).result()
+                    raise RuntimeError("a part of the feed ended")
+                yield getter.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _bar(candle: Candle) -> Bar:
+    """Mids, with the quote at the close. The broker counts ticks, not units: no volume."""
+    mid = candle.mid
+    return Bar(candle.time, mid.o, mid.h, mid.l, mid.c, NAN, NAN, candle.bid.c, candle.ask.c)
