@@ -238,6 +238,8 @@ class LearningAgent:
             certified = self._certified is not None and self._certified(contest.challenger, contest.asset_class, at)
             verdict = contest.judge(self._day, at, self._policy.challenge, certified)
             if verdict is not None:
+                log.warning("challenger judged", action="challenger_judged", strategy_id=verdict.challenger, outcome=verdict.outcome,
+                            trades=verdict.trades, p=round(verdict.p, 4), reason=verdict.reason)
                 self._journal.append(ChallengerJudged(*verdict))
 
     def _trade_opened(self, fact: TradeOpened) -> None:

@@ -405,6 +405,16 @@ async def test_a_wallet_without_its_currency_is_no_wallet() -> None:
             await made.wallet()
 
 
+async def test_a_shared_wallet_is_divided_as_we_are_told_and_nothing_is_lost() -> None:
+    def split(total: Decimal) -> dict[AssetClass, Decimal]:
+        return {AssetClass.SPOT: total - Decimal("300"), AssetClass.PERP: Decimal("300")}
+
+    async with bybit(split=split) as (_, made):
+        classes = (await made.wallet()).classes
+        assert {asset_class: part.cash for asset_class, part in classes.items()} == {
+            AssetClass.SPOT: Decimal("9700"), AssetClass.PERP: Decimal("300")}
+
+
 def test_the_emulators_price_path_is_the_same_for_the_same_seed() -> None:
     paths = []
     for seed in (1, 1, 2):

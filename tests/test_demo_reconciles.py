@@ -19,6 +19,7 @@ import main
 from modules.backtest.audit import audit, audit_folder, run_faults
 from modules.backtest.audit import main as audit_program
 from modules.backtest.export_run import Row, export_run, read_run, run_of
+from modules.domain.instrument import AssetClass
 from tests import independent_ledger
 from tests.demo_runs import exported
 
@@ -185,3 +186,8 @@ def test_a_damaged_export_is_a_fault_and_no_traceback(copy: Path, damage: Callab
     assert audit_program([str(copy)]) == 1
     assert len(json.loads(capsys.readouterr().out)["faults"]) == 1
     assert independent_ledger.main(copy) == 1
+
+
+def test_net_is_gross_less_fees_plus_funding_in_every_class(demo: Demo) -> None:
+    for shown in demo.simulation.recorder.classes(dict.fromkeys(AssetClass, Decimal(0))).values():
+        assert Decimal(shown["gross_pnl"]) - Decimal(shown["fees"]) + Decimal(shown["funding"]) == Decimal(shown["net_pnl"])

@@ -25,14 +25,13 @@ from modules.Funds_Controller import FundsController
 from modules.Kill_Switch import KillSwitch
 from modules.Market_Data import MarketData
 from modules.Portfolio_Manager import PortfolioManager
-from modules.Risk_Management import ApprovedOrder, RiskManagement
+from modules.Risk_Management import _TOKEN, ApprovedOrder, RiskManagement
 from modules.store.journal import Journal
 from modules.Trade_Executor import TradeExecutor
 from modules.Wallet_Sync import WalletSync
 from tests.builders import EUR_USD, make_instrument, make_order, shipped_policies
 from tests.emulators.oanda import Fault, Reply
 from tests.test_oanda_venue import MINUTE, MONDAY, Desk, trading, until
-from tests.test_trade_executor import _TOKEN
 
 D = Decimal
 FOREX = AssetClass.FOREX

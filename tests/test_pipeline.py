@@ -147,6 +147,7 @@ def test_a_strategy_that_hangs_is_stopped_and_the_others_go_on(noise: dict[str, 
 
 
 def test_a_strategy_that_was_given_the_future_is_rejected_however_good_it_looks(noise: dict[str, Series], policies: Policies) -> None:
+    noise = {symbol: one.part(0, 600) for symbol, one in noise.items()}
     for one in noise.values():
         worlds.KNOWN.update(zip(one.at[:-1].astype(float).tolist(), one.close[1:].tolist(), strict=True))
     found = judged(worlds.strategy(worlds.peeks, space={}), noise, policies)

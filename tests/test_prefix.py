@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ BITS = 1 << 40_000
 
 
 class Kept:
-    known: dict[float, float] = {}
+    known: ClassVar[dict[float, float]] = {}
 
 
 def knows_a_table(state: State, market: Market, params: Params) -> tuple[State, Intent]:
@@ -123,7 +123,7 @@ def keeps_it_on_a_class(state: State, market: Market, params: Params) -> tuple[S
 
 
 @pytest.mark.parametrize(("step", "said"), [
-    (knows_a_table, "429 numbers"), (knows_a_number, "numbers, at most 256"), (keeps_it_on_a_class, "refers to Kept")])
+    (knows_a_table, "numbers, at most 256"), (knows_a_number, "numbers, at most 256"), (keeps_it_on_a_class, "refers to Kept")])
 def test_history_written_down_in_the_code_is_found(step: Any, said: str) -> None:
     """Walk-forward cannot: to a table of good hours every window is in sample."""
     found = prefix.impurities(Strategy("cheat", "", (AssetClass.SPOT,), Params(), init, step, 0))

@@ -493,7 +493,7 @@ def net_so_far(r: Numbers, p: Ring, price: float, rate: float) -> float:
 
 def closed(r: Numbers, p: Ring, record: Any, bar: int) -> None:
     """Write the trade down and count what cooldowns ask about. The record may be full: then only the count grows."""
-    net = p[GROSS] - p[FEES] + p[FUNDING]
+    net = booked(r, p[GROSS] - p[FEES] + p[FUNDING])  # sums of ledger units: what is beyond one is binary noise
     row = int(p[TRADES])
     if row < record.shape[0]:
         into = record[row]

@@ -145,7 +145,7 @@ class Recorder:
                 "gross_pnl": text(sum((trade.gross for trade in trades), ZERO)),
                 "net_pnl": text(sum((trade.net for trade in trades), ZERO)),
                 "fees": text(sum((trade.fees for trade in trades), ZERO)),
-                "funding": text(sum((fact.amount for fact in self.funding if fact.asset_class is asset_class), ZERO)),
+                "funding": text(sum((trade.funding for trade in trades), ZERO)),
                 "slippage_bp": float(round(sum(slippage, ZERO) / len(slippage), 4)) if slippage else 0.0,
                 "drawdown_daily_max": float(round(self.worst[asset_class]["day"], 6)),
                 "drawdown_monthly_max": float(round(self.worst[asset_class]["month"], 6)),
