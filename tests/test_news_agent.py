@@ -52,6 +52,14 @@ class Hand:
 
     def pulse(self, at: int) -> None: ...
 
+    def reach(self, at: int) -> bool:
+        return True
+
+    def busy(self) -> bool:
+        return False
+
+    def stir(self) -> None: ...
+
     async def drive(self, period_s: float, tick: object) -> None:
         await asyncio.Event().wait()
 

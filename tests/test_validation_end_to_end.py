@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ class Lived:
     decisions: list[Decision]
     announced: list[str]
 
-    def told(self, kind: type) -> list[Fact]:
+    def told(self, kind: type) -> list[Any]:
         return [fact for fact in self.facts if isinstance(fact, kind)]
 
 
@@ -143,7 +143,7 @@ def test_an_edge_earns_a_certificate_trades_with_it_and_goes_back_to_paper_when_
     save(made, tmp_path / "certificates")
 
     live = lived(history, tmp_path, strategy, rules, "live")
-    assert [fact.certificate.digest for fact in live.told(StrategyApproved)] == [made.digest]  # type: ignore[attr-defined]
+    assert [fact.certificate.digest for fact in live.told(StrategyApproved)] == [made.digest]
     runner = next(iter(live.daemon.strategies.runners.values()))[0]
     assert runner.params._asdict() == made.params, "what trades is what was certified"
 
@@ -160,7 +160,7 @@ def test_an_edge_earns_a_certificate_trades_with_it_and_goes_back_to_paper_when_
     assert any("demoted to paper" in words for words in live.announced)
     assert [fact for fact in live.told(ShadowClosed) if fact.at > demoted.at], "on paper it goes on"
     held = sum(1 for fact in opened if GONE_FROM <= fact.at <= demoted.at)
-    print(f"{len(before)} trades with the edge, {held} without it before {demoted.reason}")  # type: ignore[attr-defined]
+    print(f"{len(before)} trades with the edge, {held} without it before {demoted.reason}")
 
 
 def test_the_same_life_without_a_certificate_opens_nothing_live_and_everything_on_paper(history: Path, tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def _memory(value: Any) -> float:
     if isinstance(value, int):
         return max(1.0, value.bit_length() / 64.0)
     if isinstance(value, type):
-        return sum(_memory(held) for name, held in vars(value).items() if not name.startswith("_") and isinstance(held, tuple | int | bytes))
+        return sum(_memory(held) for name, held in vars(value).items()
+                   if not name.startswith("_") and isinstance(held, tuple | int | bytes))
     return len(value) / 8.0 if isinstance(value, str | bytes) else 1.0
 
 
