@@ -211,8 +211,8 @@ async def test_the_page_shows_all_four_classes_in_a_browser_without_a_complaint(
             await page.wait_for_selector(".card")
             assert await page.locator(".card h3").all_inner_texts() == ["SPOT", "PERP", "OPTION", "FOREX"]
             assert await page.locator("#mode").inner_text() == "DEMO"
-            await page.wait_for_selector("#equity svg polyline")
-            await page.wait_for_selector("#chart svg path")
+            await page.wait_for_selector("#equity svg polyline", state="attached")  # a flat one has no height
+            await page.wait_for_selector("#chart svg path", state="attached")
             await page.locator("#decisions tbody tr td button").first.click()
             await page.wait_for_selector("#explain[open] tbody tr")
             assert await page.locator("#checks tbody tr").count() > 10
