@@ -35,7 +35,7 @@ ITEMS: Final = {
     "correlation": Item("P8", ("--instruments", "20", "--hours", "800")),
     "startup": Item("P9", ("--runs", "1", "--bars", "2")),
     "recovery": Item("P10", ("--events", "1000", "--appends", "20")),
-    "validation_power": Item("size and power", ("--scale", "0.01", "--layers", "returns")),
+    "validation_power": Item("size and power", ("--scale", "0.005", "--layers", "returns", "--only", "noise AR", "edge t = 4.25, K = 50")),
     "sentiment": Item("headlines", ("--repeat", "1")),
     "verdict": Item("P4", ("--bars", "3000", "--instruments", "2", "--workers", "1", "--repeat", "1")),
     "demotion": Item("live demotion", ("--years", "2", "--runs", "4")),
