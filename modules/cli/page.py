@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modules.domain.instrument import AssetClass
@@ -15,18 +14,17 @@ if TYPE_CHECKING:
     from modules.domain.settings import HttpSettings
     from modules.notify.metrics import Metrics
     from modules.notify.web import WebPage
+    from modules.store.lock import StateFolder
 
-CANDLES: Final = "candles.sqlite"
-EQUITY: Final = "equity.sqlite"
 KEEP_CANDLES_MS: Final = 30 * 86_400_000
 
 
 class Pictures:
     """The curve of every class's equity and the bars behind the price chart, kept in the state folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.curve = EquityCurve(folder / EQUITY)
-        self.candles = Candles(folder / CANDLES)
+    def __init__(self, folder: StateFolder) -> None:
+        self.curve = EquityCurve(folder.equity)
+        self.candles = Candles(folder.candles)
 
     def sample(self, daemon: Daemon, at: int) -> None:
         """After every batch: the classes' equity on the curve's grid. A class whose value is unknown is left out."""

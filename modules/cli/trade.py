@@ -97,7 +97,7 @@ class _Process:
         start = max(source.start, main.resume_at(journal) or 0)
         self._bars: dict[AssetClass, int] = {}
         self._decisions = Decisions(folder.decisions)
-        self._pictures = Pictures(folder.path)
+        self._pictures = Pictures(folder)
         self._clock = WallClock(settings.demo.speed, start)
         plan = main.simulated_plan(
             source, mode=settings.mode, policies=policies, clock=self._clock, journal=journal,

@@ -72,6 +72,10 @@ class StateFolder:
         return self.path / "candles.sqlite"
 
     @property
+    def equity(self) -> Path:
+        return self.path / "equity.sqlite"
+
+    @property
     def halt_file(self) -> Path:
         """While it exists every class is halted (Kill_Switch)."""
         return self.path / "HALT"
