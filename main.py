@@ -22,7 +22,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from modules.backtest.replay import Recorder
+from modules.domain.errors import VenueError
 from modules.domain.events import DaemonStarted, Fact
 from modules.domain.instrument import ASSET_CLASSES, AssetClass, Instrument
 from modules.domain.market import Bar
@@ -60,13 +63,18 @@ if TYPE_CHECKING:
     from modules.strategies.protocol import Strategy
     from modules.venues.protocol import MarketSource, Venue
 
+log = structlog.get_logger("main")
+
 VERSION: Final = "0.1.0"
+HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
 HISTORY_MS: Final = 31 * DAY_MS
 """How much past the correlation filter wants at start."""
 PICTURED: Final = 200
 """Bars of it that are kept for pictures."""
 SHUTDOWN_S: Final = 8.0
+HISTORY_RETRY_S: Final = (1.0, 5.0, 15.0)
+"""Waits after each failed attempt to learn a symbol's past."""
 WATCH_S: Final = 5.0
 """How often feeds are looked at for silence."""
 
@@ -90,6 +98,8 @@ class Plan:
     news: Setup | None = None
     """Feeds to ask or a recording to replay; None = no headlines, the calendar alone."""
     halt_file: Path | None = None
+    symbols: frozenset[str] | None = None
+    """What is traded of all that the venues list; None = everything (simulated markets, where nothing else is listed)."""
     blacklist: Sequence[str] = ()
     whitelist: Sequence[str] = ()
     observers: Sequence[Callable[[Fact], None]] = field(default_factory=tuple)
@@ -100,6 +110,10 @@ class Plan:
     """Where closed bars are kept for pictures; None = nowhere."""
     certificates: Path | None = None
     """Folder of the certificates; None = nothing is permitted real money."""
+    drift: Sequence[str] | None = None
+    """The command that compares what was decided with a replay of the same bars and prints it as JSON; None = nobody compares."""
+    trials: Path | None = None
+    """Folder of the trial registries that certificates were counted in; None = nobody looks."""
     research: Callable[[str, str], Sequence[str]] | None = None
     """(strategy, asset class) -> the command that searches better parameters in sample; None = nobody searches."""
     learning: Path | None = None
@@ -123,7 +137,8 @@ class Daemon:
         self.portfolio = PortfolioManager(journal=journal, settlement=plan.settlement)
         self.funds = FundsController(journal=journal, policy=policies.funds, allocate=plan.allocate)
         self.kill_switch = KillSwitch(
-            journal=journal, policy=policies.kill_switch, equity=self.marked_equity, halt_file=plan.halt_file)
+            journal=journal, policy=policies.kill_switch, equity=self.marked_equity, halt_file=plan.halt_file,
+            venues={name: frozenset(c for c, at in plan.venue_of.items() if at == name) for name in plan.venues})
         self.sizer = Sizer(policies.sizing, policies.costs, journal)
         self.risk = RiskManagement(
             journal, policies, self.kill_switch, self.funds, money=self._money, live=self.live)
@@ -142,7 +157,7 @@ class Daemon:
         """What runs: the strategies, and the challengers in their shadow."""
         self.validation = ValidationManager(
             journal=journal, policies=policies, strategies=self.runnable, folder=plan.certificates, command=plan.revalidate,
-            announce=plan.announce)
+            announce=plan.announce, trials=plan.trials, drift=plan.drift)
         self.learning = LearningAgent(
             journal=journal, policy=policies.learning, full_r=float(policies.risk.expected_r_per_confidence),
             strategies={asset_class: [s.name for s in listed] for asset_class, listed in plan.strategies.items()},
@@ -164,6 +179,10 @@ class Daemon:
         self._dirty: set[AssetClass] = set(AssetClass)
         self._stop = asyncio.Event()
         self.started_at = 0
+        self._listed: dict[str, list[str]] = {}
+        """Venue -> the series it streams."""
+        self.warm = False
+        """The strategies have seen the past: from now on they decide."""
         # Projections in a fixed order: the books first, then what stands on them. Reactors likewise.
         for projection in (self.portfolio.apply, self.funds.apply, self.kill_switch.apply, self.executor.apply, self.wallets.apply,
                            self.strategies.apply, self.risk.apply, self.sizer.apply, self.news.apply, self.desk.apply,
@@ -192,8 +211,9 @@ class Daemon:
                 self._dirty.add(instrument.asset_class)
 
     def _shadowed(self, at: int) -> None:
-        """After every instant's decisions: what the shadows did goes on record."""
-        self.learning.flush()
+        """After every instant's decisions: what the shadows did goes on record, unless all that is left of the disk is for exits."""
+        if not self.journal.low_space:
+            self.learning.flush()
 
     def marked_equity(self, asset_class: AssetClass) -> Decimal | None:
         """The class's books at present marks; None while a mark is missing."""
@@ -243,7 +263,9 @@ class Daemon:
         failpoint.hit("start.announced")
         self.validation.start(at)
         for venue in self.plan.venues.values():
-            self.market.list_instruments(await venue.instruments(), venue.interval_ms)
+            traded = self._traded(await venue.instruments())
+            self.market.list_instruments(traded, venue.interval_ms)
+            self._listed[venue.name] = [one.symbol for one in traded if one.symbol in self.market.series]
         running = {(s.name, asset_class) for asset_class, listed in self.runnable.items() for s in listed}
         self.learning.challenge([one for one in self.plan.challengers if (one.name, one.asset_class) in running], at)
         self.strategies.attach(self.market, {asset_class: [self.validation.running(one, asset_class) for one in listed]
@@ -254,16 +276,42 @@ class Daemon:
         for venue in self.plan.venues.values():
             await self.wallets.reconcile(venue)
             failpoint.hit("start.reconciled")
+            if not venue.capabilities.in_process:
+                await self.executor.protect(venue)
+        self.started_at = at
+        if all(isinstance(venue, PaperVenue) for venue in self.plan.venues.values()):
+            await self._warm_up(at)
+
+    def _traded(self, listed: Sequence[Instrument]) -> Sequence[Instrument]:
+        symbols = self.plan.symbols
+        return listed if symbols is None else [instrument for instrument in listed if instrument.symbol in symbols]
+
+    async def _warm_up(self, at: int) -> None:
+        """The past, for the market's books and the strategies. Over a wire it takes a while: what is held is looked after meanwhile."""
+        for venue in self.plan.venues.values():
             await self._warm(venue, at)
         failpoint.hit("start.warmed")
         self.market.returns.prepare()
         self.strategies.trade_from(at)
-        self.started_at = at
+        self.warm = True
+
+    async def _history(self, venue: Venue, symbol: str, at: int) -> Sequence[Bar]:
+        """All the past that is wanted of a symbol. Where a venue does not tell it even when asked again there is none: its strategies then
+        open nothing until they have seen enough."""
+        bars = HISTORY_MS // venue.interval_ms(symbol)
+        for pause in HISTORY_RETRY_S:
+            try:
+                return await venue.history(symbol, at, bars)
+            except VenueError as error:
+                log.warning("no history yet", action="warm_up", symbol=symbol, reason=str(error))
+                await asyncio.sleep(pause)
+        return ()
 
     async def _warm(self, venue: Venue, at: int) -> None:
         """Show the past to the market's books and, as much as they need of it, to the strategies."""
-        for symbol, series in list(self.market.series.items()):
-            bars = await venue.history(symbol, at, HISTORY_MS // series.interval_ms)
+        for symbol in self._listed[venue.name]:
+            series = self.market.series[symbol]
+            bars = await self._history(venue, symbol, at)
             needed = max((runner.strategy.warmup for runner in self.strategies.runners.get(symbol, ())), default=0)
             first = max(0, len(bars) - max(needed, DAY_MS // series.interval_ms))
             self.market.remember(symbol, bars[:first])
@@ -283,6 +331,7 @@ class Daemon:
         self.risk.adopt(policies)
         self.kill_switch.adopt(policies.kill_switch)
         self.executor.adopt(policies)
+        self.wallets.adopt(policies)
         self.strategies.adopt(policies)
         self.look.adopt(policies)
         self.validation.adopt(policies)
@@ -301,7 +350,7 @@ class Daemon:
         if not self.started_at:
             await self.start()
         async with asyncio.TaskGroup() as group:
-            feed = group.create_task(self.strategies.run(self.market, tuple(self.plan.venues.values())), name="Strategy_Manager")
+            feed = group.create_task(self._feed(), name="Strategy_Manager")
             others = [
                 group.create_task(self.wallets.run(), name="Wallet_Sync"),
                 group.create_task(self.news.run(), name="News_Agent"),
@@ -322,6 +371,11 @@ class Daemon:
                 task.cancel()
         self.journal.flush()
         self.decisions.flush()
+
+    async def _feed(self) -> None:
+        if not self.warm:
+            await self._warm_up(self.clock.now())
+        await self.strategies.run(self.market, tuple(self.plan.venues.values()))
 
     async def _wind_down(self) -> None:
         """Cancel what would open; protective stops stay at the venue."""
@@ -357,8 +411,8 @@ def simulated_plan(
     halt_file: Path | None = None, blacklist: Sequence[str] = (), whitelist: Sequence[str] = (),
     observers: Sequence[Callable[[Fact], None]] = (), after_batch: Sequence[Callable[[int], None]] = (),
     on_decision: Callable[[Decision], None] | None = None, news: Setup | None = None, candles: Candles | None = None,
-    certificates: Path | None = None, revalidate: Callable[[str, str], Sequence[str]] | None = None,
-    research: Callable[[str, str], Sequence[str]] | None = None,
+    certificates: Path | None = None, trials: Path | None = None, revalidate: Callable[[str, str], Sequence[str]] | None = None,
+    drift: Sequence[str] | None = None, research: Callable[[str, str], Sequence[str]] | None = None,
     learning: Path | None = None, challengers: Sequence[Challenger] = (), announce: Callable[[str], None] | None = None,
 ) -> Plan:
     """A daemon on the paper venue over simulated prices: the demo market or recorded data, virtual time or the wall's."""
@@ -369,7 +423,7 @@ def simulated_plan(
         venue_of=dict.fromkeys(wallets, venue.name), settlement=currencies, allocate=dict.fromkeys(wallets), strategies=strategies,
         references=reference_series(source.instruments), calendar=calendar, halt_file=halt_file, blacklist=blacklist, whitelist=whitelist,
         observers=observers, after_batch=after_batch, on_decision=on_decision, news=news,
-        candles=candles, certificates=certificates, revalidate=revalidate,
+        candles=candles, certificates=certificates, trials=trials, revalidate=revalidate, drift=drift,
         research=research, learning=learning, challengers=challengers, announce=announce,
     )
 
@@ -429,11 +483,19 @@ def simulate(
         journal = Journal(folder / "journal.sqlite", durable=False)
         decisions = Decisions(folder / "decisions.sqlite")
         recorder = Recorder(source.end - source.start)
+        hour = 0
+
+        def count_bars(at: int) -> None:
+            nonlocal hour
+            if at // HOUR_MS != hour:
+                hour = at // HOUR_MS
+                daemon.strategies.count_bars(at)
+
         plan = simulated_plan(
             source, mode="replay", policies=policies, clock=clock, journal=journal, decisions=decisions, wallets=wallets,
             calendar=calendar, strategies=strategies, observers=(recorder.on_fact,), on_decision=recorder.on_decision, news=news,
             blacklist=blacklist, whitelist=whitelist,
-            after_batch=(recorder.after_batch, *((on_instant,) if on_instant is not None else ())))
+            after_batch=(recorder.after_batch, count_bars, *((on_instant,) if on_instant is not None else ())))
         daemon = Daemon(plan)
         recorder.attach(daemon.marked_equity, daemon.kill_switch.drawdown, daemon.kill_switch.nav, daemon.classes)
         (venue,) = plan.venues.values()
@@ -442,6 +504,7 @@ def simulate(
         async def life() -> int:
             await daemon.run()
             recorder.sample(clock.now())
+            daemon.strategies.count_bars(clock.now())
             return daemon.wallets.compare(venue.name, await venue.wallet())
 
         with collector.rarely():

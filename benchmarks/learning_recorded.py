@@ -41,7 +41,7 @@ def daily_net_r(folder: Path, asset_class: AssetClass, since: int, until: int) -
     """(strategies, f8[days, strategies] mean net R over the instruments, trades per strategy, instruments)."""
     policies = common.policies()
     chosen = basket(load(folder, {asset_class}, costs=policies.costs, timerange=(since, until), timeframe="1h").values(), asset_class,
-                    bars_min=2_000)
+                    bars_min=2_000, share_min=0.25)
     strategies = [s for s in common.strategies_of(asset_class) if s.structure is Structure.SINGLE]
     rules = Rules(policies)
     days = (until - since) // common.DAY

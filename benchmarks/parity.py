@@ -3,6 +3,11 @@
 Every shipped strategy (option structures excepted, which the kernel does not simulate) and twenty generated ones, one strategy on one
 instrument at a time, portfolio gates off: the whole daemon replays the recording with the kernel's import blocked, the kernel runs the
 same files, and the trades must be the same one for one: side, bars of entry and exit, reason, prices to the tick, net result to 1e-9.
+A shipped strategy whose own parameters make fewer than 300 trades, or fewer than 20 of a reason of exit that occurs, goes on with further
+sets of its grid (`carry@7` is the seventh) until it has them or the grid is used up; `short` says what was not reached.
+
+--news gives both an invented recording of headlines and calendar snapshots, and the shipped calendar: moods, cautions and blackouts then
+block the same entries and lower the same sizes.
 """
 
 from __future__ import annotations
@@ -15,24 +20,34 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import common
+from benchmarks.parity_news import record
 from benchmarks.parity_strategies import generated
+from modules.backtest.grid import grid
+from modules.backtest.heard import with_news
 from modules.backtest.recorded import RecordedSource
 from modules.backtest.series import of_source
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.signal import Structure
+from modules.news import calendar
+from modules.news.setup import Setup
+from modules.news.store import NewsStore
 from modules.strategies.protocol import Strategy
 from modules.strategies.registry import all_strategies
+from modules.venues.protocol import MacroEvent
 
 SHARED: Final = Path(__file__).resolve().parents[2] / "shared" / "market_data"
 NET: Final = 1e-9
 PRICE: Final = 1e-12
+TRADES_MIN: Final = 300
+REASON_MIN: Final = 20
+SETS: Final = 50
 
 
 @dataclass(frozen=True)
@@ -81,14 +96,26 @@ def linked(case: Case, data: Path, folder: Path) -> Path:
     return folder
 
 
-def replayed(source: RecordedSource, strategy: Strategy, asset_class: AssetClass, rules: Policies) -> list[dict[str, Any]]:
+def macro_events(source: RecordedSource, rules: Policies, news: bool) -> Sequence[MacroEvent]:
+    """What closes entries: nothing, or with news as in a replay the recording's own events and the shipped ones."""
+    return (*source.macro_events, *calendar.load(common.ROOT / "policies" / "macro_calendar.json", rules.news)[0]) if news else ()
+
+
+def headlines(source: RecordedSource, folder: Path) -> NewsStore:
+    (series,) = source.recordings
+    path = folder / "news.db"
+    return NewsStore.recording(path if path.exists() else record(path, series.instrument, source.start, source.end, 5))
+
+
+def replayed(source: RecordedSource, strategy: Strategy, asset_class: AssetClass, rules: Policies,
+             news: NewsStore | None = None) -> list[dict[str, Any]]:
     """The daemon's trades, oldest first. Raises RuntimeError if it has loaded the kernel."""
     from main import simulate
-    from modules.news.calendar import Calendar
 
+    events = calendar.Calendar(macro_events(source, rules, news is not None), rules.news, {})
     with tempfile.TemporaryDirectory() as folder:
-        done = simulate(source, policies=rules, wallets={asset_class: common.WALLET}, calendar=Calendar((), rules.news, {}),
-                        strategies={asset_class: (strategy,)}, folder=Path(folder))
+        done = simulate(source, policies=rules, wallets={asset_class: common.WALLET}, calendar=events,
+                        strategies={asset_class: (strategy,)}, folder=Path(folder), news=Setup(news) if news is not None else None)
         trades = [{"side": trade.side.sign, "entry_at": trade.opened_at, "exit_at": trade.closed_at, "reason": trade.exit_reason.value,
                    "entry": float(trade.entry), "exit": float(trade.exit), "quantity": float(trade.quantity), "net": float(trade.net),
                    "funding": float(trade.funding), "fees": float(trade.fees), "risk": float(trade.risk)}
@@ -101,11 +128,11 @@ def replayed(source: RecordedSource, strategy: Strategy, asset_class: AssetClass
     return trades
 
 
-def in_a_process_of_its_own(case: Case, name: str, data: Path, bars: int) -> list[dict[str, Any]]:
+def in_a_process_of_its_own(case: Case, name: str, data: Path, bars: int, *, news: bool = False) -> list[dict[str, Any]]:
     """`replayed` where importing the kernel or Numba fails."""
     program = ("import sys, json; sys.modules['numba'] = None; sys.modules['modules.backtest.kernel'] = None\n"
                "from pathlib import Path; from benchmarks import parity\n"
-               f"print(json.dumps(parity.replay_case({CASES.index(case)}, {name!r}, Path({str(data)!r}), {bars})))")
+               f"print(json.dumps(parity.replay_case({CASES.index(case)}, {name!r}, Path({str(data)!r}), {bars}, news={news})))")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
@@ -122,11 +149,12 @@ def opened(case: Case, data: Path, folder: Path, bars: int) -> RecordedSource:
     return RecordedSource(folder, (case.asset_class,), (None, until), costs=policies().costs, timeframe=case.timeframe)
 
 
-def replay_case(index: int, name: str, data: Path, bars: int) -> list[dict[str, Any]]:
+def replay_case(index: int, name: str, data: Path, bars: int, *, news: bool = False) -> list[dict[str, Any]]:
     sys.modules.pop("numba", None)  # None there blocks the import; what the replay leaves is looked at
     with tempfile.TemporaryDirectory() as folder:
         case = CASES[index]
-        return replayed(opened(case, data, Path(folder), bars), strategies()[name], case.asset_class, policies())
+        source = opened(case, data, Path(folder), bars)
+        return replayed(source, resolved(name), case.asset_class, policies(), headlines(source, Path(folder)) if news else None)
 
 
 def strategies() -> Mapping[str, Strategy]:
@@ -134,14 +162,34 @@ def strategies() -> Mapping[str, Strategy]:
     return {**shipped, **{strategy.name: strategy for strategy in generated()}}
 
 
-def kernel_trades(case: Case, name: str, data: Path, bars: int, *, compiled: bool = True) -> tuple[list[dict[str, Any]], int]:
+def resolved(name: str) -> Strategy:
+    """A strategy by name, `name@k` with the k-th set of its grid."""
+    plain, _, number = name.partition("@")
+    strategy = strategies()[plain]
+    return replace(strategy, params=grid(strategy, SETS)[int(number)]) if number else strategy
+
+
+def lacking(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a strategy's rows lack of the trades and exits that were asked for; "" = nothing."""
+    trades = sum(row["trades"] for row in rows)
+    reasons = sum((Counter(row["reasons"]) for row in rows), Counter[str]())
+    few = [f"{count} of {REASON_MIN} by {reason}" for reason, count in sorted(reasons.items()) if count < REASON_MIN]
+    return ", ".join(([f"{trades} of {TRADES_MIN} trades"] if trades < TRADES_MIN else []) + few)
+
+
+def kernel_trades(case: Case, name: str, data: Path, bars: int, *, compiled: bool = True,
+                  news: bool = False) -> tuple[list[dict[str, Any]], int]:
     """The kernel's trades in the same words, and how many bars there were."""
     from modules.backtest import kernel
 
     rules = kernel.Rules(policies(), phased=True, wallet=float(common.WALLET))
     with tempfile.TemporaryDirectory() as folder:
-        (series,) = of_source(opened(case, data, Path(folder), bars)).values()
-    strategy = strategies()[name]
+        source = opened(case, data, Path(folder), bars)
+        found_series = of_source(source)
+        if news:
+            found_series = with_news(found_series, policies(), macro_events(source, policies(), news), headlines(source, Path(folder)))
+        (series,) = found_series.values()
+    strategy = resolved(name)
     found = kernel.run(strategy, strategy.params, series, rules, finish=False, compiled=compiled)
     trades = []
     for row in found.trades:
@@ -164,10 +212,10 @@ def differences(daemon: Sequence[Mapping[str, Any]], kernel: Sequence[Mapping[st
                 yield f"trade {number}: {key} {ours[key]!r} against {theirs[key]!r}"
 
 
-def compare(case: Case, name: str, data: Path, bars: int = 0, *, compiled: bool = True) -> dict[str, Any]:
+def compare(case: Case, name: str, data: Path, bars: int = 0, *, compiled: bool = True, news: bool = False) -> dict[str, Any]:
     began = time.perf_counter()
-    daemon = in_a_process_of_its_own(case, name, data, bars)
-    kernel, count = kernel_trades(case, name, data, bars, compiled=compiled)
+    daemon = in_a_process_of_its_own(case, name, data, bars, news=news)
+    kernel, count = kernel_trades(case, name, data, bars, compiled=compiled, news=news)
     found = list(differences(daemon, kernel))
     return {"strategy": name, "class": case.asset_class.value, "file": case.files[0], "bars": count, "trades": len(daemon),
             "reasons": dict(Counter(trade["reason"] for trade in daemon)), "faults": len(found), "first": found[:5],
@@ -180,23 +228,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", help="strategy to run; may be repeated")
     parser.add_argument("--class", dest="asset_class", help="only this asset class")
     parser.add_argument("--bars", type=int, default=0, help="only the first bars of every recording")
+    parser.add_argument("--news", action="store_true", help="with the shipped calendar and an invented recording of headlines")
     parser.add_argument("--plain", action="store_true", help="run the kernel's lines in plain Python: nothing is compiled")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    short: dict[str, str] = {}
+
+    def all_cases(name: str, strategy: Strategy) -> list[dict[str, Any]]:
+        done = []
+        for case in CASES:
+            if case.asset_class in strategy.asset_classes and options.asset_class in (None, case.asset_class.value):
+                done.append(row := compare(case, name, options.data, options.bars, compiled=not options.plain, news=options.news))
+                print(f"  {name:<14} {row['file']:<45} {row['bars']:>7} bars {row['trades']:>5} trades {row['faults']:>5} faults "
+                      f"{row['seconds']:>5} s {row['reasons']}", *row["first"], sep="\n      " if row["first"] else " ", flush=True)
+        return done
+
     for name, strategy in strategies().items():
         if options.only and name not in options.only:
             continue
-        for case in CASES:
-            if case.asset_class in strategy.asset_classes and options.asset_class in (None, case.asset_class.value):
-                row = compare(case, name, options.data, options.bars, compiled=not options.plain)
-                rows.append(row)
-                print(f"  {name:<14} {row['file']:<45} {row['bars']:>7} bars {row['trades']:>5} trades {row['faults']:>5} faults "
-                      f"{row['seconds']:>5} s {row['reasons']}", *row["first"], sep="\n      " if row["first"] else " ", flush=True)
+        own = all_cases(name, strategy)
+        if strategy.space and not options.bars:
+            for number in range(1, len(grid(strategy, SETS))):
+                if not lacking(own):
+                    break
+                own += all_cases(f"{name}@{number}", strategy)
+            if lacks := lacking(own):
+                short[name] = lacks
+        rows += own
     faults = sum(row["faults"] for row in rows)
-    print(f"  {sum(row['trades'] for row in rows)} trades, {sum(row['bars'] for row in rows)} bars, {faults} differences")
+    print(f"  {sum(row['trades'] for row in rows)} trades, {sum(row['bars'] for row in rows)} bars, {faults} differences",
+          *(f"{name} is short of {lacks}" for name, lacks in short.items()), sep="\n  ")
     if options.json is not None:
-        options.json.write_text(json.dumps({"benchmark": "parity", "machine": common.machine(), "rows": rows}, indent=2) + "\n")
+        document = {"benchmark": "parity", "machine": common.machine(), "faults": faults, "short": short, "rows": rows}
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
     return 1 if faults else 0
 
 

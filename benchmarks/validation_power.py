@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -35,8 +36,11 @@ YEARS: Final = 5.0
 PASSES_EASILY: Final = {"trades": 5_000, "excess_p": 0.0, "stressed_net": 1.0, "trade_share": 0.0, "drawdown": 0.0}
 """What daily results alone cannot tell; the prices layer measures it."""
 SUBMISSIONS: Final = 100
-LEAST_T: Final = 2.3
-"""The best of ten, without correction for anything, would need 2.58 even if it were alone."""
+NEAR: Final = 0.85
+"""Of the t that a single test would need: what is further below cannot pass a test over all trials either, and needs no bootstrap."""
+SCREEN: Final = 2_000
+HOPELESS: Final = 20.0
+"""Times the allowed p value: what shows more than this in the first resamples is not brought below it by the others."""
 SETS_EACH: Final = 10
 GRID: Final = tuple({"row": float(row), "column": float(column)} for row in range(ROWS) for column in range(COLUMNS))
 AROUND: Final = walk_forward.neighbours(GRID)
@@ -69,7 +73,8 @@ class Row(NamedTuple):
 def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submissions: int, seed: int, *, hasty: bool) -> Evidence:
     """Everything that can be said about [days, K] daily results; `others` [days, n]: earlier trials of the idea on the same days.
 
-    `hasty`: leave out the bootstrap where the Sharpe floor is missed already: the verdict is the same.
+    `hasty`: leave out the bootstrap where the Sharpe floor is missed already, and most of it where its first resamples are hopeless: the
+    verdict is the same.
     """
     around = AROUND if daily.shape[1] == VARIANTS else ()
     steps = walk_forward.windows(len(daily), policy.windows, policy.embargo, 1, policy.train_share)
@@ -80,7 +85,10 @@ def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submission
     p, t, critical, halves = math.nan, math.nan, math.inf, overfit.Overfit(math.nan, math.nan, 0)
     if not hasty or sharpe > policy.sharpe_min[AssetClass.PERP]:
         allowed = limit(policy, submissions)
-        found = max_t(np.concatenate((daily, others), axis=1), draws_for(allowed, policy.bootstrap_draws), seed)
+        table = np.concatenate((daily, others), axis=1)
+        found = max_t(table, SCREEN, seed)  # the first of the same resamples
+        if not hasty or found.p_of[chosen] <= HOPELESS * allowed:
+            found = max_t(table, draws_for(allowed, policy.bootstrap_draws), seed)
         p, t, critical = float(found.p_of[chosen]), float(found.t[chosen]), found.critical(allowed)
         halves = overfit.cscv(daily, policy.cscv_blocks)
     return Evidence(
@@ -113,7 +121,7 @@ def of_retries(policy: ValidationPolicy, campaigns: int, first_seed: int) -> tup
             begin = number * SETS_EACH
             ours, before = daily[:, begin : begin + SETS_EACH], daily[:, :begin]
             t = max(math.sqrt(len(ours)) * metrics.ratios(ours))
-            if t < LEAST_T:  # far from any significance: spare the bootstrap
+            if t < NEAR * NormalDist().inv_cdf(1.0 - limit(policy, number + 1)):
                 continue
             if judge(evidence(ours, before, policy, number + 1, seed, hasty=True), policy, number + 1).verdict is Outcome.APPROVED:
                 approved += 1

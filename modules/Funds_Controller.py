@@ -29,6 +29,7 @@ from modules.domain.events import (
 from modules.domain.instrument import AssetClass
 from modules.domain.money import ONE, ZERO
 from modules.domain.policies import FundsPolicy
+from modules.domain.pools import pro_rata
 
 if TYPE_CHECKING:
     from modules.store.journal import Journal
@@ -155,6 +156,19 @@ class FundsController:
             return None
         claimed = sum(known, ZERO)
         return ONE if claimed <= wallet_total else max(ZERO, wallet_total) / claimed
+
+    def grants(
+        self, classes: Collection[AssetClass], given: Mapping[AssetClass, Decimal], spare: Decimal,
+    ) -> dict[AssetClass, Decimal]:
+        """What is to move into (+) or out of (-) each class's books so that each has been given its allocation. `given`: what was moved
+        in so far, less what was moved out; `spare`: the owner's part of the wallet. Allocations above what is there scale pro rata."""
+        missing = {c: amount - given[c] for c in classes if (amount := self._allocated[c]) is not None and amount != given[c]}
+        wanted = {asset_class: amount for asset_class, amount in missing.items() if amount > ZERO}
+        moves = {asset_class: amount for asset_class, amount in missing.items() if amount < ZERO}
+        room = max(ZERO, spare)
+        if wanted and room:
+            moves |= wanted if sum(wanted.values(), ZERO) <= room else pro_rata(room, wanted)
+        return moves
 
     # -- changes by the owner ---------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import structlog
 
 from modules.domain.canonical import digest
-from modules.domain.errors import JournalUnwritable, OperatorRefused
+from modules.domain.errors import JournalUnwritable, OperatorRefused, VenueBusy, VenueDenied, VenueError
 from modules.domain.events import (
     ApiErrorSeen,
     BalanceAdjusted,
@@ -194,8 +194,8 @@ class KillSwitch:
     # -- marking ---------------------------------------------------------------------------------------------------------
 
     async def run(self, clock: Clock) -> None:
-        """Look at everything once a second for ever."""
-        await clock.drive(1.0, self.tick)
+        """Look at everything twice a second for ever: a HALT file halts within one."""
+        await clock.drive(0.5, self.tick)
 
     def tick(self, at: int) -> int | None:
         """Look for the HALT file, mark every class (which rolls baselines at UTC borders), re-arm what may re-arm by itself.
@@ -363,6 +363,15 @@ class KillSwitch:
             return
         count = self._health_of(venue).consecutive + 1
         self._write(ApiErrorSeen(at, venue, kind, message[:_MESSAGE], until, count))
+
+    def on_failure(self, venue: str, at: int, error: VenueError) -> None:
+        """A read failed: our key is not accepted, the venue wants silence, or there was no usable answer."""
+        if isinstance(error, VenueDenied):
+            self.on_call(venue, at, False, "authentication", str(error))
+        elif isinstance(error, VenueBusy):
+            self.on_call(venue, at, False, "rate_limit", str(error), error.until)
+        else:
+            self.on_call(venue, at, False, "error", str(error))
 
     def _health_of(self, venue: str) -> VenueHealth:
         health = self._health.get(venue)

@@ -18,6 +18,7 @@ import orjson
 import structlog
 
 from modules.domain import sessions
+from modules.runtime import keyfile
 
 QUIET: Final = ("httpx", "httpcore", "telegram", "ccxt", "aiohttp", "aiomqtt", "asyncio", "mqtt", "urllib3")
 _SECRET_SHAPES: Final = re.compile(
@@ -46,6 +47,7 @@ class Redactor:
 
 
 redactor = Redactor()
+keyfile.tell(redactor.add)
 
 
 class SafeRotatingFile(logging.handlers.RotatingFileHandler):

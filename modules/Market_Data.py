@@ -176,6 +176,7 @@ class MarketData:
         self._jump = float(kill_switch.mark_jump_max)
         self._silence_ms = 1000.0 * max(risk.bar_late_s_max, risk.quote_age_s_max) * patience
         """How late a bar may be before its feed counts as silent."""
+        self._quote_age_ms = risk.quote_age_s_max * 1000.0
         self._skew_ms = risk.clock_offset_s_max * 1000.0
         self._horizon = math.inf
         """No bar can have closed later than this, UTC ms: a venue's clock is not further from ours."""
@@ -196,6 +197,7 @@ class MarketData:
         self._risk = risk
         self._frozen_max = risk.frozen_bars_max
         self._jump = float(kill_switch.mark_jump_max)
+        self._quote_age_ms = risk.quote_age_s_max * 1000.0
         self._silence_ms = 1000.0 * max(risk.bar_late_s_max, risk.quote_age_s_max) * self._patience
 
     def instant(self, asset_class: AssetClass, at: int) -> tuple[int, int]:
@@ -324,7 +326,7 @@ class MarketData:
         if bid == bid and ask == ask:  # not NaN: recorded
             if close / jump < bid <= ask < close * jump:  # a crossed, empty or absurd book is no quote: the last one ages
                 series.bid, series.ask, series.quoted_at, series.synthetic = bid, ask, closed_at, False
-        else:
+        elif series.synthetic or closed_at - series.quoted_at > self._quote_age_ms:  # else a live quote knows better
             half = close * series.half_spread
             series.bid, series.ask, series.quoted_at, series.synthetic = close - half, close + half, closed_at, True
         volumes_at = series.volumes_at

@@ -21,7 +21,6 @@ from modules.news import cautions, refresh
 from modules.news.calendar import Calendar, Window
 from modules.news.mood import HOUR, Mood, Moods
 from modules.news.sentiment import shipped
-from modules.news.sources import SOURCES
 from modules.runtime.clock import IDLE
 from modules.runtime.supervise import keep_running
 
@@ -39,7 +38,6 @@ log = structlog.get_logger("News_Agent")
 CHECK_S: Final = 30.0
 RECALL_MS: Final = 14 * 24 * HOUR
 """How much of its store a restarted agent reads again: several times what moods and stories reach back."""
-_SECONDHAND: Final = tuple(source.name for source in SOURCES if source.secondhand)
 
 
 class NewsAgent:
@@ -57,6 +55,8 @@ class NewsAgent:
         self._open: dict[str, int] = {}
         """Windows announced as open: name -> until."""
         self._warned: set[str] = set()
+        self._foretold: set[str] = set()
+        """Series that were said to run out soon."""
         self.blackouts_opened = 0
         self.moods: Moods | None = None
         self.cautions: list[Caution] = []
@@ -117,6 +117,11 @@ class NewsAgent:
         """Announce windows and cautions that opened or closed since the last look. Answers when the next will, as far as recordings
         tell; feeds may say something at any time."""
         self._advance(at)
+        for kind in self.calendar.running_out(at):
+            if kind not in self._foretold:
+                log.warning("macro calendar runs out", action="calendar_horizon", reason=kind,
+                            entries_close=self.calendar.closes_from(kind))
+                self._foretold.add(kind)
         self.cautions = [caution for caution in self.cautions if caution.until >= at]
         open_now = {_name(window): (window.event.at, window.closes, window.classes) for window in self.calendar.open_windows(at)}
         open_now |= {caution.name: (caution.at, caution.until, caution.classes) for caution in self.cautions if caution.at <= at}
@@ -164,11 +169,8 @@ class NewsAgent:
     def _consider(self, item: Item) -> None:
         if self.moods is None or self._policy is None:
             return
-        story = self.moods.take(item)
-        if story is None or any(caution.headline == story.title for caution in self.cautions):
-            return
-        found = cautions.caution(story, max(story.began, story.seen - HOUR), self._policy.cautions, _SECONDHAND)
-        if found is not None and found.until >= item.first_seen:
+        found = cautions.raised(self.moods.take(item), item.first_seen, self.cautions, self._policy.cautions)
+        if found is not None:
             self.cautions.append(found)
             log.error("extraordinary headline: entries closed", action="event_pause", reason=found.name, until=found.until,
                       assets=sorted(found.assets))
@@ -192,6 +194,7 @@ class NewsAgent:
                 log.warning("macro calendar changed", action="calendar_change", release=f"{change.kind} {change.title}",
                             before=change.before, after=change.after, source=change.source)
             self._changes.add(change.name)
+        self._foretold &= set(self.calendar.running_out(snapshot.fetched))
         self._warned = {kind for kind in self._warned if self.calendar.covered_until.get(kind) == self._base.covered_until.get(kind)}
 
     def _advance(self, at: int) -> None:
@@ -232,8 +235,10 @@ class NewsAgent:
 
     def mood(self, instrument: Instrument, at: int) -> float | None:
         """-1..1, None while nothing was heard about it."""
-        found = self.mood_of(instrument, at)
-        return None if found is None else found.value
+        if self.moods is None:
+            return None
+        self._advance(at)
+        return self.moods.value(instrument, at)
 
     def cautions_at(self, at: int) -> list[Caution]:
         """Those in force, newest first."""

@@ -171,6 +171,19 @@ class PortfolioManager:
         held = self._of_class[asset_class].values()
         return value - sum((h.cost for h in held if not h.margined), ZERO)
 
+    def net_at_marks(self, trade_id: str, mark: Price, rate: Price) -> Decimal | None:
+        """What an open trade would have earned if it were closed at the mark, the costs so far off and those of closing not. None if a
+        price is missing. KeyError for a trade that is not open."""
+        trade = self._books[trade_id]
+        total = trade.net
+        for symbol, holding in self._of_class[trade.opened.asset_class].items():
+            if holding.trade_id == trade_id:
+                worth = self._worth_of(symbol, holding, mark, rate)
+                if worth is None:
+                    return None
+                total += worth if holding.margined else worth - holding.cost
+        return total
+
     def _value(self, asset_class: AssetClass, mark: Price, rate: Price, instant: object = None) -> Decimal | None:
         if instant is None:
             return self._valued(asset_class, mark, rate)
@@ -181,19 +194,23 @@ class PortfolioManager:
 
     def _valued(self, asset_class: AssetClass, mark: Price, rate: Price) -> Decimal | None:
         total = ZERO
-        currency = self._ledgers[asset_class].currency
         for symbol, holding in self._of_class[asset_class].items():
-            price = mark(symbol)
-            if price is None:
+            worth = self._worth_of(symbol, holding, mark, rate)
+            if worth is None:
                 return None
-            worth = holding.marked(price) if holding.margined else holding.units * price
-            if holding.instrument.quote != currency:
-                factor = rate(symbol)
-                if factor is None:
-                    return None
-                worth *= factor
             total += worth
         return total
+
+    def _worth_of(self, symbol: str, holding: Holding, mark: Price, rate: Price) -> Decimal | None:
+        """Property at the mark, or the unrealized result of a margined position; settlement currency, unrounded."""
+        price = mark(symbol)
+        if price is None:
+            return None
+        worth = holding.marked(price) if holding.margined else holding.units * price
+        if holding.instrument.quote != self._ledgers[holding.instrument.asset_class].currency:
+            factor = rate(symbol)
+            return None if factor is None else worth * factor
+        return worth
 
     def margin(self, asset_class: AssetClass) -> Decimal:
         """What open positions tie up: entry notional / leverage for PERP and FOREX; for options, which have no margin leg by leg, the

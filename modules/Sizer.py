@@ -449,6 +449,7 @@ class Sizer:
                 ceilings.append((BoundBy.LIVE_RAMP, ramp))
                 if ramp < notional:
                     bound_by, notional = BoundBy.LIVE_RAMP, ramp
+                checks.append(Check(Rule.SIZE_ABOVE_CEILING, notional, ramp, view.instrument.settle, True, view.ramp_note or "live ramp"))
             quantity = self._rounded(view, trade, bound_by, notional, checks)
         except Denial as denial:
             return Size(False, phase, ZERO, ZERO, ZERO, ZERO, ONE, bound_by, _why(denial.check), (*checks, denial.check), tuple(ceilings))

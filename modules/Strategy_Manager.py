@@ -19,7 +19,7 @@ from modules.backtest import costs as cost_model
 from modules.domain import sessions
 from modules.domain.decision import Decision, Leg, Outcome, Rule
 from modules.domain.events import Fact, PositionClosed, TradeAbandoned, TradeOpened
-from modules.domain.instrument import AssetClass, Instrument, Side
+from modules.domain.instrument import ASSET_CLASSES, AssetClass, Instrument, Side
 from modules.domain.market import NAN, Bar, Chain
 from modules.domain.money import from_float
 from modules.domain.order import ExitReason
@@ -119,6 +119,9 @@ class StrategyManager:
         self._opened: dict[tuple[str, str, AssetClass], TradeOpened] = {}
         self._references: dict[AssetClass, str] = {}
         self._option_strategies: tuple[Strategy, ...] = ()
+        self._option_series: dict[str, int] = {}
+        """Where option strategies look -> how many bars had been shown there before they did."""
+        self._counted = dict.fromkeys(AssetClass, 0)
         self._trading_from = 0
         self.quarantined: list[Quarantine] = []
         self.last_decisions: deque[Decision] = deque(maxlen=200)
@@ -160,6 +163,22 @@ class StrategyManager:
         if opened is not None:
             self._hold(runner, opened)
         self._runners.setdefault(symbol, []).append(runner)
+        if runner.option:
+            self._option_series.setdefault(symbol, self._series[symbol].bars)
+
+    def bars_seen(self, asset_class: AssetClass) -> int:
+        """Closed bars that the class's strategies were shown: an option's have none of their own, they look at their underlying's."""
+        if asset_class is not AssetClass.OPTION:
+            return self._market.bars_seen(asset_class)
+        return sum(self._series[symbol].bars - before for symbol, before in self._option_series.items())
+
+    def count_bars(self, at: int) -> None:
+        """The mouth of `explain`'s funnel: the bars that every class's strategies were shown since this was last called. `at` UTC ms."""
+        for asset_class in ASSET_CLASSES:
+            seen = self.bars_seen(asset_class)
+            if seen > self._counted[asset_class]:
+                self._decisions.count_bars(asset_class, seen - self._counted[asset_class], at)
+                self._counted[asset_class] = seen
 
     def refit(self, strategy: Strategy, asset_class: AssetClass) -> None:
         """From now on this strategy runs with these parameters: each series at once, or when the trade it has open there is over. It sees
@@ -420,6 +439,7 @@ class StrategyManager:
     def trade_from(self, at: int) -> None:
         """Nothing opens before `at`: the first bars only warm up."""
         self._trading_from = at
+        self._counted = {asset_class: self.bars_seen(asset_class) for asset_class in AssetClass}
 
 
 def _sign_of(intent: Any) -> int:

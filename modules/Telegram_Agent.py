@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,7 @@ MENU: Final[Buttons] = (
     (("Pause entries", "/pause"), ("KILL", "/kill")),
 )
 CANCEL: Final[Buttons] = ((("Cancel", "/cancel"),),)
-PICTURES: Final = {"equity": pictures.equity, "performance": pictures.performance}
+PICTURES: Final = ("equity", "performance")
 CHOICES_MAX: Final = 10
 DATA_MAX: Final = 64
 """Bytes behind a button, by Telegram's rule."""
@@ -94,6 +95,8 @@ class TelegramAgent:
         self._pause = self._pace.first_pause_s
         self._group: asyncio.TaskGroup | None = None
         self._drawing = False
+        self._idle = asyncio.Event()
+        """Set while nothing waits to be sent."""
         self._told_at = now()
         self._summed = self._day(now())
         self.sent = 0
@@ -124,6 +127,17 @@ class TelegramAgent:
         if level != "off":
             self._put(Message(Rank.WARNING, phone.escaped(self._hide(text), 700), silent=level == "silent", together=True))
 
+    async def last_words(self, text: str, *, bad: bool, within_s: float) -> None:
+        """Say that the daemon ends, before whatever else waits, and give it `within_s` seconds to get out. `run` must be running."""
+        level = "on" if bad else self._settings.level("startup")
+        if level == "off" or self._group is None:
+            return
+        told = phone.escaped(self._hide(text), 700)
+        self._put(Message(Rank.KILL, f"<b>{told}</b>" if bad else told, silent=level == "silent"))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+
     def document(self, _: Mapping[str, Any]) -> dict[str, Any]:
         """How the channel does, for the operator desk."""
         return {"sent": self.sent, "waiting": len(self.outbox), "dropped": self.outbox.dropped_ever, "trouble": self.trouble,
@@ -131,6 +145,7 @@ class TelegramAgent:
 
     def _put(self, message: Message) -> None:
         self.outbox.put(message)
+        self._idle.clear()
         self._wake.set()
 
     def _say(self, text: str, buttons: Buttons = (), rank: Rank = Rank.ANSWER) -> None:
@@ -308,9 +323,11 @@ class TelegramAgent:
 
     async def _picture(self, wish: Wish, documents: Mapping[str, Any]) -> None:
         try:
-            photo = await asyncio.to_thread(PICTURES[wish.name], documents[wish.name])
+            photo = await pictures.drawn(wish.name, documents[wish.name])
             text = f"Equity of the last {documents['equity']['days']} days" if wish.name == "equity" else phone.caption(wish, documents)
             self._put(Message(Rank.ANSWER, text, photo=photo))
+        except BotError as refusal:
+            self._say(phone.escaped(refusal))
         finally:
             self._drawing = False
 
@@ -342,6 +359,7 @@ class TelegramAgent:
             parcel = self.outbox.take()
             if parcel is None:
                 self._wake.clear()
+                self._idle.set()
                 continue
             try:
                 delay = await self._try(parcel)

@@ -3,15 +3,18 @@
 May refuse: a full lane. Every order was approved and journaled before it gets here; every step it takes is journaled before the next.
 A submit ends in one of four fates, and the default is *in doubt*: then nothing is re-sent, the funds stay reserved, and only the
 venue's own answer (or the proof of `_resolve`) ends it. Alone writes OrderSent, OrderAccepted, OrderRejected, OrderInDoubt,
-OrderCanceled, OrderExpired, Filled, ForeignFill, ExitRequested and TradeAbandoned.
+OrderCanceled, OrderExpired, Filled, ForeignFill, ForeignOrder, ExitRequested and TradeAbandoned.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
 
 from modules.domain.decision import Check
 from modules.domain.errors import VenueBusy, VenueDenied, VenueError
@@ -21,6 +24,7 @@ from modules.domain.events import (
     FeedRestored,
     Filled,
     ForeignFill,
+    ForeignOrder,
     OrderAccepted,
     OrderCanceled,
     OrderExpired,
@@ -28,11 +32,13 @@ from modules.domain.events import (
     OrderRejected,
     OrderSent,
     PositionClosed,
+    Scope,
     TradeAbandoned,
     TradingHalted,
+    Trigger,
 )
 from modules.domain.instrument import AssetClass, Instrument, Side
-from modules.domain.money import ZERO, from_float
+from modules.domain.money import ZERO, book, from_float
 from modules.domain.order import (
     WORKING,
     Accepted,
@@ -64,8 +70,14 @@ if TYPE_CHECKING:
     from modules.runtime.clock import Clock
     from modules.store.journal import Journal
 
+log = structlog.get_logger("Trade_Executor")
+
 MINUTE: Final = 60_000
 EXIT_RETRY_LONGEST_MS: Final = 60 * MINUTE
+RESEND_MS: Final = 1_000
+"""Between two attempts to reach a venue that is not there."""
+MARK: Final = "tb"
+"""What our client order ids begin with (derive_id)."""
 SKEW_MS: Final = MINUTE
 """How much earlier than by our clock a venue may have stamped a fill of an order of ours."""
 
@@ -98,11 +110,22 @@ class TradeExecutor:
         self._resolving: set[str] = set()
         self._recancel: dict[str, str] = {}
         """Cancels that got no answer, or no room in the lane: client order id -> reason."""
+        self._quiet_until: dict[str, int] = {}
+        """Venue -> when it may be talked to again."""
+        self._unprotected: dict[str, int] = {}
+        """Trade -> since when what it holds has no confirmed stop under it."""
+        self.owners_part: Callable[[Fill], Decimal] = lambda fill: ZERO
+        """How much of what a fill moves the account's owner holds himself."""
+        self._foreign: set[tuple[str, str]] = set()
+        """Orders of strangers that are on record."""
+        self._found_open: set[str] = set()
+        """Orders in doubt and trades without a stop, as the start found them."""
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
         self._react: dict[type, Callable[..., None]] = {
-            Filled: self._on_filled, OrderRejected: self._on_ended, OrderCanceled: self._on_ended, OrderExpired: self._on_ended,
-            PositionClosed: self._on_closed, TradingHalted: self._on_halted, FeedRestored: self._on_restored,
+            Filled: self._on_filled, OrderAccepted: self._on_accepted, OrderRejected: self._on_ended, OrderCanceled: self._on_ended,
+            OrderExpired: self._on_ended, PositionClosed: self._on_closed, TradingHalted: self._on_halted,
+            FeedRestored: self._on_restored,
         }
 
     def adopt(self, policies: Policies) -> None:
@@ -123,6 +146,13 @@ class TradeExecutor:
     @property
     def in_doubt(self) -> Sequence[Order]:
         return [record.order for record in self._doubts.values()]
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything a restart found in doubt or unprotected has been cleared up: until then nothing is opened."""
+        if self._found_open:
+            self._found_open = {name for name in self._found_open if name in self._doubts or name in self._unprotected}
+        return not self._found_open
 
     def doubtful(self, symbol: str) -> bool:
         return any(record.order.symbol == symbol for record in self._doubts.values())
@@ -175,11 +205,22 @@ class TradeExecutor:
             return
         record = self._life.record(fill.client_order_id)
         if record is None and not (fill.liquidation and fill.symbol in self._positions):
-            self._journal.append(ForeignFill(fill.at, fill))
+            self._take_foreign(fill)
             return
         done = seen.order_done or (record is not None and record.filled + fill.quantity >= record.order.quantity)
         failpoint.hit("fill.before")
         self._journal.append(Filled(fill.at, fill, done))
+
+    def _take_foreign(self, fill: Fill) -> None:
+        """Somebody else's execution. What of it cannot be his own holding was ours: the owner closed it at the venue."""
+        position, owners = self._positions.get(fill.symbol), self.owners_part(fill)
+        part = ZERO
+        if position is not None and position.quantity * fill.side.sign < ZERO:
+            his = abs(owners) if owners * fill.side.sign < ZERO else ZERO
+            part = min(abs(position.quantity), max(ZERO, fill.quantity - his))
+        rest = fill.quantity - part
+        facts: list[Fact] = [Filled(fill.at, _part_of(fill, part, by_owner=True), True)] if part else []
+        self._journal.append_all([*facts, *([ForeignFill(fill.at, _part_of(fill, rest))] if rest else [])])
 
     def on_done(self, done: OrderDone) -> None:
         record = self._orders.get(done.client_order_id)
@@ -212,9 +253,14 @@ class TradeExecutor:
     def _on_filled(self, fact: Filled) -> None:
         failpoint.hit("fill.booked")
         record = self._life.record(fact.fill.client_order_id)
+        if record is None and fact.fill.by_owner:
+            self._closed_by_owner(fact)
+            return
         trade = self._life.trade_of(record, fact.fill.symbol) if record is not None else None
         if record is None or trade is None:
             return
+        if record.order.purpose is Purpose.ENTRY and not trade.covered(abs(self._held(trade, fact.fill.symbol))):
+            self._unprotected.setdefault(trade.opened.trade_id, self._clock.now())
         if trade.exit_reason is not None:
             self._work_exit(trade, fact.at)
         elif trade.late:
@@ -225,12 +271,29 @@ class TradeExecutor:
         else:
             self._protect(trade, fact.at)
 
+    def _closed_by_owner(self, fact: Filled) -> None:
+        """The owner took (a part of) our position at the venue: the stop follows what is left."""
+        position = self._positions.get(fact.fill.symbol)
+        trade = self._trades.get(position.trade_id) if position is not None else None
+        if trade is not None:
+            self._attention.add(trade.opened.trade_id)
+
+    def _on_accepted(self, fact: OrderAccepted) -> None:
+        record = self._orders.get(fact.client_order_id)
+        if record is None or record.order.purpose is not Purpose.STOP or not self._unprotected:
+            return
+        trade = self._trades.get(record.order.trade_id)
+        if trade is not None and trade.covered(abs(self._held(trade, record.order.symbol))):
+            self._unprotected.pop(record.order.trade_id, None)
+
     def _on_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
         record = self._orders.get(fact.client_order_id)
         trade = self._trades.get(record.order.trade_id) if record is not None else None
         if record is None or trade is None or record.working:
             return
         purpose = record.order.purpose
+        if purpose is Purpose.STOP:
+            self._unprotected.setdefault(trade.opened.trade_id, self._clock.now())
         if purpose is Purpose.ENTRY:
             if not trade.filled and not trade.working(Purpose.ENTRY):
                 self._journal.append(TradeAbandoned(fact.at, trade.opened.trade_id, fact.reason))
@@ -255,6 +318,7 @@ class TradeExecutor:
             self._attention.add(trade.opened.trade_id)
 
     def _on_closed(self, fact: PositionClosed) -> None:
+        self._unprotected.pop(fact.trade.trade_id, None)
         for record in list(self._orders.values()):
             if record.order.trade_id == fact.trade.trade_id and record.working:
                 self._cancel(record, "trade closed")
@@ -416,6 +480,8 @@ class TradeExecutor:
             for client_order_id, reason in again.items():
                 if (known := self._orders.get(client_order_id)) is not None and known.working:
                     self._cancel(known, reason)
+        if self._unprotected:
+            self._back_up(at)
         if self._attention:
             for trade_id in list(self._attention):
                 trade = self._trades[trade_id]
@@ -425,6 +491,19 @@ class TradeExecutor:
                 else:
                     self._protect(trade, at)
         return None if self._trades or self._expiring or self._recancel or self._attention else IDLE
+
+    def _back_up(self, at: int) -> None:
+        """What could not be protected in time is not held: the stop is ours to be if the venue's does not stand."""
+        for trade_id, since in list(self._unprotected.items()):
+            trade = self._trades.get(trade_id)
+            held = ZERO if trade is None else abs(self._held(trade, trade.opened.symbol))
+            guarded = trade is not None and trade.opened.structure == Structure.SINGLE and trade.opened.stop is not None
+            if trade is None or not guarded or trade.exit_reason is not None or held == ZERO or trade.covered(held):
+                del self._unprotected[trade_id]
+            elif at - max(since, self._quiet_until.get(trade.venue, 0)) >= self._policy.protect_within_s * 1000:
+                del self._unprotected[trade_id]
+                log.error("no stop stands at the venue", action="protect", trade_id=trade_id, reason=f"for {(at - since) / 1000:g} s")
+                self.request_exit(trade_id, ExitReason.EMERGENCY_EXIT, at)
 
     # -- lanes ---------------------------------------------------------------------------------------------------------
 
@@ -459,11 +538,14 @@ class TradeExecutor:
 
     async def _lane(self, venue: Venue, lane: asyncio.Queue[Command]) -> None:
         while True:
-            command = await lane.get()
-            if command.cancel:
-                await self._send_cancel(venue, command)
-            else:
-                await self._send_order(venue, command.record)
+            await self._work(venue, await lane.get())
+
+    async def _work(self, venue: Venue, command: Command) -> None:
+        await self._clock.sleep_until(self._quiet_until.get(venue.name, 0))
+        if command.cancel:
+            await self._send_cancel(venue, command)
+        else:
+            await self._send_order(venue, command.record)
 
     async def _send_order(self, venue: Venue, record: Record) -> None:
         order = record.order
@@ -479,14 +561,36 @@ class TradeExecutor:
         failpoint.hit("order.before_sent")
         self._journal.append(OrderSent(at, order.client_order_id))
         failpoint.hit("order.sent")
-        try:
-            async with asyncio.timeout(self._policy.submit_timeout_s):
-                fate = await venue.submit(order)
-        except TimeoutError:
-            fate = InDoubt(f"no answer within {self._policy.submit_timeout_s:g} s")
+        fate = await self._submit(venue, order)
+        while isinstance(fate, NotSent) and (again := self._again_at(venue, record, fate)) is not None:
+            await self._clock.sleep_until(again)
+            if not record.working or record.cancel_sent or (self._stopping and order.purpose is Purpose.ENTRY):
+                break
+            fate = await self._submit(venue, order)
         failpoint.hit("order.answered")
         self._book_fate(venue, record, fate)
         failpoint.hit("order.fate_booked")
+
+    async def _submit(self, venue: Venue, order: Order) -> Fate:
+        try:
+            async with asyncio.timeout(self._policy.submit_timeout_s):
+                return await venue.submit(order)
+        except TimeoutError:
+            return InDoubt(f"no answer within {self._policy.submit_timeout_s:g} s")
+
+    def _again_at(self, venue: Venue, record: Record, fate: NotSent) -> int | None:
+        """When an order that provably did not arrive may be sent again with the same id; None = not again. Never before a ban ends, an
+        entry only while its decision is fresh, anything else while it still protects what it was meant for."""
+        now = self._clock.now()
+        self._mind(venue, fate.until)
+        self._kill_switch.on_call(venue.name, now, False, "error" if fate.until is None else "rate_limit", fate.message, fate.until)
+        again = max(now + RESEND_MS, fate.until or 0)
+        fresh_s = self._policy.resend_within_s if record.order.purpose is Purpose.ENTRY else self._policy.protect_within_s
+        return again if again <= record.order.at + int(fresh_s * 1000) else None
+
+    def _mind(self, venue: Venue, until: int | None) -> None:
+        if until is not None:
+            self._quiet_until[venue.name] = max(until, self._quiet_until.get(venue.name, 0))
 
     def _book_fate(self, venue: Venue, record: Record, fate: Fate) -> None:
         at, client_order_id = self._clock.now(), record.order.client_order_id
@@ -494,11 +598,11 @@ class TradeExecutor:
             case Accepted(venue_order_id):
                 self._kill_switch.on_call(venue.name, at, True, "", "")
                 self._journal.append(OrderAccepted(at, client_order_id, venue_order_id))
-            case Refused(code, message):
-                self._kill_switch.on_call(venue.name, at, True, "", "")  # it answered: the venue is healthy
+            case Refused(code, message, denied):
+                # It answered, so the venue is healthy; unless it is us it does not accept.
+                self._kill_switch.on_call(venue.name, at, not denied, "authentication" if denied else "", message if denied else "")
                 self._journal.append(OrderRejected(at, client_order_id, code, message))
-            case NotSent(message):
-                self._kill_switch.on_call(venue.name, at, False, "error", message)
+            case NotSent(message):  # counted as a failure where it was decided whether to send again
                 self._journal.append(OrderExpired(at, client_order_id, f"never left: {message}"))
             case InDoubt(message):
                 self._kill_switch.on_call(venue.name, at, False, "error", message)
@@ -519,7 +623,10 @@ class TradeExecutor:
         record, at = command.record, self._clock.now()
         answered = isinstance(fate, Accepted | Refused)
         message = "" if isinstance(fate, Accepted) else fate.message
-        self._kill_switch.on_call(venue.name, at, answered, "" if answered else "error", "" if answered else message)
+        denied, until = isinstance(fate, Refused) and fate.denied, fate.until if isinstance(fate, NotSent) else None
+        self._mind(venue, until)
+        kind = "authentication" if denied else "rate_limit" if until is not None else "" if answered else "error"
+        self._kill_switch.on_call(venue.name, at, not kind, kind, message if kind else "", until)
         if isinstance(fate, Accepted) or not record.working:
             return
         record.cancel_sent = False
@@ -567,14 +674,11 @@ class TradeExecutor:
             try:
                 report = await venue.order(order.client_order_id, order.symbol)
                 fills = await venue.fills_since(order.at - SKEW_MS)
-            except VenueBusy as busy:
-                self._kill_switch.on_call(venue.name, self._clock.now(), False, "rate_limit", str(busy), busy.until)
-                continue
-            except VenueDenied as denied:
-                self._kill_switch.on_call(venue.name, self._clock.now(), False, "authentication", str(denied))
-                continue
             except VenueError as error:
-                self._kill_switch.on_call(venue.name, self._clock.now(), False, "error", str(error))
+                self._kill_switch.on_failure(venue.name, self._clock.now(), error)
+                if isinstance(error, VenueBusy):
+                    self._mind(venue, error.until)
+                    await self._clock.sleep_until(error.until)
                 continue
             self._kill_switch.on_call(venue.name, self._clock.now(), True, "", "")
             for seen in fills:
@@ -623,19 +727,56 @@ class TradeExecutor:
             # Every order that could have filled unseen was working at our last word, so the oldest of them says how far back to ask.
             for seen in await venue.fills_since(min(record.order.at for record in working) - SKEW_MS):
                 self.on_fill(seen)
+        await self.look_after(venue, wallet, starting=True)
+
+    def unlisted(self, venue: str, wallet: Wallet, *, starting: bool = False) -> list[Record]:
+        """Our working orders that the venue does not list though it has had them for a while: they ended and nobody told us, or it does
+        not know them."""
         listed = {report.client_order_id for report in wallet.open_orders}
-        for record in working:
-            if record.state is OrderState.ACCEPTED and record.order.client_order_id not in listed:
-                report = await venue.order(record.order.client_order_id, record.order.symbol)
-                if report is not None and report.state not in WORKING:
-                    self._adopt(record, report)
-                elif report is None:
-                    self._journal.append(OrderInDoubt(self._clock.now(), record.order.client_order_id, "the venue does not list it"))
-                    self._ask(record)
-        for client_order_id in listed:
-            ended = self._life.record(client_order_id)
-            if ended is not None and not ended.working:
-                await self._cancel_at(venue, ended.order)
+        until = self._clock.now() if starting else wallet.at - int(self._policy.wallet_settle_s * 1000)
+        return [record for record in self._orders.values() if record.state is OrderState.ACCEPTED and record.order.venue == venue
+                and record.order.client_order_id not in listed and record.accepted_at <= until]
+
+    async def look_after(self, venue: Venue, wallet: Wallet, *, starting: bool = False) -> None:
+        """Hold the venue's open orders against ours: ask about those it lists no more, cancel those of ours that rest there though we
+        have done with them, and put strangers on record. Raises VenueError; VenueDenied if another daemon's orders are found at start."""
+        for record in self.unlisted(venue.name, wallet, starting=starting):
+            report = await venue.order(record.order.client_order_id, record.order.symbol)
+            if record.state is not OrderState.ACCEPTED:
+                continue
+            if report is not None and report.state not in WORKING:
+                self._adopt(record, report)
+            elif report is None:
+                self._journal.append(OrderInDoubt(self._clock.now(), record.order.client_order_id, "the venue does not list it"))
+                self._ask(record)
+        for report in wallet.open_orders:
+            known = self._life.record(report.client_order_id)
+            if known is None:
+                self._note_foreign(venue, report, starting=starting)
+            elif not known.working:
+                await self._cancel_at(venue, known.order)
+
+    def _note_foreign(self, venue: Venue, report: OrderReport, *, starting: bool) -> None:
+        """By hand it is the owner's business. With our mark it is another daemon's: two of them on one account undo each other."""
+        another = report.client_order_id.startswith(MARK)
+        what = f"{venue.name}: order {report.client_order_id} on {report.symbol} is another daemon's"
+        if another and starting:
+            raise VenueDenied(f"{what}: stop that one, or (where a journal was lost) cancel it in the venue's app; then start again")
+        if (venue.name, report.venue_order_id) in self._foreign:
+            return
+        self._foreign.add((venue.name, report.venue_order_id))
+        at = self._clock.now()
+        self._journal.append(ForeignOrder(at, venue.name, report.symbol, report.venue_order_id, report.client_order_id))
+        if another:
+            self._kill_switch.halt(Scope.ALL, Trigger.MANUAL, at=at, measured="an order that is not ours", limit="none", reason=what,
+                                   venue=venue.name)
+
+    async def protect(self, venue: Venue) -> None:
+        """At start, before anything that takes long: put back the stops that are gone and send the exits that were wanted."""
+        self.tick(self._clock.now())
+        lane = self._lanes[venue.name]
+        while not lane.empty():
+            await self._work(venue, lane.get_nowait())
 
     def recover(self, at: int) -> None:
         """After replay: what was never sent ends, what may have been sent is in doubt, what should be closed gets attention."""
@@ -651,11 +792,20 @@ class TradeExecutor:
                 self.request_exit(trade_id, ExitReason.EMERGENCY_EXIT, at)
             else:
                 self._attention.add(trade_id)
+                if trade.filled and not trade.covered(abs(self._held(trade, trade.opened.symbol))):
+                    self._unprotected[trade_id] = at
         for record in list(self._orders.values()):
             if record.order.trade_id not in self._trades:  # its trade has ended: nothing of it may stay at the venue
                 self._cancel(record, "trade closed")
+        self._found_open = {*self._doubts, *self._unprotected}
 
     def _incomplete(self, trade: Trade) -> bool:
         """A structure of which a leg was never sent: what it was decided on is history now, so what there is of it is closed."""
         sent = {record.order.symbol for record in trade.records if record.order.purpose is Purpose.ENTRY}
         return trade.exit_reason is None and any(leg.symbol not in sent for leg in trade.opened.legs)
+
+
+def _part_of(fill: Fill, quantity: Decimal, *, by_owner: bool = False) -> Fill:
+    """So much of an execution, with its share of the fee."""
+    fee = fill.fee if quantity == fill.quantity else book(fill.fee * quantity / fill.quantity)
+    return replace(fill, quantity=quantity, fee=fee, client_order_id="", by_owner=by_owner)

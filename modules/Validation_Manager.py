@@ -1,8 +1,9 @@
 """Owns approvals: which strategy may open with real money, until when, how sure it may be, and whether it still is what was validated.
 
 May refuse: a strategy without a valid certificate for exactly this code, parameters, instrument and class, in live trading. Paper trading
-is never gated. Permission needs both the journaled approval and its intact file in state/certificates. Alone writes StrategyApproved,
-StrategyRejected, StrategyRevoked and StrategyDemoted; revalidates on a schedule in a child process of the lowest priority.
+is never gated. Permission needs the journaled approval, its intact file in state/certificates and the trial registry it was counted in, no
+shorter than the journal knows it. Alone writes StrategyApproved, StrategyRejected, StrategyRevoked, StrategyDemoted and TrialsAnchored;
+revalidates on a schedule in a child process of the lowest priority.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from modules.backtest import demotion
+from modules.backtest.trial_anchor import Anchor, Registries
 from modules.domain import certificate as certificates
 from modules.domain import gate
 from modules.domain.certificate import Certificate, CertificateError
 from modules.domain.events import (
-    DaemonStarted,
     Fact,
     Filled,
     OrderCanceled,
@@ -34,12 +35,13 @@ from modules.domain.events import (
     StrategyDemoted,
     StrategyRejected,
     StrategyRevoked,
+    TrialsAnchored,
 )
 from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO
 from modules.domain.order import Order, OrderKind, Purpose
 from modules.domain.policies import Policies
-from modules.domain.position import ClosedTrade
+from modules.domain.ramp import LiveRamp, Progress
 from modules.runtime import child
 from modules.runtime.clock import IDLE
 from modules.runtime.supervise import attempt
@@ -55,6 +57,11 @@ DAY: Final = certificates.DAY_MS
 TICK_S: Final = 60.0
 SKEW_MS: Final = 300_000
 """A certificate may be dated this much ahead of our clock."""
+ANCHOR_MS: Final = 3_600_000
+"""How often the journal is told how far the trial registries have come, at most; before an approval it is told at once."""
+HOUR_MS: Final = 3_600_000
+DRIFT_S: Final = 1_800.0
+"""A comparison of live and replay that takes longer is killed, and made a day later."""
 REVALIDATION_S: Final = 6 * 3_600.0
 """A revalidation that takes longer is killed and tried again a day later."""
 Key = tuple[str, AssetClass]
@@ -89,10 +96,14 @@ class ValidationManager:
     def __init__(
         self, *, journal: Journal, policies: Policies, strategies: Mapping[AssetClass, Sequence[Strategy]] | None = None,
         folder: Path | None = None, command: Command | None = None, announce: Callable[[str], None] | None = None,
+        trials: Path | None = None, drift: Sequence[str] | None = None,
     ) -> None:
         self._journal = journal
         self._policies = policies
         self._folder = folder
+        self._drift = drift
+        self._registries = Registries(trials) if trials is not None else None
+        self._anchored_at = -ANCHOR_MS
         self._command = command
         self._announce = announce
         self._installed = {(s.name, asset_class): s for asset_class, listed in (strategies or {}).items() for s in listed}
@@ -104,7 +115,7 @@ class ValidationManager:
         self._ended: dict[Key, Ended] = {}
         self._monitors: dict[Key, demotion.Monitor] = {}
         self._orders: dict[str, tuple[Key, Order, Decimal]] = {}
-        self._live_since: int | None = None
+        self._ramp = LiveRamp()
         self._files: dict[Path, tuple[tuple[int, int], Certificate | None]] = {}
         """What was read of each file, and the size and time it had then."""
         self._void: dict[Key, str] = {}
@@ -117,7 +128,8 @@ class ValidationManager:
         """One line per certificate file that permits nothing."""
         self._handlers: Mapping[type, Callable[[Any], None]] = {
             OrderIntended: self._intended, Filled: self._filled, PositionClosed: self._closed, StrategyApproved: self._approved,
-            StrategyRejected: self._rejected, StrategyRevoked: self._revoked, StrategyDemoted: self._demoted, DaemonStarted: self._started,
+            StrategyRejected: self._rejected, StrategyRevoked: self._revoked, StrategyDemoted: self._demoted,
+            TrialsAnchored: self._anchored,
             **dict.fromkeys((OrderCanceled, OrderExpired, OrderRejected), lambda fact: self._order_over(fact.client_order_id)),
         }
 
@@ -156,12 +168,9 @@ class ValidationManager:
             return min(score, found.confidence)
         return 0.0 if live else score
 
-    def ramping(self, asset_class: AssetClass, closed: Sequence[ClosedTrade], at: int) -> bool:
-        """The live ramp: fewer closed trades or days of live trading than the policy asks for."""
-        sizing = self._policies.sizing
-        trades = sum(1 for trade in closed if trade.asset_class is asset_class)
-        days = 0.0 if self._live_since is None else (at - self._live_since) / DAY
-        return trades < sizing.ramp_trades or days < sizing.ramp_days
+    def ramp(self, asset_class: AssetClass, at: int) -> Progress:
+        """How far the class is on its live ramp, as of `at` (UTC ms)."""
+        return self._ramp.progress(asset_class, at, self._policies.sizing)
 
     def running(self, strategy: Strategy, asset_class: AssetClass) -> Strategy:
         """As it is to run here: with the parameters its latest certificate is for, as installed if it never had one for this code. What
@@ -186,6 +195,7 @@ class ValidationManager:
     # -- facts ----------------------------------------------------------------------------------------------------------------
 
     def apply(self, fact: Fact) -> None:
+        self._ramp.apply(fact)
         handler = self._handlers.get(type(fact))
         if handler is not None:
             handler(fact)
@@ -211,9 +221,9 @@ class ValidationManager:
     def _demoted(self, fact: StrategyDemoted) -> None:
         self._end((fact.strategy, fact.asset_class), fact.at, f"demoted to paper: {fact.reason}", demoted=True)
 
-    def _started(self, fact: DaemonStarted) -> None:
-        if fact.mode == "live" and self._live_since is None:
-            self._live_since = fact.at
+    def _anchored(self, fact: TrialsAnchored) -> None:
+        if self._registries is not None:
+            self._registries.remember(fact.asset_class, Anchor(fact.entries, fact.head))
 
     def _approved(self, fact: StrategyApproved) -> None:
         found = fact.certificate
@@ -304,6 +314,8 @@ class ValidationManager:
     def tick(self, at: int) -> int | None:
         """Look at the folder, warn of what runs out, queue what is due, and demote what a crash kept from being demoted. Without a
         folder and a certificate nothing of that can come up."""
+        if self._registries is not None:
+            self._look_at_trials(self._registries, at)
         if self._folder is not None:
             self._scan(self._folder, at)
         self._demote(at)
@@ -332,6 +344,23 @@ class ValidationManager:
     def _tell(self, words: str) -> None:
         if self._announce is not None:
             self._announce(words)
+
+    # -- the trial registries -----------------------------------------------------------------------------------------------------
+
+    def _look_at_trials(self, registries: Registries, at: int) -> None:
+        """Have the journal remember how far they have come, and say when one is not the one it knows."""
+        if registries.look():
+            for asset_class, why in registries.faults.items():
+                log.error("trial registry refused", action="trials_lost", asset_class=asset_class.value, reason=why)
+                self._tell(f"{asset_class.value}: {why}. Until then no certificate of this class permits anything.")
+            self._check_all()
+        if at - self._anchored_at >= ANCHOR_MS:
+            self._anchor(registries, at)
+
+    def _anchor(self, registries: Registries, at: int) -> None:
+        self._anchored_at = at
+        for asset_class, found in registries.grown():
+            self._journal.append(TrialsAnchored(at, asset_class, found.entries, found.head))
 
     # -- certificates on disk -----------------------------------------------------------------------------------------------------
 
@@ -379,6 +408,11 @@ class ValidationManager:
             return f"is valid for {(found.expires_at - found.issued_at) / DAY:.0f} days, at most {longest} are allowed; it permits nothing"
         if faults := self._differences(key, found):
             return f"is not for what runs here: {'; '.join(faults)}"
+        if self._registries is not None:
+            self._registries.look()
+            if why := self._registries.refuses(found.asset_class, found.digest):
+                return why
+            self._anchor(self._registries, at)
         self._journal.append(StrategyApproved(at, found, path.name))
         return ""
 
@@ -401,8 +435,11 @@ class ValidationManager:
         """Which journaled approvals hold for the code, parameters, policies and files there are now."""
         intact = {found.digest for _, found in self._files.values() if found is not None}
         self._void = {}
+        lost: Mapping[AssetClass, str] = self._registries.faults if self._registries is not None else {}
         for key, found in self._granted.items():
-            if self._folder is None or found.digest not in intact:
+            if key[1] in lost:
+                self._void[key] = lost[key[1]]
+            elif self._folder is None or found.digest not in intact:
                 self._void[key] = f"its file {found.file_name} is gone or damaged"
             elif faults := self._differences(key, found):
                 self._void[key] = "; ".join(faults)
@@ -415,6 +452,31 @@ class ValidationManager:
             group.create_task(clock.drive(TICK_S, self.tick), name="Validation_Manager tick")
             if self._command is not None:
                 group.create_task(self._revalidate(clock, self._command), name="revalidation")
+            if self._drift is not None:
+                group.create_task(self._compare(clock, self._drift), name="live against replay")
+
+    async def _compare(self, clock: Clock, command: Sequence[str]) -> None:
+        """An hour after the start, and once a day: what the daemon decided beside what its strategies say over the bars it saw."""
+        await clock.sleep_until(clock.now() + HOUR_MS)
+        while True:
+            try:
+                ended = await child.run(command, timeout_s=DRIFT_S)
+            except (OSError, ValueError) as error:
+                ended = child.Ended(None, b"", str(error))
+            self.compared(ended, clock.now())
+            await clock.sleep_until(clock.now() + DAY)
+
+    def compared(self, ended: child.Ended, at: int) -> None:
+        """A comparison ended: its differences go to the monitors."""
+        rows = _rows(ended.output)
+        if rows is None:
+            log.error("no comparison of live and replay", action="drift_failed", code=ended.code, reason=ended.errors[-300:])
+            return
+        for row in rows:
+            log.info("live beside replay", action="drift_compared", strategy_id=row["strategy"], asset_class=row["asset_class"],
+                     compared=row["compared"], different=row["different"], reason=row["why_not"] or row["first"])
+            self.on_drift(row["strategy"], AssetClass(row["asset_class"]),
+                          demotion.Drift(row["compared"], row["different"], row["first"]), at)
 
     async def _revalidate(self, clock: Clock, command: Command) -> None:
         while True:
@@ -450,6 +512,23 @@ def _marks(folder: Path) -> dict[Path, tuple[int, int]]:
         if error is None:  # else it went between listing and looking
             found[path] = (status.st_mtime_ns, status.st_size)
     return found
+
+
+def _rows(output: bytes) -> list[dict[str, Any]] | None:
+    """What `drift --json` printed; None if that is no such document."""
+    try:
+        rows = json.loads(output)["strategies"]
+        for row in rows:
+            AssetClass(row["asset_class"])
+            if not all(isinstance(row[name], kind) for name, kind in _ROW.items()):
+                return None
+    except (ValueError, TypeError, KeyError):
+        return None
+    found: list[dict[str, Any]] = rows
+    return found
+
+
+_ROW: Final = {"strategy": str, "compared": int, "different": int, "first": str, "why_not": str}
 
 
 def _verdict(output: bytes, found: Certificate) -> tuple[str, str]:

@@ -100,6 +100,7 @@ class ViewBuilder:
         day_peak = self._kill_switch.day_peak(asset_class)
         quote = self._market.quote(signal.symbol)
         certificate, certificate_note = self._validation.permission(signal.strategy, signal.symbol, asset_class, at)
+        ramp = self._validation.ramp(asset_class, at) if self._live else None
         blackout, blackout_until = self._news.blackout(asset_class, (instrument.base, instrument.quote), at)
         horizon = signal.hold * signal.interval_ms if signal.hold else int(policy.holding_default_s * 1000)
         held = self._portfolio.positions.get(instrument.symbol)
@@ -145,14 +146,15 @@ class ViewBuilder:
             settle_rate=rate, pair_cap=self._funds.pair_cap(asset_class),
             stop_slippage=self._stop_slippage(asset_class),
             learning_weight=1.0 if self._learning is None else self._learning.weight(signal.strategy, asset_class),
-            ramp=self._live and self._validation.ramping(asset_class, self._portfolio.closed, at),
+            ramp=ramp is not None and ramp.ramping, ramp_note="" if ramp is None else ramp.note,
             option=option, certificate_note=certificate_note,
         ), legs, signal
 
     def _trading_state(self, asset_class: AssetClass) -> TradingState:
-        """As the kill switch says; while it refuses to believe the marks, nobody may open on them either."""
+        """As the kill switch says; while it refuses to believe the marks, or a restart is not cleared up, nobody may open either."""
         state = self._kill_switch.state(asset_class)
-        return TradingState.REDUCING if state is TradingState.ACTIVE and self._kill_switch.disbelieved(asset_class) else state
+        careful = self._kill_switch.disbelieved(asset_class) or not self._executor.settled
+        return TradingState.REDUCING if state is TradingState.ACTIVE and careful else state
 
     def _listed_out(self, symbol: str) -> bool:
         if symbol in self._barred() or any(fnmatchcase(symbol, pattern) for pattern in self._blacklist):

@@ -1,26 +1,42 @@
 """Owns the last thing the venues said we have, and holds it against the books. Every difference becomes a fact.
 
-May refuse: a start before reconciliation, and decisions on a stale wallet (by telling its age). Listens to each venue's account events
-(fills, funding, settlements, transfers) and hands each to the authority that books it. Alone writes TransferSeen, BalanceAdjusted and
-Reconciled; FundingBooked and OptionSettled are written here on Portfolio_Manager's behalf, once per venue reference.
+May refuse: a start on an account that is not what it should be or does not reconcile, and decisions on a stale wallet or an unmeasured
+clock (by telling their age). Listens to each venue's account events (fills, funding, settlements, transfers) and hands each to the
+authority that books it. Alone writes TransferSeen, BalanceAdjusted, UnallocatedMoved and Reconciled; FundingBooked and OptionSettled are
+written here on Portfolio_Manager's behalf, once per venue reference.
+
+Of every wallet, per currency: sum of the classes' books + the owner's part = what the venue says. The owner's part is a projection too,
+so a difference is never swallowed: it is a fact, seen twice in a row before it is believed, and only after everything the venue has
+to tell was booked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from modules.domain.errors import VenueError
-from modules.domain.events import BalanceAdjusted, Fact, FundingBooked, OptionSettled, Reconciled, TransferSeen
+from modules.domain.errors import ConfigurationError, VenueBusy, VenueError, VenueUnreachable
+from modules.domain.events import (
+    BalanceAdjusted,
+    Fact,
+    Filled,
+    FundingBooked,
+    OptionSettled,
+    Reconciled,
+    TransferSeen,
+    UnallocatedMoved,
+)
 from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO
-from modules.domain.policies import ExecutionPolicy
+from modules.domain.order import Fill
+from modules.domain.policies import ExecutionPolicy, Policies
+from modules.domain.pools import Pool, divided, divided_position, merged, pools_of
 from modules.runtime import failpoint
-from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Venue, Wallet
+from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Venue, Wallet
 
 if TYPE_CHECKING:
     from modules.Funds_Controller import FundsController
@@ -35,9 +51,15 @@ log = structlog.get_logger("Wallet_Sync")
 
 PASSES_MAX: Final = 3
 """How often a start compares before it goes on with what is booked by then: the second pass books what the first saw."""
+OVERLAP_MS: Final = 60_000
+"""A restart asks again for this much of what was told before: a venue's history may lag behind, and repeats change nothing."""
+CLOCK_KEPT: Final = 3
+"""A measured clock offset holds for so many of its polls: clocks drift while nobody looks."""
+FUNDING_LATE_MS: Final = 3_600_000
+"""Funding of a position of ours may be told this long after it was closed; later ones are the owner's."""
 
-Difference = tuple[AssetClass, str, Decimal]
-"""(class, currency or symbol, how much more the venue holds than the books say)."""
+Difference = tuple[str, str, Decimal]
+"""(wallet of a venue, currency or symbol, how much more the venue holds than everything explains)."""
 
 
 class WalletSync:
@@ -61,6 +83,16 @@ class WalletSync:
         self._seen_at: dict[str, int] = {}
         self._wallets: dict[AssetClass, ClassWallet] = {}
         self._booked: set[tuple[str, str]] = set()
+        self._opened_at: dict[AssetClass, int] = {}
+        """When each class's books were opened: what happened before is in its opening balance."""
+        self._known_until: dict[str, int] = {}
+        """Until when each venue's account has been told and agreed."""
+        self._owners: dict[tuple[str, str, str], Decimal] = {}
+        """(venue, pool, currency or symbol) -> the owner's part."""
+        self._traded_at: dict[str, int] = {}
+        """Symbol -> our last fill in it."""
+        self._offsets: dict[str, tuple[int, int]] = {}
+        """Venue -> (our clock less its clock in ms, when that was measured)."""
         self._poke: dict[str, asyncio.Event] = {name: asyncio.Event() for name in venues}
         self._differences: dict[str, frozenset[Difference]] = {}
         """What each venue's last comparison found."""
@@ -68,6 +100,11 @@ class WalletSync:
 
     def attach(self, executor: TradeExecutor) -> None:
         self._executor = executor
+        executor.owners_part = self.owners_part
+
+    def adopt(self, policies: Policies) -> None:
+        """Poll by the owner's new numbers from the next wait on."""
+        self._policy = policies.execution
 
     # -- what decisions ask -----------------------------------------------------------------------------------------------
 
@@ -82,9 +119,15 @@ class WalletSync:
         return None if seen is None else (at - seen) / 1000.0
 
     def clock_offset_s(self, asset_class: AssetClass) -> float | None:
-        """How far our clock is from the venue's; an in-process venue has ours."""
+        """How far our clock is ahead of the venue's; None = nobody has measured it lately. An in-process venue has ours."""
         venue = self._venue_of.get(asset_class)
-        return 0.0 if venue is not None and self._venues[venue].capabilities.in_process else None
+        if venue is None:
+            return None
+        if self._venues[venue].capabilities.in_process:
+            return 0.0
+        offset, measured_at = self._offsets.get(venue, (0, 0))
+        fresh = venue in self._offsets and self._clock.now() - measured_at <= CLOCK_KEPT * self._policy.clock_poll_s * 1000
+        return offset / 1000.0 if fresh else None
 
     def equity(self, asset_class: AssetClass) -> Decimal | None:
         """E of domain.md section 1: never more than the synced wallet shows, nor than the owner's allocation plus its own result."""
@@ -92,6 +135,16 @@ class WalletSync:
             return None
         worth = self._worth(asset_class)
         return None if worth is None else self._funds.sizing_equity(asset_class, worth, self._portfolio.ledger(asset_class).transfers)
+
+    def unallocated(self, venue: str) -> dict[str, Decimal]:
+        """What the owner holds at a venue beside us: cash, coins and signed positions by name, over all its wallets."""
+        return merged({name: amount} for (at, _, name), amount in self._owners.items() if at == venue)
+
+    def owners_part(self, fill: Fill) -> Decimal:
+        """How much of what `fill` moves the owner holds himself: the spot coins or the signed position."""
+        instrument = self._portfolio.instruments.get(fill.symbol)
+        name = instrument.base if instrument is not None and instrument.asset_class is AssetClass.SPOT else fill.symbol
+        return sum((amount for (venue, _, of), amount in self._owners.items() if venue == fill.venue and of == name), ZERO)
 
     # -- listening and polling --------------------------------------------------------------------------------------------
 
@@ -101,6 +154,8 @@ class WalletSync:
             for name, venue in self._venues.items():
                 group.create_task(self._listen(venue), name=f"account {name}")
                 group.create_task(self._audit(venue), name=f"audit {name}")
+                if not venue.capabilities.in_process:
+                    group.create_task(self._watch_clock(venue), name=f"clock {name}")
 
     async def _listen(self, venue: Venue) -> None:
         async for event in venue.account_events():
@@ -121,13 +176,58 @@ class WalletSync:
             poke.clear()
             await self._clock.settle()
             try:
-                wallet = await venue.wallet()
+                wallet = await self._look(venue)
             except VenueError as error:
-                self._kill_switch.on_call(venue.name, self._clock.now(), False, "error", str(error))
+                self._kill_switch.on_failure(venue.name, self._clock.now(), error)
+                if isinstance(error, VenueBusy):
+                    await self._clock.sleep_until(error.until)
                 continue
             self._kill_switch.on_call(venue.name, self._clock.now(), True, "", "")
             if not poke.is_set():  # else money moved meanwhile: compare after it is booked
                 self.compare(venue.name, wallet)
+
+    async def _look(self, venue: Venue) -> Wallet:
+        """The wallet, after whatever would explain a difference has been asked for and booked. Raises VenueError."""
+        asked = self._clock.now()
+        wallet = await venue.wallet()
+        if venue.capabilities.in_process:
+            return wallet
+        marked = self._known_until.get(venue.name, 0)
+        if self._unexplained(venue.name, wallet) or self._executor.unlisted(venue.name, wallet):
+            await self._hear(venue)
+            wallet = await venue.wallet()
+        elif asked - marked >= self._policy.account_mark_s * 1000:
+            await self._hear(venue)
+            if not self._unexplained(venue.name, wallet):
+                self._journal.append(Reconciled(asked, venue.name, 0))
+        await self._executor.look_after(venue, wallet)
+        return wallet
+
+    async def _hear(self, venue: Venue, since: int | None = None) -> int:
+        """Ask what no stream has told, and book it. Returns how many events there were. Raises VenueError."""
+        events = await venue.missed(since)
+        for event in events:
+            self.take(event)
+        return len(events)
+
+    async def _watch_clock(self, venue: Venue) -> None:
+        while True:
+            measured = await self._measure(venue)
+            wait_s = self._policy.clock_poll_s if measured else min(self._policy.clock_poll_s, self._policy.wallet_settle_s)
+            await self._clock.sleep_until(self._clock.now() + int(wait_s * 1000))
+
+    async def _measure(self, venue: Venue) -> bool:
+        """Compare our clock with the venue's. Whether that worked."""
+        try:
+            offset = await venue.clock_offset_ms()
+        except VenueError as error:
+            self._kill_switch.on_failure(venue.name, self._clock.now(), error)
+            if isinstance(error, VenueBusy):
+                await self._clock.sleep_until(error.until)
+            return False
+        if offset is not None:
+            self._offsets[venue.name] = offset, self._clock.now()
+        return offset is not None
 
     def take(self, event: AccountEvent) -> None:
         """One thing the venue says happened to our account, to the authority that books it. Repeats change nothing."""
@@ -136,74 +236,239 @@ class WalletSync:
         elif isinstance(event, OrderDone):
             self._executor.on_done(event)
         elif isinstance(event, FundingPaid):
-            if (event.venue, event.venue_ref) not in self._booked:
-                failpoint.hit("funding.before")
-                self._journal.append(FundingBooked(event.at, event.venue, event.symbol, event.asset_class, event.amount, event.rate,
-                                                   event.venue_ref))
+            self._take_funding(event)
         elif isinstance(event, Settled):
             if (event.venue, event.venue_ref) not in self._booked:
                 failpoint.hit("settlement.before")
                 self._journal.append(OptionSettled(event.at, event.venue, event.symbol, event.quantity, event.value, event.settle_rate,
                                                    event.fee, event.venue_ref))
-        elif ("", event.venue_ref) not in self._booked:
-            failpoint.hit("transfer.before")
-            before = self._portfolio.equity(event.asset_class, lambda symbol: self._market.mark(symbol, event.at), self._market.settle_rate)
-            self._journal.append(TransferSeen(event.at, event.asset_class, event.amount,
-                                              before if before is not None else self._portfolio.ledger(event.asset_class).cash,
-                                              event.venue_ref))
+        else:
+            self._take_transfer(event)
+
+    def _take_funding(self, event: FundingPaid) -> None:
+        if (event.venue, event.venue_ref) in self._booked or self._before_books(event.asset_class, event.at):
+            return
+        failpoint.hit("funding.before")
+        pool = self._pool_of(event.asset_class)
+        ours = event.symbol in self._portfolio.positions or event.at - self._traded_at.get(event.symbol, -FUNDING_LATE_MS) < FUNDING_LATE_MS
+        if ours or self._sole_owner(pool) is not None:
+            self._journal.append(FundingBooked(event.at, event.venue, event.symbol, event.asset_class, event.amount, event.rate,
+                                               event.venue_ref))
+        else:
+            currency = self._portfolio.ledger(event.asset_class).currency
+            self._journal.append(UnallocatedMoved(event.at, event.venue, pool.name, currency, event.amount, f"funding of {event.symbol}",
+                                                  event.venue_ref))
+
+    def _take_transfer(self, event: Transferred) -> None:
+        """A deposit is the owner's until he allocates it; a withdrawal takes the owner's part first, and only then from the classes."""
+        if ("", event.venue_ref) in self._booked or self._before_books(event.asset_class, event.at):
+            return
+        failpoint.hit("transfer.before")
+        pool = self._pool_of(event.asset_class)
+        alone = self._sole_owner(pool)
+        if alone is not None:
+            self._journal.append(self._transfer(event.at, alone, event.amount, event.venue_ref))
+            return
+        currency = self._portfolio.ledger(event.asset_class).currency
+        part = divided(event.amount, self._owned(pool, currency), {c: self._portfolio.wallet_cash(c) for c in pool.classes})
+        owners = UnallocatedMoved(event.at, pool.venue, pool.name, currency, part.owners, "transfer", event.venue_ref)
+        self._journal.append_all((owners, *(self._transfer(event.at, asset_class, amount, f"{event.venue_ref} {asset_class}")
+                                            for asset_class, amount in part.classes.items())))
+
+    def _before_books(self, asset_class: AssetClass, at: int) -> bool:
+        """Whether what happened at `at` is in the class's opening balance already. (An in-process venue's clock is ours and it tells
+        nothing twice.)"""
+        if self._venues[self._venue_of[asset_class]].capabilities.in_process:
+            return False
+        opened = self._opened_at.get(asset_class)
+        return opened is None or at < opened
+
+    def _transfer(self, at: int, asset_class: AssetClass, amount: Decimal, reference: str) -> TransferSeen:
+        worth = self._portfolio.equity(asset_class, lambda symbol: self._market.mark(symbol, at), self._market.settle_rate)
+        return TransferSeen(at, asset_class, amount, worth if worth is not None else self._portfolio.ledger(asset_class).cash, reference)
 
     # -- projection -------------------------------------------------------------------------------------------------------
 
     def apply(self, fact: Fact) -> None:
-        kind = type(fact)
-        if kind is FundingBooked or kind is OptionSettled:
-            self._booked.add((fact.venue, fact.venue_ref))  # type: ignore[union-attr]
-        elif kind is TransferSeen:
-            self._booked.add(("", fact.venue_ref))  # type: ignore[union-attr]
+        if isinstance(fact, Filled):
+            self._traded_at[fact.fill.symbol] = fact.at
+        elif isinstance(fact, FundingBooked | OptionSettled):
+            self._booked.add((fact.venue, fact.venue_ref))
+        elif isinstance(fact, TransferSeen):
+            self._booked.add(("", fact.venue_ref))
+            self._opened_at.setdefault(fact.asset_class, fact.at)
+        elif isinstance(fact, UnallocatedMoved):
+            key = fact.venue, fact.pool, fact.currency
+            self._owners[key] = self._owners.get(key, ZERO) + fact.amount
+            if fact.venue_ref:
+                self._booked |= {("", fact.venue_ref), (fact.venue, fact.venue_ref)}
+        elif isinstance(fact, Reconciled):
+            self._known_until[fact.venue] = fact.at
 
     # -- reconciliation ---------------------------------------------------------------------------------------------------
 
     async def reconcile(self, venue: Venue) -> int:
-        """At start: the opening balances of a new journal, then what happened while we were away, then everything compared and every
-        difference booked. Returns how many differences it found. Raises VenueError if the venue cannot be asked: then nothing starts."""
-        wallet = await venue.wallet()
-        for asset_class, found in wallet.classes.items():
-            reference = f"opening {asset_class}"
-            if ("", reference) not in self._booked:
-                self._journal.append(TransferSeen(wallet.at, asset_class, found.cash, ZERO, reference))
-                failpoint.hit("start.opening")
+        """At start: is it the right account; the opening balances of a new journal; what happened while we were away; then everything
+        compared and every difference booked. Returns how many differences it found. Raises VenueError if the venue cannot be asked or
+        the account is not one to trade on (VenueDenied, with the remedy): then nothing starts."""
+        asked = self._clock.now()
+        if not self.reconciled[venue.name]:
+            await venue.check()
+            await self._measure(venue)
+        known = max(self._known_until.get(venue.name, 0) - OVERLAP_MS, self._first_opening(venue.name))
+        await self._hear(venue, known or None)
+        wallet = await self._open_books(venue)
         await self._executor.catch_up(venue, wallet)
         differences = 0
-        for _ in range(PASSES_MAX):
+        for again in range(PASSES_MAX):
+            if again and not venue.capabilities.in_process:
+                await self._clock.sleep_until(self._clock.now() + int(self._policy.wallet_settle_s * 1000))
+            await self._hear(venue)
             wallet = await venue.wallet()
             await self._clock.settle()  # what is on its way from the venue is booked before it counts as a difference
             found_now = self.compare(venue.name, wallet)
             if not found_now:
                 break
             differences = max(differences, found_now)
-        self._journal.append(Reconciled(self._clock.now(), venue.name, differences))
+        self._journal.append(Reconciled(asked, venue.name, differences))
         self.reconciled[venue.name] = True
         return differences
+
+    def _first_opening(self, venue: str) -> int:
+        return min((at for asset_class, at in self._opened_at.items() if self._venue_of.get(asset_class) == venue), default=0)
+
+    async def _open_books(self, venue: Venue) -> Wallet:
+        """Open the books of classes that have none with what is in their wallets: all at once, and only from a wallet in which nothing
+        moved while it was read. Raises ConfigurationError where nobody has said whose money it is."""
+        for _ in range(PASSES_MAX):
+            wallet = await venue.wallet()
+            fresh = [pool for pool in self._pools(venue.name, wallet) if self._unopened(pool)]
+            if not fresh:
+                return wallet
+            if not await self._hear(venue):
+                self._journal.append_all([fact for pool in fresh for fact in self._opening(pool, wallet)])
+                failpoint.hit("start.opening")
+                return wallet
+        raise VenueUnreachable(f"{venue.name}: the account moved whenever it was read; try again when it is quiet")
+
+    def _unopened(self, pool: Pool) -> list[AssetClass]:
+        return [asset_class for asset_class in pool.classes if ("", f"opening {asset_class}") not in self._booked]
+
+    def _opening(self, pool: Pool, wallet: Wallet) -> list[Fact]:
+        cash = self._cash_in(pool, wallet)
+        new = self._unopened(pool)
+        alone = self._sole_owner(pool)
+        if alone is not None:
+            shares = {alone: cash}
+        else:
+            spare = cash if len(new) == len(pool.classes) else self._owned(pool, self._currency_of(pool, wallet))
+            shares = {**dict.fromkeys(new, ZERO), **self._funds.grants(new, dict.fromkeys(new, ZERO), spare)}
+        facts: list[Fact] = [TransferSeen(wallet.at, asset_class, amount, ZERO, f"opening {asset_class}")
+                             for asset_class, amount in shares.items()]
+        if self._venues[pool.venue].capabilities.in_process or len(new) < len(pool.classes):
+            if alone is None and len(new) < len(pool.classes):
+                facts.append(UnallocatedMoved(wallet.at, pool.venue, pool.name, self._currency_of(pool, wallet),
+                                              -sum(shares.values(), ZERO), "allocated"))
+            return facts
+        # What else is there on the first day is the owner's: cash beyond the allocations, coins, positions.
+        owners = {self._currency_of(pool, wallet): cash - sum(shares.values(), ZERO), **self._held_in(pool, wallet)}
+        return facts + [UnallocatedMoved(wallet.at, pool.venue, pool.name, name, amount, "opening")
+                        for name, amount in owners.items() if amount]
+
+    # -- whose it is ------------------------------------------------------------------------------------------------------
+
+    def _pools(self, venue: str, wallet: Wallet) -> tuple[Pool, ...]:
+        return self._pools_of(venue, tuple(wallet.classes))
+
+    def _pools_of(self, venue: str, classes: Sequence[AssetClass]) -> tuple[Pool, ...]:
+        return pools_of(venue, classes, shared=self._venues[venue].capabilities.shared_wallet)
+
+    def _pool_of(self, asset_class: AssetClass) -> Pool:
+        venue = self._venue_of[asset_class]
+        together = [other for other, name in self._venue_of.items() if name == venue]
+        return next(pool for pool in self._pools_of(venue, together) if asset_class in pool.classes)
+
+    def _sole_owner(self, pool: Pool) -> AssetClass | None:
+        """The class that owns all the cash of its wallet: nobody shares it and the owner allocates no part of it. Raises
+        ConfigurationError for classes that share a wallet without an allocation each."""
+        given = [self._funds.allocated(asset_class) for asset_class in pool.classes]
+        if len(pool.classes) == 1 and (given[0] is None or self._venues[pool.venue].capabilities.in_process):
+            return pool.classes[0]
+        if None in given:
+            names = ", ".join(asset_class.value for asset_class, amount in zip(pool.classes, given, strict=True) if amount is None)
+            raise ConfigurationError([f"venues.{pool.venue}.allocate: {names}: classes that share one wallet need an amount each"])
+        return None
+
+    def _owned(self, pool: Pool, name: str) -> Decimal:
+        return self._owners.get((pool.venue, pool.name, name), ZERO)
+
+    def _currency_of(self, pool: Pool, wallet: Wallet) -> str:
+        return wallet.classes[pool.classes[0]].currency
+
+    def _cash_in(self, pool: Pool, wallet: Wallet) -> Decimal:
+        return sum((wallet.classes[asset_class].cash for asset_class in pool.classes), ZERO)
+
+    def _held_in(self, pool: Pool, wallet: Wallet) -> dict[str, Decimal]:
+        return merged(part for asset_class in pool.classes for part in (wallet.classes[asset_class].coins,
+                                                                        wallet.classes[asset_class].positions))
+
+    # -- comparing --------------------------------------------------------------------------------------------------------
 
     def compare(self, venue: str, wallet: Wallet) -> int:
         """Hold the venue's wallet against the books; the same difference seen twice in a row is booked. Returns how many differ."""
         self._seen_at[venue] = wallet.at
-        before, now = self._differences.get(venue, frozenset()), set[Difference]()
-        for asset_class, found in wallet.classes.items():
-            self._wallets[asset_class] = found
-            for currency, amount in self._differences_of(asset_class, found):
-                difference = (asset_class, currency, amount)
-                now.add(difference)
-                if difference in before:
-                    log.error("wallet differs from the books", action="reconcile", asset_class=asset_class.value,
-                              reason=f"{currency} {amount}")
-                    self._journal.append(BalanceAdjusted(wallet.at, asset_class, currency, amount, "unexplained difference"))
+        self._wallets |= wallet.classes
+        before, now = self._differences.get(venue, frozenset()), self._unexplained(venue, wallet)
+        for pool in self._pools(venue, wallet):
+            for name, amount in [(name, amount) for of, name, amount in sorted(now & before) if of == pool.name]:
+                log.error("wallet differs from the books", action="reconcile", venue=venue, wallet=pool.name, reason=f"{name} {amount}")
+                self._journal.append_all(self._settled(pool, wallet, name, amount))
         self._differences[venue] = frozenset(now - before)  # what was booked is none any more
+        if not now and not self._venues[venue].capabilities.in_process:
+            self._allot(venue, wallet)
         return len(now)
 
-    def _differences_of(self, asset_class: AssetClass, found: ClassWallet) -> list[tuple[str, Decimal]]:
-        differences = [(found.currency, found.cash - self._portfolio.wallet_cash(asset_class))]
-        coins = {currency: -amount for currency, amount in self._portfolio.coins(asset_class).items()}
-        for currency, amount in (*found.coins.items(), *found.positions.items()):
-            coins[currency] = coins.get(currency, ZERO) + amount
-        return [(currency, amount) for currency, amount in (*differences, *coins.items()) if amount != ZERO]
+    def _unexplained(self, venue: str, wallet: Wallet) -> frozenset[Difference]:
+        found: set[Difference] = set()
+        for pool in self._pools(venue, wallet):
+            currency = self._currency_of(pool, wallet)
+            held = merged((self._held_in(pool, wallet), {currency: self._cash_in(pool, wallet)}))
+            known = merged((*(self._portfolio.coins(asset_class) for asset_class in pool.classes),
+                            {currency: sum((self._portfolio.wallet_cash(asset_class) for asset_class in pool.classes), ZERO)},
+                            {name: amount for (at, of, name), amount in self._owners.items() if (at, of) == (venue, pool.name)}))
+            found |= {(pool.name, name, held.get(name, ZERO) - known.get(name, ZERO)) for name in held.keys() | known.keys()}
+        return frozenset(difference for difference in found if difference[2] != ZERO)
+
+    def _settled(self, pool: Pool, wallet: Wallet, name: str, amount: Decimal) -> list[Fact]:
+        """The facts that make an unexplained difference the owner's or ours."""
+        cash = name == self._currency_of(pool, wallet)
+        reason = "unexplained difference"
+        alone = pool.classes[0] if len(pool.classes) == 1 else None
+        if alone is not None and (self._venues[pool.venue].capabilities.in_process or (cash and self._sole_owner(pool) is not None)):
+            return [BalanceAdjusted(wallet.at, alone, name, amount, reason)]
+        position = any(name in wallet.classes[asset_class].positions for asset_class in pool.classes) or name in self._portfolio.positions
+        books = {asset_class: self._portfolio.wallet_cash(asset_class) if cash else self._portfolio.coins(asset_class).get(name, ZERO)
+                 for asset_class in pool.classes}
+        part = (divided_position if position else divided)(amount, self._owned(pool, name), books)
+        facts: list[Fact] = [BalanceAdjusted(wallet.at, asset_class, name, ours, reason) for asset_class, ours in part.classes.items()]
+        if part.owners:
+            facts.append(UnallocatedMoved(wallet.at, pool.venue, pool.name, name, part.owners, reason))
+        return facts
+
+    def _allot(self, venue: str, wallet: Wallet) -> None:
+        """Where the owner allocates: move money between his part and the classes until each has been given its allocation, as far as it
+        reaches. Follows his changes, and deposits that make up for an allocation that did not fit."""
+        for pool in self._pools(venue, wallet):
+            if self._sole_owner(pool) is not None:
+                continue
+            currency = self._currency_of(pool, wallet)
+            given = {asset_class: self._portfolio.ledger(asset_class).transfers for asset_class in pool.classes}
+            moves = self._funds.grants(pool.classes, given, self._owned(pool, currency))
+            for asset_class, amount in moves.items():
+                spare = self._portfolio.wallet_cash(asset_class) - self._funds.reserved(asset_class) - self._portfolio.margin(asset_class)
+                moved = max(amount, -max(ZERO, spare))
+                if moved:
+                    self._journal.append_all((
+                        self._transfer(wallet.at, asset_class, moved, f"allocated {asset_class} {wallet.at}"),
+                        UnallocatedMoved(wallet.at, venue, pool.name, currency, -moved, "allocated")))
+

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "notify": {"domain", "runtime"},
     "venues": {"domain", "runtime", "backtest"},
     # The cost model and the fill rules are one source for replay and the paper venue, so these two know each other; see below.
-    "backtest": {"domain", "runtime", "store", "venues", "strategies"},
+    "backtest": {"domain", "runtime", "store", "venues", "strategies", "news"},
     "news": {"domain", "runtime", "store", "venues"},
     "learning": {"domain", "runtime", "store", "strategies", "backtest"},  # shadow trades cost what the cost model says
     "execution": {"domain"},
@@ -61,14 +61,15 @@ WRITES = {
     "OrderCanceled": "Trade_Executor", "OrderExpired": "Trade_Executor", "Filled": "Trade_Executor",
     "ForeignFill": "Trade_Executor", "ExitRequested": "Trade_Executor", "TradeAbandoned": "Trade_Executor",
     "FundingBooked": "Wallet_Sync", "OptionSettled": "Wallet_Sync", "TransferSeen": "Wallet_Sync", "BalanceAdjusted": "Wallet_Sync",
+    "UnallocatedMoved": "Wallet_Sync", "ForeignOrder": "Trade_Executor",
     "Reconciled": "Wallet_Sync", "PositionClosed": "Portfolio_Manager", "PhaseChanged": "Sizer", "BaselineRolled": "Kill_Switch",
     "PeakRaised": "Kill_Switch", "ApiErrorSeen": "Kill_Switch", "TradingHalted": "Kill_Switch", "TradingRearmed": "Kill_Switch",
     "SwitchChanged": "Funds_Controller", "BudgetChanged": "Funds_Controller", "OperatorCommand": "Operator_Desk",
     "EntriesPaused": "Risk_Management", "EntriesResumed": "Risk_Management", "BlackoutOpened": "News_Agent", "BlackoutClosed": "News_Agent",
     "StrategyApproved": "Validation_Manager", "StrategyRejected": "Validation_Manager", "StrategyRevoked": "Validation_Manager",
-    "StrategyDemoted": "Validation_Manager", "CalibrationUpdated": "Learning_Agent", "WeightsUpdated": "Learning_Agent",
-    "ShadowOpened": "Learning_Agent", "ShadowClosed": "Learning_Agent", "ChallengerEntered": "Learning_Agent",
-    "ChallengerJudged": "Learning_Agent",
+    "StrategyDemoted": "Validation_Manager", "TrialsAnchored": "Validation_Manager", "CalibrationUpdated": "Learning_Agent",
+    "WeightsUpdated": "Learning_Agent", "ShadowOpened": "Learning_Agent", "ShadowClosed": "Learning_Agent",
+    "ChallengerEntered": "Learning_Agent", "ChallengerJudged": "Learning_Agent",
 }
 PURE = ("domain", "filters", "strategies", "backtest/costs.py")
 """Decides or computes, and never waits."""

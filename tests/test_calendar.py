@@ -138,14 +138,27 @@ def test_a_calendar_that_would_forget_a_window_is_refused_and_says_where(fault: 
 
 def test_a_calendar_that_ends_within_two_weeks_closes_entries_and_says_so_once() -> None:
     news = agent(shipped())
-    last = at("2026-12-05T04:59")    # 23:59 in New York on the last known payrolls day
+    last = at("2027-01-01T04:59")    # 23:59 in New York on the last day of the schedules known
     with capture_logs() as logs:
         assert news.calendar_ok(AssetClass.SPOT, last - 14 * DAY)
         assert logs == []
         for _ in range(3):
             assert not news.calendar_ok(AssetClass.SPOT, last - 14 * DAY + MINUTE)
-    assert [(line["log_level"], line["reason"]) for line in logs] == [("error", "NFP")]
+    assert [(line["log_level"], line["reason"]) for line in logs] == [("error", "CPI")]
     assert not news.calendar_ok(AssetClass.FOREX, at("2027-06-01T00:00"))
+
+
+def test_the_end_of_the_calendar_is_foretold_weeks_before_entries_close() -> None:
+    news, closes = agent(shipped()), at("2027-01-01T04:59") - 14 * DAY
+    assert news.calendar.closes_from("NFP") == closes
+    with capture_logs() as logs:
+        news.tick(closes - 14 * DAY)
+        assert not [line for line in logs if line.get("action") == "calendar_horizon"]
+        for minute in (1, 2, 3):
+            news.tick(closes - 14 * DAY + minute * MINUTE)
+    told = [(line["log_level"], line["reason"], line["entries_close"]) for line in logs if line.get("action") == "calendar_horizon"]
+    assert told == [("warning", "CPI", closes), ("warning", "NFP", closes)]
+    assert news.calendar_ok(AssetClass.SPOT, closes)
 
 
 # -- feeds -----------------------------------------------------------------------------------------------------------------

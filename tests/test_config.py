@@ -330,7 +330,7 @@ def test_the_environment_takes_lists_classes_and_sections(tmp_path: Path) -> Non
     ("[venues.x]\nclasses = []", "venues.x.classes = []"),
     ("[venues.x]\nclasses = ['SPOT']\nallocate = {PERP = 1}", "venues.x: allocate names PERP, which is not in classes"),
     ("[venues.x]\nclasses = ['SPOT']\n[venues.y]\nclasses = ['SPOT']", "venues.x and venues.y both name SPOT"),
-    ("mode = 'paper'", "mode paper needs at least one [venues.NAME] section"),
+    ("mode = 'live'", "mode live needs at least one [venues.NAME] section"),
     ("mode = 'live'\n[venues.x]\nclasses = ['SPOT']", "mode live needs key_file in venues.x"),
     ("[mqtt]\nhost = 'h'\nnamespace = 'a/#'", 'mqtt.namespace = "a/#"'),
 ])

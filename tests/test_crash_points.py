@@ -192,9 +192,9 @@ def test_killed_while_starting_again_and_again_it_converges(tmp_path: Path) -> N
     assert_nothing_was_lost(tmp_path, document)
 
 
-def test_killed_between_the_opening_balances_no_class_is_opened_twice(tmp_path: Path) -> None:
-    for visit in (1, 1, 1):
-        assert run(tmp_path, f"start.opening:kill@{visit}", 0.5) == -signal.SIGKILL
+def test_killed_at_the_opening_balances_all_are_booked_together_and_none_twice(tmp_path: Path) -> None:
+    assert run(tmp_path, "start.opening:kill", 0.5) == -signal.SIGKILL
+    assert len([fact for fact in facts_of(tmp_path) if isinstance(fact, TransferSeen)]) == 4, "one commit: no crash leaves half of them"
     assert run(tmp_path, hours=0.5) == 0
     opened = [fact.venue_ref for fact in facts_of(tmp_path) if isinstance(fact, TransferSeen)]
     assert sorted(opened) == ["opening FOREX", "opening OPTION", "opening PERP", "opening SPOT"]

@@ -55,8 +55,8 @@ def test_a_broken_journal_a_halt_file_and_a_bad_certificate_are_named(folder: Pa
     found = findings(capsys)
     assert found["journal"]["state"] == "ok" and "chain unbroken" in found["journal"]["said"]
     (folder / "state/demo/HALT").touch()
-    (folder / "state/demo/certificates").mkdir()
-    (folder / "state/demo/certificates/x.json").write_text("{}")
+    (folder / "state/certificates").mkdir()
+    (folder / "state/certificates/x.json").write_text("{}")
     found = findings(capsys)
     assert found["HALT file"]["state"] == "warn" and found["certificate"]["state"] == "warn"
     journal = folder / "state/demo/journal.sqlite"

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from modules.backtest.audit_journal import journal_faults
+from modules.backtest.export_run import read_run
 from modules.cli.app import run
 from tests import independent_ledger
 
@@ -61,6 +63,47 @@ def test_one_fill_changed_by_one_unit_ends_the_audit_with_false_and_exit_code_1(
         assert told["reconciled"] is False and told["faults"]
         assert independent_ledger.main(exported[0]) == 1
         assert json.loads(capsys.readouterr().out)["reconciled"] is False
+    finally:
+        path.write_text(written, encoding="utf-8")
+
+
+EDITS = [*(("trades", column) for column in ("symbol", "side", "risk", "slippage_bp", "strategy")), ("funding", "rate"), ("funding", "at"),
+         ("orders", "quantity"), ("instruments", "tick"), ("fills", "maker"), *((table, "") for table in ("orders", "trades", "fills"))]
+
+
+@pytest.mark.parametrize(("table", "column"), EDITS, ids=[f"{table}-{column or 'a row dropped'}" for table, column in EDITS])
+def test_what_no_sum_would_show_is_found_in_the_journal_beside_it(
+        exported: tuple[Path, Mapping[str, Any]], table: str, column: str) -> None:
+    path = exported[0] / "run" / f"{table}.csv"
+    written = path.read_text(encoding="utf-8")
+    header, *rows = csv.reader(written.splitlines())
+    if column:
+        cell = rows[len(rows) // 2][header.index(column)]
+        rows[len(rows) // 2][header.index(column)] = {"BUY": "SELL", "SELL": "BUY", "0": "1", "1": "0"}.get(cell, f"1{cell}")
+    else:
+        del rows[len(rows) // 2]
+    path.write_text("\n".join(",".join(cells) for cells in (header, *rows)) + "\n", encoding="utf-8")
+    try:
+        faults = journal_faults(exported[0], read_run(exported[0]))
+        assert len(faults) == 1 and f"{table}.csv" in faults[0] and (column or "missing") in faults[0], faults
+    finally:
+        path.write_text(written, encoding="utf-8")
+
+
+@pytest.mark.parametrize("edit", ["a number", "a row dropped", "the last row dropped"])
+def test_a_journal_edited_together_with_the_tables_no_longer_ends_in_its_last_hash(
+        exported: tuple[Path, Mapping[str, Any]], edit: str) -> None:
+    path = exported[0] / "run" / "journal.jsonl"
+    written = path.read_text(encoding="utf-8")
+    lines = written.splitlines()
+    middle = next(index for index, line in enumerate(lines) if '"FundingBooked"' in line)
+    if edit == "a number":
+        lines[middle] = lines[middle].replace('"rate":', '"rate":1')
+    else:
+        del lines[middle if edit == "a row dropped" else -1]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        assert any("journal.jsonl" in fault for fault in journal_faults(exported[0], read_run(exported[0])))
     finally:
         path.write_text(written, encoding="utf-8")
 

@@ -183,7 +183,9 @@ def test_a_blackout_and_a_thin_market_let_nothing_in() -> None:
     series = replace(walk(200), volume=np.full(200, 1e6), quote_volume=np.full(200, 1e8))
     gated = replace(rules(), gates=True)
     assert len(plain(strategy(), series, gated).trades) == 1
-    assert len(plain(strategy(), series, replace(gated, closed=((int(series.at[5]), int(series.at[12])),))).trades) == 0
+    shut = np.full((200, 2), np.nan)
+    shut[5:12] = np.inf
+    assert len(plain(strategy(), replace(series, news=shut), gated).trades) == 0
     assert len(plain(strategy(), replace(series, quote_volume=np.full(200, 10.0)), gated).trades) == 0
 
 

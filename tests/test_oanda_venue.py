@@ -376,9 +376,11 @@ def test_the_market_tells_quotes_rates_and_each_bar_once_when_it_has_closed() ->
                 quotes.extend(quote.bid for _, quote in batch.quotes)
                 rates.extend(f"{rate.symbol} {rate.long_rate}" for rate in batch.financing)
 
+        on.emulator.heartbeat_s = 0.1
+        assert await on.venue.clock_offset_ms() is None, "nobody has heard the broker's clock"
         listening = asyncio.create_task(listen())
         await until(lambda: rates and on.emulator.listeners)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.15)
         on.quote("1.20000", "1.20010", after_ms=5)
         await until(lambda: 1.2 in quotes)
         on.emulator.drop_streams()
@@ -389,7 +391,7 @@ def test_the_market_tells_quotes_rates_and_each_bar_once_when_it_has_closed() ->
         await until(lambda: on.emulator.asked["GET", f"/v3/accounts/{ACCOUNT}/pricing/stream"] == 3)
         on.emulator.silent = True  # open, and dead
         await until(lambda: on.emulator.asked["GET", f"/v3/accounts/{ACCOUNT}/pricing/stream"] >= 4)
-        assert bars == [] and sorted(rates) == ["EUR/USD -0.015", "USD/JPY 0.031"] and on.venue.clock_offset_ms is not None
+        assert bars == [] and sorted(rates) == ["EUR/USD -0.015", "USD/JPY 0.031"] and await on.venue.clock_offset_ms() is not None
         # The minute ends: time leaps for the venue and for us.
         on.clock._start += MINUTE
         on.book.move(MONDAY + MINUTE + 500, {"EUR_USD": (D("1.4"), D("1.4001")), "USD_JPY": (D("150"), D("150.01"))})

@@ -67,7 +67,7 @@ def registry(path: Path | None = None) -> TrialRegistry:
 
 
 def job(strategy: Strategy, series: dict[str, Series], policies: Policies, trials: TrialRegistry | None = None) -> pipeline.Job:
-    chosen = basket(series.values(), AssetClass.PERP, bars_min=strategy.warmup)
+    chosen = basket(series.values(), AssetClass.PERP, bars_min=strategy.warmup, share_min=0.25)
     return pipeline.Job(strategy, chosen, Rules(policies), policies.validation, trials or registry(), 7, AT, compiled=False)
 
 
@@ -235,7 +235,7 @@ def test_another_seed_window_or_cost_is_another_submission_and_a_renewal_is_none
         replace(first, rules=Rules(policies.model_copy(update={"costs": cheap}))))
     assert len({one.run_id(sets) for one in (first, *others)}) == 5
     bound = certificates.bound(policies, AssetClass.PERP)
-    longer = basket((worlds.world(SYMBOLS[0], 1_300, 10),), AssetClass.PERP, bars_min=24)
+    longer = basket((worlds.world(SYMBOLS[0], 1_300, 10),), AssetClass.PERP, bars_min=24, share_min=0.25)
     renewal = replace(first, basket=longer, renews=pipeline.terms(first.basket.data_hash, bound, first.seed))
     assert renewal.run_id(sets) == first.run_id(sets) != replace(renewal, renews="").run_id(sets)
 
@@ -283,10 +283,10 @@ def test_a_grid_begins_with_the_defaults_and_keeps_neighbours_together() -> None
 def test_of_two_recordings_of_one_market_the_longer_is_taken_and_names_and_lengths_alone_decide() -> None:
     long, short = worlds.world("AAA/USDT:USDT", 3_000, 1), worlds.world("AAA/USDT:USDT#other", 2_000, 2)
     tiny = worlds.world("CCC/USDT:USDT", 400, 3)
-    found = basket([short, tiny, long], AssetClass.PERP, bars_min=24)
+    found = basket([short, tiny, long], AssetClass.PERP, bars_min=24, share_min=0.25)
     assert list(found.series) == ["AAA/USDT:USDT"]
     assert set(found.notes) == {"AAA/USDT:USDT#other", "CCC/USDT:USDT"}
-    assert list(basket([short, tiny, long], AssetClass.PERP, bars_min=24, named=True).series) == [
+    assert list(basket([short, tiny, long], AssetClass.PERP, bars_min=24, share_min=0.25, named=True).series) == [
         "AAA/USDT:USDT", "AAA/USDT:USDT#other", "CCC/USDT:USDT"]
 
 

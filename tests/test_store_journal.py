@@ -353,7 +353,7 @@ def test_a_row_rewritten_together_with_its_hash_is_found_because_the_next_row_kn
         "UPDATE facts SET at = 'noon' WHERE seq = 2",
         "UPDATE head SET seq = 4, hash = (SELECT hash FROM facts WHERE seq = 4)",
         "DELETE FROM head",
-        "UPDATE meta SET value = '2'",
+        "UPDATE meta SET value = 'two'",
         "DELETE FROM meta",
         "CREATE TRIGGER swallow BEFORE INSERT ON facts BEGIN SELECT RAISE(IGNORE); END",
         "DROP TABLE facts",

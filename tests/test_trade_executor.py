@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from typing import TypeVar
 
 import pytest
 
@@ -18,6 +19,7 @@ from modules.domain.events import (
     FeedRestored,
     Filled,
     ForeignFill,
+    ForeignOrder,
     InstrumentListed,
     OrderAccepted,
     OrderCanceled,
@@ -36,7 +38,7 @@ from modules.domain.events import (
 )
 from modules.domain.instrument import AssetClass, Instrument, Right, Side
 from modules.domain.market import Bar, Batch
-from modules.domain.order import Accepted, ExitReason, Fate, InDoubt, NotSent, Order, OrderReport, OrderState, Purpose, Refused
+from modules.domain.order import Accepted, ExitReason, Fate, InDoubt, NotSent, Order, OrderKind, OrderReport, OrderState, Purpose, Refused
 from modules.domain.signal import Structure
 from modules.Funds_Controller import FundsController
 from modules.Kill_Switch import KillSwitch
@@ -59,6 +61,7 @@ INSTRUMENTS = {instrument.symbol: instrument for instrument in (
 )}
 CALL_LOW = make_instrument(OPTION).symbol
 Answer = Fate | Callable[[Order], Awaitable[Fate]]
+F = TypeVar("F")
 
 
 class FakeVenue:
@@ -81,6 +84,11 @@ class FakeVenue:
         """Raised by the next questions, one each."""
         self.working: list[OrderReport] = []
         self.clock: VirtualClock | None = None
+        self.untold: list[AccountEvent] = []
+        """What no stream has told."""
+        self.told_since: list[int | None] = []
+        self.offset_ms: int | None = 0
+        self.denied: Exception | None = None
 
     async def submit(self, order: Order) -> Fate:
         self.submitted.append(order)
@@ -102,6 +110,20 @@ class FakeVenue:
 
     async def fills_since(self, at: int) -> Sequence[FillSeen]:
         return [seen for seen in self.fills if seen.fill.at >= at]
+
+    async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
+        self.told_since.append(since)
+        if self.faults:
+            raise self.faults.pop(0)
+        untold, self.untold = self.untold, []
+        return untold
+
+    async def clock_offset_ms(self) -> int | None:
+        return self.offset_ms
+
+    async def check(self) -> None:
+        if self.denied is not None:
+            raise self.denied
 
     async def wallet(self) -> Wallet:
         return Wallet(AT, {PERP: ClassWallet("USDT", D(10_000), {}, {})}, self.working)
@@ -240,8 +262,8 @@ class Rig:
 
     # -- what came of it
 
-    def of(self, kind: type) -> list[Fact]:
-        return [fact for fact in self.facts if type(fact) is kind]
+    def of(self, kind: type[F]) -> list[F]:
+        return [fact for fact in self.facts if isinstance(fact, kind)]
 
     def sent(self, purpose: Purpose, symbol: str | None = None) -> list[Order]:
         return [o for o in self.venue.submitted if o.purpose is purpose and (symbol is None or o.symbol == symbol)]
@@ -316,14 +338,164 @@ def test_a_refused_entry_ends_with_its_code_and_frees_its_funds() -> None:
     rig.play(scenario)
 
 
-def test_an_order_that_never_left_ends_as_expired_and_is_not_tried_again() -> None:
+def test_an_entry_that_never_left_is_sent_again_with_the_same_id_while_it_is_fresh_and_then_ends() -> None:
     rig = Rig()
 
     async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [NotSent("no route to host")]
+        rig.venue.answers["entry"] = [NotSent("no route to host")] * 99
         order = rig.enter()
         await rig.wait(120)
-        assert rig.state(order) is OrderState.EXPIRED and rig.venue.submitted == [order] and rig.executor.trades == {}
+        assert rig.state(order) is OrderState.EXPIRED and rig.executor.trades == {} and len(rig.of(OrderSent)) == 1
+        assert set(rig.venue.submitted) == {order} and 3 <= len(rig.venue.submitted) <= POLICIES.execution.resend_within_s + 1
+
+    rig.play(scenario)
+
+
+def test_an_entry_that_arrives_at_the_second_attempt_is_one_order() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [NotSent("connection refused")]
+        order = rig.enter()
+        await rig.wait(2)
+        assert rig.venue.submitted == [order, order] and rig.state(order) is OrderState.ACCEPTED
+        assert len(rig.of(OrderSent)) == len(rig.of(OrderIntended)) == 1
+
+    rig.play(scenario)
+
+
+def test_nothing_is_sent_before_a_ban_ends_and_an_entry_does_not_wait_for_it() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        (stop,) = rig.resting(Purpose.STOP)
+        until = rig.clock.now() + 30_000
+        rig.venue.answers["entry"] = [NotSent("too many requests", until)]
+        entry = rig.enter(BTC_SPOT, trade_id="trade-2")
+        await rig.wait(1)
+        assert rig.state(entry) is OrderState.EXPIRED, "its decision would be stale by then"
+        sent = len(rig.venue.submitted)
+        rig.executor.on_done(OrderDone(stop.client_order_id, rig.clock.now(), "canceled", "by the owner"))
+        await rig.wait(28)
+        assert len(rig.venue.submitted) == sent, "the venue wants silence"
+        await rig.wait(5)
+        assert [order.purpose for order in rig.venue.submitted[sent:]] == [Purpose.STOP]
+        (halt,) = [fact for fact in rig.of(TradingHalted) if fact.trigger is Trigger.API_ERRORS][:1]
+        assert halt.until == until
+
+    rig.play(scenario)
+
+
+def test_a_key_that_is_not_accepted_on_a_submit_halts_until_an_operator_re_arms() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [Refused("401", "the token is not accepted", denied=True)]
+        rig.enter()
+        await rig.clock.settle()
+        assert {fact.trigger for fact in rig.of(TradingHalted)} == {Trigger.API_AUTHENTICATION}
+
+    rig.play(scenario)
+
+
+def test_a_stop_that_cannot_be_placed_in_time_is_an_exit() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.venue.answers["stop"] = [InDoubt("no answer")] * 9  # for all we know there is none
+        rig.fill(order)
+        await rig.wait(POLICIES.execution.protect_within_s - 1)
+        assert rig.sent(Purpose.EXIT) == []
+        await rig.wait(2)
+        assert [(exit.kind, exit.reduce_only, exit.exit_reason) for exit in rig.sent(Purpose.EXIT)] == [
+            (OrderKind.MARKET, True, ExitReason.EMERGENCY_EXIT)]
+
+    rig.play(scenario)
+
+
+def test_a_stop_the_owner_cancels_is_put_back_and_one_that_stands_is_left_alone() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        (stop,) = rig.resting(Purpose.STOP)
+        await rig.wait(60)
+        assert rig.sent(Purpose.EXIT) == [] and rig.resting(Purpose.STOP) == [stop]
+        rig.executor.on_done(OrderDone(stop.client_order_id, rig.clock.now(), "canceled", "by the owner"))
+        await rig.wait(3)
+        (again,) = rig.resting(Purpose.STOP)
+        assert (again.quantity, again.price) == (stop.quantity, stop.price) and again != stop
+        await rig.wait(60)
+        assert rig.sent(Purpose.EXIT) == []
+
+    rig.play(scenario)
+
+
+def test_an_order_the_venue_lists_no_more_is_asked_about_and_its_end_booked() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        (stop,) = rig.resting(Purpose.STOP)
+        await rig.wait(5)
+        rig.venue.knows[stop.client_order_id] = OrderReport(stop.client_order_id, "V2", BTC_PERP, OrderState.CANCELED, D(0), stop.quantity)
+        (target,) = rig.resting(Purpose.TARGET)
+        working = [OrderReport(target.client_order_id, "V3", BTC_PERP, OrderState.ACCEPTED, D(0), target.quantity)]
+        seen = Wallet(rig.clock.now(), {}, working)
+        assert [record.order for record in rig.executor.unlisted("paper", seen)] == [stop]
+        await rig.executor.look_after(rig.venue, seen)
+        await rig.wait(2)
+        assert rig.state(stop) is OrderState.CANCELED and len(rig.resting(Purpose.STOP)) == 1
+
+    rig.play(scenario)
+
+
+def test_an_order_by_hand_is_put_on_record_and_another_daemons_halts_and_refuses_a_start() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        by_hand, another = (OrderReport(name, f"V9{name}", BTC_PERP, OrderState.ACCEPTED, D(0), D(1)) for name in ("", "tbsomebodyelse"))
+        for _ in range(2):
+            await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, [by_hand]))
+        assert [fact.client_order_id for fact in rig.of(ForeignOrder)] == [""] and rig.of(TradingHalted) == []
+        with pytest.raises(VenueDenied, match="another daemon's: stop that one"):
+            await rig.executor.catch_up(rig.venue, Wallet(rig.clock.now(), {}, [another]))
+        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, [another]))
+        assert [fact.trigger for fact in rig.of(TradingHalted)] == [Trigger.MANUAL] and rig.venue.canceled == []
+
+    rig.play(scenario)
+
+
+def test_a_position_the_owner_closes_at_the_venue_is_a_closed_trade_and_no_mystery() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = await opened(rig)
+        by_hand = replace(make_fill(order, price=D(51_000), fee=D("0.5"), venue_trade_id="H1", side=Side.SELL), client_order_id="")
+        rig.executor.on_fill(FillSeen(replace(by_hand, quantity=D("0.25")), True))
+        await rig.clock.settle()
+        (closed,) = rig.of(PositionClosed)
+        assert closed.trade.exit_reason == ExitReason.FORCE_EXIT and rig.portfolio.positions == {}
+        (rest,) = rig.of(ForeignFill)
+        assert (rest.fill.quantity, rest.fill.fee) == (D("0.15"), D("0.3"))
+        rig.executor.on_fill(FillSeen(replace(by_hand, quantity=D("0.25")), True))
+        assert len(rig.of(ForeignFill)) == 1
+
+    rig.play(scenario)
+
+
+def test_coins_the_owner_sells_are_his_own_before_they_are_ours() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = await opened(rig)
+        rig.executor.owners_part = lambda fill: D(1)
+        by_hand = replace(make_fill(order, price=D(51_000), fee=D("0.5"), venue_trade_id="H1", side=Side.SELL), client_order_id="")
+        rig.executor.on_fill(FillSeen(by_hand, True))
+        assert len(rig.of(ForeignFill)) == 1 and rig.of(PositionClosed) == []
 
     rig.play(scenario)
 
@@ -872,9 +1044,9 @@ def test_a_fill_after_its_order_was_given_up_is_adopted_and_closed_at_once() -> 
     rig = Rig()
 
     async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [NotSent("so it seemed")]
+        rig.venue.answers["entry"] = [NotSent("so it seemed")] * 99
         order = rig.enter()
-        await rig.clock.settle()
+        await rig.wait(POLICIES.execution.resend_within_s + 1)
         assert rig.executor.trades == {}
         rig.fill(order)
         await rig.clock.settle()
@@ -911,9 +1083,9 @@ def test_a_late_fill_is_still_closed_if_the_daemon_dies_before_it_asked() -> Non
     rig = Rig()
 
     async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [NotSent("so it seemed")]
+        rig.venue.answers["entry"] = [NotSent("so it seemed")] * 99
         order = rig.enter()
-        await rig.clock.settle()
+        await rig.wait(POLICIES.execution.resend_within_s + 1)
         rig.journal._reactors.clear()  # the power goes right after the row
         rig.fill(order)
 

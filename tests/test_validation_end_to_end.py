@@ -87,7 +87,7 @@ def planted() -> Strategy:
 
 def validated(folder: Path, strategy: Strategy, rules: Policies) -> Validation:
     source = RecordedSource(folder, (SPOT,), (None, LIVE_FROM), costs=rules.costs)
-    chosen = basket(of_source(source).values(), SPOT, bars_min=strategy.warmup)
+    chosen = basket(of_source(source).values(), SPOT, bars_min=strategy.warmup, share_min=0.25)
     trials = TrialRegistry(None, same_code=0.85, same_results=0.9)
     found, = pipeline.validate(
         [pipeline.Job(strategy, chosen, Rules(rules), rules.validation, trials, 7, LIVE_FROM, compiled=False)], Serial())

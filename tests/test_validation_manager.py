@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from modules.backtest.demotion import Drift
+from modules.backtest.trial_anchor import file_of
+from modules.backtest.trials import TrialRegistry
 from modules.domain.certificate import Certificate, save
 from modules.domain.events import (
     DaemonStarted,
@@ -26,6 +28,7 @@ from modules.domain.events import (
     StrategyDemoted,
     StrategyRejected,
     StrategyRevoked,
+    TrialsAnchored,
 )
 from modules.domain.instrument import AssetClass, Side
 from modules.domain.order import ExitReason, OrderKind
@@ -269,13 +272,13 @@ def test_a_weakened_gate_is_stated_at_every_start(tmp_path: Path) -> None:
     assert world.told == []
 
 
-def test_the_live_ramp_begins_with_the_first_live_start(world: World) -> None:
-    trades = tuple(closed(1.0).trade for _ in range(30))
-    after = AT + 20 * DAY_MS
-    assert world.manager.ramping(SPOT, trades, after)
+def test_the_live_ramp_is_over_after_enough_live_trades_and_days(world: World) -> None:
     world.journal.append(DaemonStarted(AT, "live", "1", ""))
-    world.journal.append(DaemonStarted(AT + 19 * DAY_MS, "live", "1", ""))
-    assert not world.manager.ramping(SPOT, trades, after) and world.manager.ramping(SPOT, trades[:5], after)
+    asked = shipped_policies().sizing
+    for _ in range(asked.ramp_trades):
+        assert world.manager.ramp(SPOT, AT + 90 * DAY_MS).ramping
+        world.journal.append(closed(1.0))
+    assert not world.manager.ramp(SPOT, AT + 90 * DAY_MS).ramping
 
 
 def verdict(word: str) -> bytes:
@@ -388,3 +391,70 @@ def test_every_fact_of_another_kind_passes_by(world: World) -> None:
     for fact in other:
         world.journal.append(fact)
     assert world.manager.standings(AT) == {}
+
+
+# -- the registry it was counted in ------------------------------------------------------------------------------------------------------
+
+
+class Counted(World):
+    """With a trial registry beside the certificates, as `validate` leaves them."""
+
+    def __init__(self, folder: Path, journal: Journal | None = None) -> None:
+        self.trials = folder / "validation"
+        super().__init__(folder / "certificates", journal, trials=self.trials)
+
+    @property
+    def file(self) -> Path:
+        return file_of(self.trials, SPOT)
+
+    def validated(self, at: int = AT, *, noted: bool = True, **changes: Any) -> Certificate:
+        """One submission is counted and approved; `noted` False: the certificate was made by hand."""
+        made = certificate(issued_at=at, revalidate_at=at + DAY_MS, expires_at=at + 45 * DAY_MS, **changes)
+        registry = TrialRegistry(self.file, same_code=0.85, same_results=0.9)
+        counted = registry.register(strategy=STRATEGY, code=str(at), fingerprint="f", basket="b", data="d", sets=({"a": 1.0},), at=at)
+        registry.submit(counted.idea, str(at), at)
+        if noted:
+            registry.issued(STRATEGY, made.digest, at)
+        registry.close()
+        save(made, self.folder)
+        self.manager.tick(at)
+        return made
+
+    def delete_registry(self) -> None:
+        for path in self.trials.glob("trials-*"):
+            path.unlink()
+
+
+def test_a_certificate_that_the_registry_knows_nothing_of_permits_nothing_however_right_its_digest(tmp_path: Path) -> None:
+    world = Counted(tmp_path)
+    made = world.validated()
+    assert world.allowed() and world.facts(TrialsAnchored)
+    forged = replace(made, confidence=1.0, issued_at=AT + 1)  # edited, and its digest worked out again
+    save(forged, world.folder)
+    world.manager.tick(AT + 2)
+    assert "knows of no approval that became this certificate" in world.manager.faults[0]
+    assert world.manager.standings(AT)[STRATEGY, SPOT].certificate.confidence == made.confidence, "what was earned stays in force"
+
+
+def test_a_registry_that_was_deleted_or_begun_anew_ends_every_permission_of_its_class_until_it_is_back(tmp_path: Path) -> None:
+    world = Counted(tmp_path, Journal(tmp_path / "journal.db", durable=False))
+    world.validated()
+    kept = world.file.read_bytes()
+    world.delete_registry()
+    world.manager.tick(AT + 60_000)
+    assert not world.allowed() and "is gone, the journal knows one" in world.why_not()
+    assert sum("Restore it from a backup" in words for words in world.told) == 1
+
+    world.validated(AT + DAY_MS)  # K and n begin again at nothing, and the next approval comes easily
+    assert not world.allowed(AT + DAY_MS) and "has another entry" in world.why_not(AT + DAY_MS)
+    world.journal.close()
+    again = Counted(tmp_path, Journal(tmp_path / "journal.db", durable=False))
+    again.journal.replay()
+    again.manager.start(AT + DAY_MS)
+    assert not again.allowed(AT + DAY_MS), "and a restart does not forget it"
+
+    world.delete_registry()
+    world.file.write_bytes(kept)
+    again.manager.tick(AT + 2 * DAY_MS)
+    assert again.allowed(AT + 2 * DAY_MS)
+    again.journal.close()

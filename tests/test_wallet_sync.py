@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from modules.domain.errors import VenueUnreachable
-from modules.domain.events import BalanceAdjusted, Filled, FundingBooked, OptionSettled, OrderCanceled, Reconciled, TransferSeen
+from modules.domain.errors import VenueBusy, VenueDenied, VenueUnreachable
+from modules.domain.events import (
+    ApiErrorSeen,
+    BalanceAdjusted,
+    Filled,
+    FundingBooked,
+    OptionSettled,
+    OrderCanceled,
+    Reconciled,
+    TradingHalted,
+    TransferSeen,
+)
 from modules.domain.instrument import AssetClass
 from modules.domain.order import OrderReport, OrderState
-from modules.venues.protocol import ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Wallet
+from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Wallet
 from modules.Wallet_Sync import WalletSync
 from tests.builders import AT, BTC_CALL, BTC_PERP, BTC_SPOT, make_fill
 from tests.test_trade_executor import POLICIES, FakeVenue, Rig
@@ -97,12 +108,13 @@ def test_two_different_differences_in_a_row_are_two_first_sights() -> None:
     assert adjustments(desk) == [(SPOT, "USDT", D(-20))]
 
 
-def test_coins_and_positions_are_compared_by_name() -> None:
+def test_coins_and_positions_are_compared_by_name_and_what_is_not_ours_is_the_owners() -> None:
     desk = Desk()
     odd = wallet(coins={"BTC": D("0.5")}, positions={BTC_PERP: D("-0.1")})
     assert desk.sync.compare("paper", odd) == 2
     assert desk.sync.compare("paper", odd) == 2
-    assert set(adjustments(desk)) == {(SPOT, "BTC", D("0.5")), (PERP, BTC_PERP, D("-0.1"))}
+    assert adjustments(desk) == [] and desk.sync.unallocated("paper") == {"BTC": D("0.5"), BTC_PERP: D("-0.1")}, "the owner's, not ours"
+    assert desk.sync.compare("paper", odd) == 0
 
 
 def test_books_that_hold_more_than_the_venue_differ_too() -> None:
@@ -311,3 +323,126 @@ def test_an_in_process_venue_is_never_stale_and_has_our_clock() -> None:
     desk.account.capabilities = replace(desk.account.capabilities, in_process=True)
     desk.reconcile()
     assert desk.sync.age_s(SPOT, AT + 10**9) == 0.0 and desk.sync.clock_offset_s(SPOT) == 0.0
+
+
+# -- on a wire ------------------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_venue_has_to_tell_is_booked_before_anything_counts_as_a_difference() -> None:
+    """Funding and a withdrawal while we were away: the wallet differs by them, and they are booked once, as what they are."""
+    desk = Desk(wallet(perp="9000.5"))
+    told: list[AccountEvent] = [FundingPaid("paper", BTC_PERP, PERP, D("0.5"), 0.0001, AT + 1, "f1"),
+                                Transferred(PERP, D(-1000), AT + 2, "t1")]
+    desk.account.untold = list(told)
+    desk.sync.apply(Reconciled(AT + 500_000, "paper", 0))
+    assert desk.reconcile() == 0
+    assert adjustments(desk) == [] and len(desk.of(FundingBooked)) == 1 and desk.portfolio.wallet_cash(PERP) == D("9000.5")
+    assert desk.account.told_since[0] == AT + 440_000, "from a little before the account was last known"
+    desk.account.untold = list(told)
+    assert desk.reconcile() == 0 and len(desk.of(FundingBooked)) == 1, "repeats change nothing"
+
+
+def test_a_new_journal_opens_with_a_wallet_in_which_nothing_moved_while_it_was_read() -> None:
+    desk = Desk(wallet(perp="9000"), wallet(perp="9250"))
+    desk.sync._booked.clear()
+    desk.sync._opened_at.clear()
+    desk.account.untold = [Transferred(PERP, D(50), AT - 9, "old")]
+    first = desk.account.missed
+
+    async def missed(since: int | None = None) -> Sequence[AccountEvent]:
+        told = await first(since)
+        if len(desk.account.told_since) == 2:  # a deposit crosses the first look
+            return [Transferred(PERP, D(250), AT + 1, "t1")]
+        return told
+
+    desk.account.missed = missed  # type: ignore[method-assign]
+    desk.reconcile()
+    opened = [(fact.asset_class, fact.amount) for fact in desk.of(TransferSeen) if fact.venue_ref.startswith("opening")]
+    assert opened[-2:] == [(SPOT, D(10_000)), (PERP, D(9_250))]
+    assert desk.account.told_since[0] is None and not [f for f in desk.of(TransferSeen) if f.venue_ref in ("old", "t1")]
+
+
+def test_an_account_that_is_not_ours_to_trade_on_is_no_start() -> None:
+    desk = Desk()
+    desk.account.denied = VenueDenied("paper: the key may Withdraw; make one that may only trade")
+    with pytest.raises(VenueDenied, match="make one"):
+        desk.reconcile()
+    assert desk.of(Reconciled) == [] and desk.sync.age_s(SPOT, AT) is None
+
+
+@pytest.mark.parametrize(("error", "kind", "trigger"), [
+    (VenueDenied("the token is not accepted"), "authentication", "api_authentication"),
+    (VenueBusy("banned", AT + 100_000), "rate_limit", "api_errors"),
+    (VenueUnreachable("down"), "error", None),
+])
+def test_a_read_that_fails_is_told_to_the_kill_switch_as_what_it_is(error: Exception, kind: str, trigger: str | None) -> None:
+    desk = Desk()
+
+    async def scenario() -> None:
+        await desk.sync.reconcile(desk.account)
+        running = asyncio.ensure_future(desk.sync.run())
+        await asyncio.sleep(1)
+        desk.account.faults = [error]
+        asked = len(desk.account.told_since)
+        await asyncio.sleep(POLICIES.execution.wallet_poll_s + 1)
+        (seen,) = desk.of(ApiErrorSeen)
+        assert (seen.kind, seen.until) == (kind, getattr(error, "until", None))
+        assert {fact.trigger.value for fact in desk.of(TradingHalted)} == ({trigger} if trigger else set())
+        if isinstance(error, VenueBusy):
+            before = desk.sync._seen_at["paper"]
+            await asyncio.sleep(40)
+            assert desk.sync._seen_at["paper"] == before and len(desk.account.told_since) == asked, "nobody asks before the ban ends"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    desk.loop.run_until_complete(scenario())
+    desk.loop.close()
+
+
+def test_the_venues_clock_is_measured_again_and_again_and_an_old_measurement_is_none() -> None:
+    desk = Desk()
+    poll = POLICIES.execution.clock_poll_s
+
+    async def scenario() -> None:
+        desk.account.offset_ms = None
+        await desk.sync.reconcile(desk.account)
+        assert desk.sync.clock_offset_s(SPOT) is None, "unknown is not zero"
+        running = asyncio.ensure_future(desk.sync.run())
+        desk.account.offset_ms = -250
+        await asyncio.sleep(3)
+        assert desk.sync.clock_offset_s(SPOT) == -0.25
+        desk.account.offset_ms = 1_500
+        await asyncio.sleep(poll + 1)
+        assert desk.sync.clock_offset_s(SPOT) == 1.5
+        desk.account.offset_ms = None
+        await asyncio.sleep(3 * poll + 1)
+        assert desk.sync.clock_offset_s(SPOT) is None, "clocks drift while nobody looks"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    desk.loop.run_until_complete(scenario())
+    desk.loop.close()
+
+
+def test_funding_of_a_position_that_is_the_owners_is_the_owners() -> None:
+    desk = Desk()
+    desk.funds._allocated[PERP] = D(5_000)
+    desk.account.untold = []
+    desk.sync.take(FundingPaid("paper", BTC_PERP, PERP, D("-1.5"), 0.0001, AT, "funding:1"))
+    desk.sync.take(FundingPaid("paper", BTC_PERP, PERP, D("-1.5"), 0.0001, AT, "funding:1"))
+    assert desk.of(FundingBooked) == [] and desk.sync.unallocated("paper") == {"USDT": D("-1.5")}
+
+
+def test_that_an_account_was_fully_told_is_put_on_record_now_and_then() -> None:
+    desk = Desk()
+
+    async def scenario() -> None:
+        await desk.sync.reconcile(desk.account)
+        running = asyncio.ensure_future(desk.sync.run())
+        await asyncio.sleep(2.1 * POLICIES.execution.account_mark_s)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    desk.loop.run_until_complete(scenario())
+    desk.loop.close()
+    assert len(desk.of(Reconciled)) == 3

@@ -2,7 +2,8 @@
 
 Owns the verdict "reconciled". Nothing of Portfolio_Manager or the paper venue's book is used: cash, coins, positions, fees, funding, every
 closed trade and equity are added up anew, then every fee, conversion, funding row and settlement is re-derived from the market
-(audit_market). Faults are words; no faults = reconciled, to the last unit of 1e-8.
+(audit_market), and every cell of an export is held against the journal beside it (audit_journal). Faults are words; no faults =
+reconciled, to the last unit of 1e-8.
 
 `python -m modules.backtest.audit FOLDER` audits an exported run: prints {"reconciled": ..., "faults": [...]}, exit code 0 or 1.
 """
@@ -19,6 +20,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from modules.backtest.audit_journal import journal_faults
 from modules.backtest.audit_market import SIXTEEN, Tape, _book, market_faults
 from modules.backtest.export_run import Row, Run, read_run, run_of
 from modules.domain.errors import DataError
@@ -322,7 +324,7 @@ def audit_folder(folder: Path) -> list[str]:
     read is a fault."""
     try:
         run = read_run(folder)
-        faults = run_faults(run)
+        faults = [*run_faults(run), *journal_faults(folder, run)]
         if (folder / "replay.json").is_file():
             faults += market_faults(run, Tape(_recorded(folder, run), run))
         return _shortened(faults)

@@ -15,8 +15,6 @@ from modules.backtest.series import Series
 from modules.domain.instrument import AssetClass
 
 DAY_MS: Final = 86_400_000
-SHARE_OF_LONGEST: Final = 0.25
-"""A recording shorter than this share of the basket's longest would only dilute its days."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,8 @@ class Basket:
     asset_class: AssetClass
     series: Mapping[str, Series]
     notes: dict[str, str] = field(default_factory=dict)
+    beside: str = ""
+    """Digest of what is looked at besides the series: option chains."""
 
     @cached_property
     def digests(self) -> Mapping[str, str]:
@@ -33,7 +33,7 @@ class Basket:
 
     @cached_property
     def data_hash(self) -> str:
-        return digests.of(sorted(self.digests.values()))
+        return digests.of(sorted(self.digests.values()), *([self.beside] if self.beside else []))
 
     @property
     def text(self) -> str:
@@ -46,9 +46,9 @@ class Basket:
         return f"no history of {self.asset_class.value} instruments long enough" + (f": {shown}" if shown else "")
 
 
-def basket(series: Iterable[Series], asset_class: AssetClass, *, bars_min: int, named: bool = False) -> Basket:
-    """The class's instruments with more than `bars_min` bars. Of several recordings of one underlying the longest in days counts; with
-    `named` the owner chose, and every one counts that has bars enough."""
+def basket(series: Iterable[Series], asset_class: AssetClass, *, bars_min: int, share_min: float, named: bool = False) -> Basket:
+    """The class's instruments with more than `bars_min` bars and at least `share_min` of the longest one's days. Of several recordings of
+    one underlying the longest in days counts; with `named` the owner chose, and every one counts that has bars enough."""
     fitting = sorted((one for one in series if one.asset_class is asset_class), key=lambda one: (-_days(one), one.symbol))
     chosen: dict[str, Series] = {}
     notes: dict[str, str] = {}
@@ -59,7 +59,7 @@ def basket(series: Iterable[Series], asset_class: AssetClass, *, bars_min: int, 
             notes[one.symbol] = f"has {len(one):,} bars, its strategy's warm-up alone takes {bars_min:,}"
         elif not named and underlying in taken:
             notes[one.symbol] = f"is the same market as {taken[underlying]}"
-        elif not named and _days(one) < SHARE_OF_LONGEST * _days(fitting[0]):
+        elif not named and _days(one) < share_min * _days(fitting[0]):
             notes[one.symbol] = f"is recorded for {_days(one):.0f} days, the longest for {_days(fitting[0]):.0f}"
         else:
             taken[underlying] = one.symbol

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,18 @@ from modules.backtest.validation import Validation
 from modules.domain.certificate import DAY_MS, Certificate, Envelope, bound
 from modules.domain.policies import Policies
 
-DRAWDOWN_LEVEL: Final = 0.99
-DRAWDOWN_TRADES: Final = 250
-DRAWDOWN_BLOCK: Final = 10
-DRAWDOWN_DRAWS: Final = 2_000
-
 
 def lower_bound(net_r: NDArray[np.float64], level: float) -> float:
     """One-sided lower bound of the mean; -inf below two trades."""
     if len(net_r) < 2:
         return -math.inf
     return float(net_r.mean()) - NormalDist().inv_cdf(level) * float(net_r.std(ddof=1)) / math.sqrt(len(net_r))
+
+
+def _fill_ratio(validation: Validation) -> float:
+    """Share of what was ordered that fills at the daemon's sizes, by the cost model's participation in each bar's volume."""
+    measured = float(validation.metrics.get("fill_ratio", math.nan))
+    return min(1.0, max(0.0, measured)) if math.isfinite(measured) else 1.0
 
 
 def certificate(validation: Validation, trades: NDArray[Any], policies: Policies, at: int, source: str = "") -> Certificate:
@@ -35,8 +36,8 @@ def certificate(validation: Validation, trades: NDArray[Any], policies: Policies
     net_r = trades["net"][trades["risk"] > 0.0] / trades["risk"][trades["risk"] > 0.0]
     policy = policies.validation
     confidence = lower_bound(net_r, float(policies.learning.calibration.bound)) / float(policies.risk.expected_r_per_confidence)
-    fall = drawdown_envelope(net_r, DRAWDOWN_TRADES, quantile=DRAWDOWN_LEVEL, block=DRAWDOWN_BLOCK, draws=DRAWDOWN_DRAWS,
-                             seed=validation.seed)
+    fall = drawdown_envelope(net_r, policy.envelope_trades, quantile=float(policy.envelope_level), block=policy.envelope_block,
+                             draws=policy.envelope_draws, seed=validation.seed)
     spans = [(one.begin, one.end) for one in validation.picture.instruments]
     return Certificate(
         strategy=validation.strategy, asset_class=validation.asset_class, instruments=validation.instruments,
@@ -46,9 +47,9 @@ def certificate(validation: Validation, trades: NDArray[Any], policies: Policies
         revalidate_at=at + policy.revalidate_days * DAY_MS, expires_at=at + policy.valid_days * DAY_MS,
         confidence=min(1.0, max(0.0, confidence)),
         envelope=Envelope(trades=len(net_r), mean_r=float(net_r.mean()), sd_r=float(net_r.std(ddof=1)), drawdown_r=fall,
-                          drawdown_trades=DRAWDOWN_TRADES,
+                          drawdown_trades=policy.envelope_trades,
                           trades_per_year=len(net_r) / validation.metrics["out_years"],
-                          slippage_bp=max(0.0, float(trades["slippage"].mean())), fill_ratio=1.0,
+                          slippage_bp=max(0.0, float(trades["slippage"].mean())), fill_ratio=_fill_ratio(validation),
                           win_rate=float(np.mean(trades["net"] > 0.0))),
         metrics={name: float(value) for name, value in validation.metrics.items() if math.isfinite(value)}, seed=validation.seed,
         trials=max(1, validation.trials), submissions=validation.submissions, source=source)

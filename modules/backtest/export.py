@@ -88,7 +88,7 @@ def export_market(source: MarketSource, folder: Path, *, wallets: Mapping[AssetC
                               and (rules := source.contract(quote.symbol)) is not None}
             transfers += [{"at": step.at, "asset_class": asset_class.value, "amount": text(amount)}
                           for asset_class, amount in step.transfers]
-    _write_json(folder / "instruments.json", [_instrument_row(rules) for rules in (*names.values(), *contracts.values())])
+    _write_json(folder / "instruments.json", [instrument_row(rules) for rules in (*names.values(), *contracts.values())])
     _write_json(folder / "replay.json", {
         "name": source.name, "seed": getattr(source, "seed", None), "start": source.start, "end": source.end,
         "wallets": {asset_class.value: text(amount) for asset_class, amount in wallets.items()} if wallets is not None else None,
@@ -130,7 +130,7 @@ def _bar_row(bar: Bar, opening: Quote | None) -> tuple[_Cell, ...]:
     return (*bar, opening.bid, opening.ask)
 
 
-def _instrument_row(instrument: Instrument) -> dict[str, Any]:
+def instrument_row(instrument: Instrument) -> dict[str, Any]:
     row = {field.name: getattr(instrument, field.name) for field in fields(Instrument)}
     return {name: text(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from main import Simulation
 
 FOLDER: Final = "run"
+HEAD: Final = "head.json"
+"""The journal's number of rows and its last hash, which covers every row."""
 FILLS: Final = (
     "seq", "at", "venue", "symbol", "asset_class", "base", "quote", "settle", "contract_size", "margined", "inverse", "side", "quantity",
     "price", "fee", "fee_currency", "fee_rate", "settle_rate", "maker", "liquidation", "client_order_id", "trade_id", "purpose",
@@ -68,14 +70,16 @@ class Run:
 
 def run_of(simulation: Simulation) -> Run:
     """Everything `export_run` writes about money, without writing it."""
-    return Run(_tables(simulation), _ledgers(simulation), simulation.daemon.policies.model_dump(mode="json"))
+    daemon = simulation.daemon
+    return Run(tables_of(daemon.journal.facts(), daemon.portfolio.instruments), _ledgers(simulation),
+               daemon.policies.model_dump(mode="json"))
 
 
 def export_run(simulation: Simulation, folder: Path) -> Path:
     """Write the run into FOLDER/run (made if absent, beside an exported market) and return that path.
 
-    fills, funding, settlements, transfers, adjustments, trades, orders, instruments (CSV); ledger, policies, halts (JSON); decisions and
-    journal (one JSON object a line). Raises FileExistsError if a run was written there before.
+    fills, funding, settlements, transfers, adjustments, trades, orders, instruments (CSV); ledger, policies, halts, head (JSON);
+    decisions and journal (one JSON object a line). Raises FileExistsError if a run was written there before.
     """
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
@@ -91,6 +95,7 @@ def export_run(simulation: Simulation, folder: Path) -> Path:
     _write_json(target / "policies.json", run.policies)
     _write_json(target / "halts.json", to_json(simulation.recorder.halts))
     _write_lines(target / "decisions.jsonl", (to_json(decision) for decision in simulation.recorder.decisions))
+    _write_json(target / HEAD, {"rows": simulation.daemon.journal.count, "hash": simulation.daemon.journal.head})
     _write_lines(target / "journal.jsonl", (
         {"seq": seq, "kind": type(fact).__name__, **to_json(fact)} for seq, fact in simulation.daemon.journal.facts()))
     return target
@@ -113,13 +118,12 @@ def read_run(folder: Path) -> Run:
 # -- rows -----------------------------------------------------------------------------------------------------------------
 
 
-def _tables(simulation: Simulation) -> dict[str, list[Row]]:
-    """One pass over the journal, which holds what the recorder heard, in order."""
+def tables_of(facts: Iterable[tuple[int, Fact]], instruments: Mapping[str, Instrument]) -> dict[str, list[Row]]:
+    """One pass over (row in the journal, fact), which hold what the recorder heard, in order. `instruments` may grow on the way."""
     rows: dict[str, list[Row]] = {name: [] for name in HEADERS}
-    instruments = simulation.daemon.portfolio.instruments
     orders: dict[str, tuple[Order, Row]] = {}
     holder: dict[str, str] = {}
-    for seq, fact in simulation.daemon.journal.facts():
+    for seq, fact in facts:
         match fact:
             case OrderIntended(_, order):
                 row = _row(ORDERS, {"seq": seq, **_fields(order)})

@@ -126,7 +126,9 @@ def _extra(walked: Walked, luck: Mapping[str, Any], trades: NDArray[Any]) -> dic
     """Numbers that decide nothing but that a reader asks for."""
     random = np.sum([one["random_net"] for one in walked.tests.values()], axis=0) / len(walked.tests)
     net_r = trades["net"][trades["risk"] > 0.0] / trades["risk"][trades["risk"] > 0.0]
+    fills = np.concatenate([one["fills"] for one in walked.tests.values()])
     return {
+        "fill_ratio": float(fills.mean()) if len(fills) else math.nan,
         "tested_p": float(luck["tested_p"]), "block_days": float(luck["block"]), "bootstrap_draws": float(luck["draws"]),
         "sets": float(walked.daily.shape[1]), "instruments": float(len(walked.tests)), "random_net": float(np.mean(random)),
         "max_drawdown": metrics.max_drawdown(walked.tested("plain")),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from modules.backtest import kernel_views
 from modules.backtest.kernel_draws import placed
 from modules.backtest.kernel_loop import simulate
-from modules.backtest.kernel_money import COLUMNS, NO_REASON, PLACES, TRADES, Numbers
+from modules.backtest.kernel_money import COLUMNS, NO_REASON, PLACES, TRADES, UNFILLED, Numbers
 from modules.backtest.kernel_rows import E_DAY_LAST, TURN_COLUMNS, Tape
 from modules.backtest.kernel_rules import Rules
 from modules.backtest.kernel_tape import cache_folder, loop, tape
@@ -44,9 +44,10 @@ REASONS: Final = (None, ExitReason.STOP_LOSS, ExitReason.ROI, ExitReason.EXIT_SI
 TRADE: Final = np.dtype([
     ("entry_at", "i8"), ("exit_at", "i8"), ("entry_bar", "i8"), ("exit_bar", "i8"), ("side", "i8"), ("reason", "i8"), ("entry", "f8"),
     ("exit", "f8"), ("quantity", "f8"), ("gross", "f8"), ("fees", "f8"), ("funding", "f8"), ("net", "f8"), ("risk", "f8"),
-    ("slippage", "f8")])
+    ("slippage", "f8"), ("ordered", "f8")])
 """One round trip. Times in UTC ms; bars are indices of the bars in which the fills happened; prices are averages of the fills; money in
-settlement currency, risk is 1 R; slippage in basis points against arrival, adverse positive, averaged over all fills."""
+settlement currency, risk is 1 R; slippage in basis points against arrival, adverse positive, averaged over all fills; `ordered` is the
+quantity of the entry order, of which `quantity` was filled (and, bought on SPOT, what the fee left of it)."""
 _BUILT: dict[Callable[..., Any], Callable[..., int]] = {}
 
 
@@ -73,6 +74,8 @@ class Run:
     exposure_long: float
     """Share of the bars a long was held."""
     exposure_short: float
+    unfilled: int = 0
+    """Entry orders that ended without any fill."""
 
     @property
     def exposure(self) -> float:
@@ -129,6 +132,11 @@ def sweep(strategy: Strategy, params_list: Sequence[Any], series: Series, rules:
     return Sweep(daily, trades, job.first_day, exposure, net, net_exposure, longest)
 
 
+def turns(strategy: Strategy, params: Any, series: Series, rules: Rules, *, compiled: bool = False) -> F64:
+    """[turns, TURN_COLUMNS] where the strategy's view of this series turns, whatever is traded. Raises StrategyFault."""
+    return _Job(strategy, series, rules, None, None, 0, True, compiled).turns(params).copy()
+
+
 def random_entries(result: Run, series: Series, rules: Rules, seed: int, draws: int) -> F64:
     """[draws, days] what as many trades of the same sides, holding times and notionals would have made, entered at random bars.
 
@@ -180,6 +188,8 @@ class _Job:
         self._rows = (ends - ends[0]).astype(np.int64)
         self._views = (_built(strategy) if quick else _plain(strategy)) if strategy is not None else None
         self._simulate: Callable[..., None] = loop(simulate, **LEAN) if quick else simulate
+        self.unfilled = 0
+        """Of the last run."""
         self._turns = np.empty((len(series) if strategy is not None else 0, TURN_COLUMNS))
 
     def turns(self, params: Any) -> F64:
@@ -205,7 +215,7 @@ class _Job:
         # No more trades than turns: every entry, and the opening half of a reversal too, is taken at one.
         p, record, equity = np.zeros(PLACES), np.empty((len(turns) + 1, COLUMNS)), np.zeros(len(self._rows))
         self._simulate(turns, self.tape, self.numbers, self.strategy.warmup, self.since, self.until, self.finish, p, record, equity)
-        count = int(p[TRADES])
+        count, self.unfilled = int(p[TRADES]), int(p[UNFILLED])
         return record[:count], count, equity
 
     def _fault(self, reason: str, bar: int) -> StrategyFault:
@@ -214,11 +224,13 @@ class _Job:
 
     def run(self, params: Any) -> Run:
         record, count, equity = self.simulate(params)
+        unfilled = self.unfilled
         trades = np.zeros(count, dtype=TRADE)
         for column, name in enumerate(TRADE.names or ()):
             trades[name] = record[:, column]
         held = (trades["exit_bar"] - trades["entry_bar"]) / len(self.series)
-        return Run(trades, self.daily(equity), self.first_day, float(held[trades["side"] > 0].sum()), float(held[trades["side"] < 0].sum()))
+        return Run(trades, self.daily(equity), self.first_day, float(held[trades["side"] > 0].sum()), float(held[trades["side"] < 0].sum()),
+                   unfilled)
 
     def daily(self, equity: F64) -> F64:
         """Changes from day to day per unit, days without bars flat."""
@@ -258,4 +270,4 @@ def stressed(rules: Rules, factor: float) -> Rules:
 
 
 __all__ = ["NO_REASON", "REASONS", "TRADE", "Rules", "Run", "StrategyFault", "Sweep", "cache_folder", "random_entries", "run", "stressed",
-           "sweep"]
+           "sweep", "turns"]

@@ -21,6 +21,7 @@ from modules.backtest.kernel_money import (
     NAN,
     NEXT_CLOSE,
     OPENED_AT,
+    PLANNED,
     RISK,
     ROLLED,
     SENT_AT,
@@ -28,18 +29,23 @@ from modules.backtest.kernel_money import (
     SIGNAL_ENTRY,
     SIGNAL_STOP,
     SIGNAL_TARGET,
+    STOP_MEMORY,
     STOP_OUTS,
     STOP_TIMES,
     Numbers,
     forget,
     sized,
+    welcome,
 )
 from modules.backtest.kernel_rows import (
     B_ASK,
+    B_AT,
     B_BID,
     B_CLOSE,
     B_DAY_VOLUME,
     B_GATE,
+    B_NEWS,
+    B_NEWS_LATE,
     B_NEXT_CLOSE,
     B_RATE,
     E_FINANCING_AT,
@@ -114,8 +120,8 @@ def rested(r: Numbers, p: Ring, at: float) -> bool:
     wanted = int(r.class_stop_outs)
     count = int(p[STOP_OUTS])
     if 0 < wanted <= count:
-        last = p[STOP_TIMES + (count - 1) % 8]
-        if p[STOP_TIMES + (count - wanted) % 8] >= last - r.class_window_ms and at - last < r.class_rest_ms:
+        last = p[STOP_TIMES + (count - 1) % STOP_MEMORY]
+        if p[STOP_TIMES + (count - wanted) % STOP_MEMORY] >= last - r.class_window_ms and at - last < r.class_rest_ms:
             return False
     return True
 
@@ -132,23 +138,27 @@ def consider(r: Numbers, p: Ring, t: Tape, bar: int, at: float, score: float, st
         aimed = NAN
     if stop > 0.0 and not (stopped > 0.0 and side * (entry - stopped) > 0.0):
         return False
-    confidence = min(1.0, abs(score))
+    confidence, share = min(1.0, abs(score)), 1.0
     if r.gates > 0.0:
         reward = abs(aimed - entry) / entry if aimed == aimed else confidence * r.expected_r * abs(entry - stopped) / entry
         if t.points[bar, B_GATE] == 0.0 or not payable(r, t, at, side, hold, reward) or not rested(r, p, at):
             return False
+        share = welcome(r, t.points[bar, B_NEWS if at == t.points[bar, B_AT] else B_NEWS_LATE], side)
+        if share == 0.0:
+            return False
     rate = t.points[bar, B_RATE]
     if r.exact > 0.0:
-        quantity, risk, leverage = sized(r, r.wallet + p[CASH], confidence, side, entry, stopped, rate, t.points[bar, B_DAY_VOLUME])
+        quantity, risk, leverage = sized(r, r.wallet + p[CASH], confidence, side, entry, stopped, rate, t.points[bar, B_DAY_VOLUME],
+                                         share)
         if quantity * r.contract_size * t.points[bar, B_CLOSE] < r.notional_min:
             return False  # the venue refuses the order: MIN_NOTIONAL at its last price
     else:
-        quantity, leverage = r.notional / (entry * rate * r.contract_size), max(1.0, r.leverage_max)
-        risk = r.notional * (abs(entry - stopped) / entry if stopped == stopped else 1.0)
+        quantity, leverage = share * r.notional / (entry * rate * r.contract_size), max(1.0, r.leverage_max)
+        risk = share * r.notional * (abs(entry - stopped) / entry if stopped == stopped else 1.0)
     if not quantity > 0.0:
         return False
     forget(p)
-    p[SIDE], p[ENTRY_REST], p[RISK], p[LEVERAGE] = side, quantity, risk, leverage
+    p[SIDE], p[ENTRY_REST], p[RISK], p[LEVERAGE], p[PLANNED] = side, quantity, risk, leverage, quantity
     p[OPENED_AT], p[SENT_AT], p[HOLD] = at, at, hold
     p[SIGNAL_ENTRY], p[SIGNAL_STOP], p[SIGNAL_TARGET], p[BEST] = entry, stopped, aimed, entry
     p[ENTRY_ARRIVAL] = 0.5 * (t.points[bar, B_BID] + t.points[bar, B_ASK])

@@ -74,6 +74,7 @@ from modules.backtest.kernel_money import (
     TIME_EXIT,
     TRAILING,
     TRIGGERED,
+    UNFILLED,
     WAITS,
     Numbers,
     at_tick,
@@ -196,6 +197,7 @@ def lapse(r: Numbers, p: Ring, at: float) -> bool:
     if p[ENTRY_REST] > 0.0 and p[SENT_AT] + r.entry_timeout <= at:
         p[ENTRY_REST] = 0.0
         if p[ENTERED] == 0.0:
+            p[UNFILLED] += 1.0
             forget(p)
             return True
     return False
@@ -294,6 +296,7 @@ def match(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) ->
     if p[ENTRY_REST] > 0.0 and (p[SENT_AT] + r.entry_timeout < began or (after_hole and p[SENT_AT] < began)):
         p[ENTRY_REST] = 0.0
         if p[ENTERED] == 0.0:
+            p[UNFILLED] += 1.0
             forget(p)
             return
     if not p[HELD] > 0.0:

@@ -90,11 +90,14 @@ FUNDED: Final = 51
 ROLLED: Final = 52
 INSTANT: Final = 53
 STOP_OUTS: Final = 54
-STOP_TIMES: Final = 55
-"""The last eight stop-outs, UTC ms."""
 NEXT: Final = 67
 """When money accrues next, or the market says something between two bars."""
-PLACES: Final = 68
+UNFILLED: Final = 68
+"""Entry orders that ended without a fill."""
+STOP_TIMES: Final = 70
+STOP_MEMORY: Final = 64
+"""As many stop-outs are remembered, UTC ms, from STOP_TIMES on; risk_policy asks about no more."""
+PLACES: Final = 134
 
 # Why a trade ended: places in REASONS of kernel.py.
 NO_REASON: Final = 0
@@ -123,7 +126,8 @@ R_FUNDING: Final = 11
 R_NET: Final = 12
 R_RISK: Final = 13
 R_SLIPPAGE: Final = 14
-COLUMNS: Final = 15
+R_ORDERED: Final = 15
+COLUMNS: Final = 16
 
 
 class Numbers(NamedTuple):
@@ -203,6 +207,11 @@ class Numbers(NamedTuple):
     deep: float
     dated: float
     """A dated future pays no funding."""
+    mood_against: float
+    mood_least: float
+    """Share of the size that is left at that mood."""
+    share_least: float
+    """Phase 1 trades it all; where the mood leaves less than this share, not at all."""
     unstated: float
     """What a forex position earns a year where nobody states a rate."""
 
@@ -284,9 +293,24 @@ def leverage_used(r: Numbers, side: float, distance: float) -> float:
     return min(max(1.0, r.leverage_max), max(1.0, math.floor(safe)))
 
 
-def sized(r: Numbers, equity: float, confidence: float, side: float, entry: float, stop: float, rate: float,
-          volume: float) -> tuple[float, float, float]:
-    """(quantity, risk in settlement currency, leverage) by the owner's four phases, one instrument alone; quantity 0 = denied (Sizer)."""
+def welcome(r: Numbers, mood: float, side: float) -> float:
+    """Share of its size that the news leaves an entry, 0 = denied (filters.blackout). `mood` as kernel_rows.B_NEWS."""
+    if math.isnan(mood):
+        return 1.0
+    if math.isinf(mood) or -side * mood > r.mood_against:
+        return 0.0
+    against = -side * mood
+    if against <= 0.0:
+        return 1.0
+    if not against < r.mood_against:
+        return r.mood_least
+    return 1.0 - (1.0 - r.mood_least) * against / r.mood_against
+
+
+def sized(r: Numbers, equity: float, confidence: float, side: float, entry: float, stop: float, rate: float, volume: float,
+          share: float) -> tuple[float, float, float]:
+    """(quantity, risk in settlement currency, leverage) by the owner's four phases, one instrument alone, lowered to `share` by the news;
+    quantity 0 = denied (Sizer)."""
     margined = r.spot == 0.0
     fee, used, whole = r.sizing_fee, 1.0, 1.0
     phase = 1 + (equity > r.phase_1) + (equity > r.phase_2) + (equity > r.phase_3)
@@ -321,8 +345,10 @@ def sized(r: Numbers, equity: float, confidence: float, side: float, entry: floa
     elif phase > 2:
         desired = max(fraction, equity * between(r.risk_min, r.risk_max, confidence) / loss)
     notional = min(desired, ceilings(r, equity, confidence, phase, fraction, loss, used, whole, volume))
-    if phase == 1 and notional < desired:
+    if phase == 1 and (notional < desired or share < r.share_least):
         return 0.0, 0.0, 1.0
+    if phase > 1:
+        notional *= share
     quantity = lots(r, notional / unit)
     if quantity < least or lots(r, quantity * kept) < sellable:
         return 0.0, 0.0, 1.0
@@ -503,6 +529,7 @@ def closed(r: Numbers, p: Ring, record: Any, bar: int) -> None:
         into[R_QUANTITY], into[R_GROSS], into[R_FEES], into[R_FUNDING] = p[ENTERED], p[GROSS], p[FEES], p[FUNDING]
         into[R_NET], into[R_RISK] = net, p[RISK]
         into[R_SLIPPAGE] = p[SLIPPED] / (p[ENTERED] + p[EXITED])
+        into[R_ORDERED] = p[PLANNED]
     p[TRADES] += 1.0
     p[CASH] += net
     # A result below half a ledger unit is rounding: the books say 0, which is no loss.
@@ -510,7 +537,7 @@ def closed(r: Numbers, p: Ring, record: Any, bar: int) -> None:
         p[LOSSES] += 1.0
         p[LAST_LOSS] = p[LAST_AT]
         if p[LAST_REASON] in (STOP_LOSS, TRAILING, LIQUIDATED):
-            p[STOP_TIMES + int(p[STOP_OUTS]) % 8] = p[LAST_AT]
+            p[STOP_TIMES + int(p[STOP_OUTS]) % STOP_MEMORY] = p[LAST_AT]
             p[STOP_OUTS] += 1.0
     else:
         p[LOSSES] = 0.0

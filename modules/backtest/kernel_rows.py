@@ -38,16 +38,20 @@ B_ENDED: Final = 18
 """1 = trading ends after this bar."""
 B_NEXT_CLOSE: Final = 19
 """FOREX: when the market next closes for a weekend or holiday."""
-B_FUNDING: Final = 20
+B_NEWS: Final = 20
+"""What the news said at the close (Series.news): the mood, NaN = none, infinite = entries are closed."""
+B_NEWS_LATE: Final = 21
+"""The same a latency later, when the close that a reversal waits for has been filled."""
+B_FUNDING: Final = 22
 """Last settled rate per 8 h."""
-B_REF_CLOSE: Final = 21
-B_HTF_OPEN: Final = 22
-B_HTF_HIGH: Final = 23
-B_HTF_LOW: Final = 24
-B_HTF_CLOSE: Final = 25
-B_HTF_TS: Final = 26
-BAR_ROWS: Final = 27
-POINT_COLUMNS: Final = 20
+B_REF_CLOSE: Final = 23
+B_HTF_OPEN: Final = 24
+B_HTF_HIGH: Final = 25
+B_HTF_LOW: Final = 26
+B_HTF_CLOSE: Final = 27
+B_HTF_TS: Final = 28
+BAR_ROWS: Final = 29
+POINT_COLUMNS: Final = 22
 """The rows from here on only strategies look at."""
 
 # Rows of `Tape.events`, each in order of time and filled up with infinity, of which there is at least one.

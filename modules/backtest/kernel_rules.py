@@ -5,32 +5,26 @@ Owns the translation of policies and an instrument into the kernel's plain numbe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
 
 from modules.backtest.kernel_money import Numbers
 from modules.domain.errors import DataError
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.policies import Policies
 
-CLASS_STOP_OUTS_MAX: Final = 8
-"""As many stop-outs the kernel remembers."""
-
 
 @dataclass(frozen=True)
 class Rules:
     """`phased`: sizes, ticks, lots and ledger units as the daemon's, beginning with `wallet` (settlement currency); else every trade is
-    worth `notional` at entry, unrounded. `gates`: the filters that concern one instrument alone apply. `closed`: blackout windows, UTC ms
-    [from, to). The factors stress fees, and spread, slippage and impact."""
+    worth `notional` at entry, unrounded, less what the mood takes off. `gates`: the filters that concern one instrument alone apply, and
+    what the news said (Series.news). The factors stress fees, and spread, slippage and impact."""
 
     policies: Policies
     phased: bool = False
     wallet: float = 10_000.0
     notional: float = 1_000.0
     gates: bool = True
-    closed: Sequence[tuple[int, int]] = ()
     fee_factor: float = 1.0
     slippage_factor: float = 1.0
 
@@ -40,8 +34,6 @@ class Rules:
             raise DataError([f"{instrument.symbol}: the kernel runs linear spot, perpetual and forex instruments"])
         policies, asset_class = self.policies, instrument.asset_class
         model, sizing, risk, execution = policies.costs.of(asset_class), policies.sizing, policies.risk, policies.execution
-        if risk.cooldown_stop_outs > CLASS_STOP_OUTS_MAX:
-            raise DataError([f"cooldown_stop_outs is {risk.cooldown_stop_outs}; simulated are at most {CLASS_STOP_OUTS_MAX}"])
         tick_units, tick_scale = _steps(instrument.tick)
         lot_units, lot_scale = _steps(instrument.lot)
         fee, slip = self.fee_factor, self.slippage_factor
@@ -79,7 +71,8 @@ class Rules:
             exit_margin=float(sizing.exit_price_margin), pair_cap=float(policies.funds.pair_cap),
             sizing_fee=float(max(instrument.taker_fee, model.taker_fee)),
             deep=float(plain(instrument.symbol) in risk.forex_deep_pairs), dated=float(instrument.expiry is not None),
-            unstated=-float(policies.costs.forex_financing_markup))
+            unstated=-float(policies.costs.forex_financing_markup), mood_against=float(risk.mood_against),
+            mood_least=float(risk.mood_size_at_limit), share_least=float(sizing.learning_weight_min))
 
     def spread_cap(self, instrument: Instrument) -> float | None:
         """Basis points; None where the owner allows none (View_Builder._spread_cap)."""

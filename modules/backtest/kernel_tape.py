@@ -90,7 +90,7 @@ def loop(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
 def tape(series: Series, rules: Rules, htf_multiple: int, *, quick: bool = True) -> Tape:
     """The series under these rules' gates; kept as long as the series is. Not `quick`: worked out without Numba, to the same bits."""
     kept = _KEPT.setdefault(series, {})
-    key = (rules.policies.hash, rules.gates, tuple(rules.closed), htf_multiple)
+    key = (rules.policies.hash, rules.gates, htf_multiple)
     found = kept.get(key)
     if found is None:
         found = kept[key] = _tape(series, rules, htf_multiple, loop if quick else plainly)
@@ -125,7 +125,8 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
         places.B_OPEN_BID: series.open_bid, places.B_OPEN_ASK: series.open_ask, places.B_MARK: np.where(told, series.mark, close),
         places.B_FUNDING: funding, places.B_REF_CLOSE: series.ref_close, places.B_RATE: series.rate,
         places.B_AVERAGE: made(averages)(series.quote_volume), places.B_DAY_VOLUME: volume,
-        places.B_ACCEPTED: accepted, places.B_GATE: gate,
+        places.B_ACCEPTED: accepted, places.B_GATE: gate, places.B_NEWS: series.news[:, 0] if len(series.news) else np.nan,
+        places.B_NEWS_LATE: series.news[:, 1] if len(series.news) else np.nan,
         places.B_ENDED: ended(series), places.B_NEXT_CLOSE: _by_hour(at, sessions.next_close, up=True) if forex else np.nan,
         places.B_HTF_TS: high[0], places.B_HTF_OPEN: high[1], places.B_HTF_HIGH: high[2], places.B_HTF_LOW: high[3],
         places.B_HTF_CLOSE: high[4]}
@@ -200,7 +201,7 @@ def _day_volume(series: Series) -> F64:
 
 
 def _gate(series: Series, rules: Rules, bid: F64, ask: F64, fresh: NDArray[np.bool_], volume: F64) -> NDArray[np.uint8]:
-    """Whether every check that does not ask for a side passes at each close (filters.freshness, liquidity, blackout)."""
+    """Whether every check that does not ask for a side passes at each close (filters.freshness, liquidity)."""
     risk, at, close = rules.policies.risk, series.at, series.close
     cap = rules.spread_cap(series.instrument)
     if cap is None:
@@ -219,8 +220,6 @@ def _gate(series: Series, rules: Rules, bid: F64, ask: F64, fresh: NDArray[np.bo
         if risk.forex_weekend_flat:
             passes &= _by_hour(at + 2 * series.interval_ms, sessions.forex_open)
         passes &= _minutes_to_rollover(at) >= float(risk.rollover_minutes)
-    for begin, end in rules.closed:
-        passes &= ~((at >= begin) & (at < end))
     return passes.astype(np.uint8)
 
 

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.backtest import digests, metrics, tasks, walk_forward
+from modules.backtest import digests, metrics, structures, tasks, walk_forward
 from modules.backtest.basket import Basket
 from modules.backtest.bootstrap import draws_for
 from modules.backtest.findings import Walked, evidence_of, picture_of
 from modules.backtest.grid import grid
 from modules.backtest.ideas import fingerprint
 from modules.backtest.kernel import Rules, stressed
+from modules.backtest.structures import Recording, Replay
 from modules.backtest.trials import TrialRegistry
 from modules.backtest.validation import Floats, Picture, Validation
 from modules.backtest.verdict import Evidence, judge, limit
@@ -39,7 +40,7 @@ PROBE_CUTS: Final = 6
 COMPILING: Final = 4.0
 """Times the usual patience for the task that compiles."""
 MESSAGE_MAX: Final = 240
-OPTIONS: Final = ("option structures are not simulated over recorded chains: no out-of-sample trade can be shown; trade it on paper, "
+OPTIONS: Final = ("no recorded option chains with bars of their underlyings: no out-of-sample trade can be shown; trade it on paper, "
                   "paper results are evidence")
 Progress = Callable[[str, int, int], None]
 """(what ended, tasks ended, tasks known so far)"""
@@ -69,6 +70,11 @@ class Job:
     renews: str = ""
     """`terms` of the certificate this run renews: a scheduled revalidation is the same submission."""
 
+    replay: Replay | None = None
+    """Option structures: the daemon as simulator; must be a module's own function."""
+    recordings: Mapping[str, Recording] = field(default_factory=dict)
+    """Option structures: what is replayed, by symbol of the basket."""
+
     @property
     def name(self) -> str:
         return f"{self.strategy.name} {self.basket.asset_class.value}"
@@ -87,12 +93,12 @@ class Job:
         policy = self.policy
         own = terms(self.basket.data_hash, bound(self.rules.policies, self.basket.asset_class), self.seed)
         return digests.of("submission", self.code, tuple(tuple(one) for one in sets), self.renews or own, self.basket.text, policy.windows,
-                          policy.train_share, policy.embargo, policy.random_draws)
+                          policy.train_share, policy.embargo, policy.random_draws, policy.option_random_draws)
 
     @property
     def rules_digest(self) -> str:
         rules = self.rules
-        return digests.of(rules.policies.hash, rules.phased, rules.wallet, rules.notional, rules.gates, tuple(rules.closed),
+        return digests.of(rules.policies.hash, rules.phased, rules.wallet, rules.notional, rules.gates,
                           rules.fee_factor, rules.slippage_factor)
 
     def seed_for(self, step: str, *parts: Any) -> int:
@@ -153,7 +159,7 @@ def validate(jobs: Sequence[Job], executor: Executor, progress: Progress | None 
 
 def study(job: Job) -> Study:
     """All steps of one job."""
-    if job.strategy.structure is not Structure.SINGLE:
+    if job.strategy.structure is not Structure.SINGLE and not job.recordings:
         return _unmeasured(job, reason=OPTIONS)
     if not job.basket.series:
         return _unmeasured(job, reason=job.basket.why_empty)
@@ -165,7 +171,7 @@ def study(job: Job) -> Study:
 
 def _study(job: Job) -> Study:
     strategy, basket, policy, registry = job.strategy, job.basket, job.policy, job.registry
-    sets = grid(strategy, policy.sets_max)
+    sets = grid(strategy, min(policy.sets_max, policy.option_sets_max) if job.replay is not None else policy.sets_max)
     named = tuple({name: float(value) for name, value in one._asdict().items()} for one in sets)
     found = yield from probed(job)
     counted = registry.register(strategy=strategy.name, code=job.code, fingerprint=fingerprint(strategy), basket=basket.text,
@@ -189,6 +195,9 @@ def _study(job: Job) -> Study:
     spans = [(sets[column], int(numbers[window.test_from]) * DAY_MS, int(numbers[window.test_until]) * DAY_MS)
              for window, column in zip(windows, walk.chosen, strict=True)]
     tested = yield from _tested(job, usable, spans, sets[final])
+    if job.replay is not None:
+        for symbol, found_there in found_on.items():
+            structures.benchmarked(found_there, tested[symbol])
     registry.remember(counted.idea, code=job.code, basket=basket.text, data=basket.data_hash, first_day=first_day, daily=daily, at=job.at)
     yield BARRIER  # what is one idea shows when everybody's results are remembered, in whatever order they came
     run = job.run_id(sets)
@@ -219,6 +228,14 @@ def probed(job: Job) -> Generator[list[Task], dict[str, Outcome], dict[str, Any]
     """Compile and look for look-ahead, on the longest series."""
     longest = max(job.basket.series.values(), key=len)
     digest = job.basket.digests[longest.symbol]
+    if job.replay is not None:
+        recording, policies = job.recordings[longest.symbol], job.rules.policies
+        task = Task(job.key("probe structure", digest, job.basket.data_hash, recording.since, recording.until), f"{job.name}: look-ahead",
+                    structures.probe, (job.replay, recording, job.strategy, policies, PROBE_BARS, PROBE_CUTS), (digest,),
+                    patience=structures.PATIENCE)
+        outcomes = yield [task]
+        looked: dict[str, Any] = _value(outcomes[task.key], task.label)
+        return looked
     task = Task(job.key("probe", digest, PROBE_BARS, PROBE_CUTS), f"{job.name}: look-ahead on {longest.symbol}", tasks.probe,
                 (job.strategy, job.rules, PROBE_BARS, PROBE_CUTS, job.compiled), (digest,), patience=COMPILING)
     outcomes = yield [task]
@@ -231,6 +248,11 @@ def swept(job: Job, sets: Sequence[Any]) -> Generator[list[Task], dict[str, Outc
     plain_sets = tuple(tuple(one) for one in sets)
     batch = {symbol: Task(job.key("sweep", digest, plain_sets), f"{job.name}: {len(sets)} sets on {symbol}", tasks.sweep,
                           (job.strategy, sets, job.rules, job.compiled), (digest,)) for symbol, digest in job.basket.digests.items()}
+    if job.replay is not None:
+        batch = {symbol: Task(
+            job.key("sweep structure", digest, job.basket.data_hash, plain_sets), f"{job.name}: {len(sets)} sets on {symbol}",
+            structures.sweep, (job.replay, job.recordings[symbol], job.strategy, sets, job.rules.policies), (digest,),
+            patience=structures.PATIENCE) for symbol, digest in job.basket.digests.items()}
     outcomes = yield list(batch.values())
     found = {}
     for symbol, task in batch.items():
@@ -252,6 +274,15 @@ def _tested(job: Job, usable: Sequence[str], spans: Sequence[tuple[Any, int, int
     batch = {}
     for symbol in usable:
         digest = job.basket.digests[symbol]
+        if job.replay is not None:
+            plain = job.rules.policies
+            costs = {"plain": plain, "stressed": structures.stressed(plain, policy.stress_multiple)}
+            key = job.key("test structure", digest, job.basket.data_hash, plain_spans, tuple(final), policy.stress_multiple,
+                          policy.option_random_draws, job.seed)
+            batch[symbol] = Task(key, f"{job.name}: out of sample on {symbol}", structures.test, (
+                job.replay, job.recordings[symbol], job.strategy, spans, final, costs, policy.option_random_draws,
+                job.seed_for("random", symbol)), (digest,), patience=structures.PATIENCE)
+            continue
         key = job.key("test", digest, plain_spans, tuple(final), policy.stress_multiple, policy.drawdown_equity, policy.random_draws,
                       job.seed)
         batch[symbol] = Task(key, f"{job.name}: out of sample on {symbol}", tasks.test,

@@ -78,6 +78,18 @@ class RecordedSource:
         return frozenset(classes | {AssetClass.OPTION}) if self._loaded.chains is not None else frozenset(classes)
 
     @property
+    def chain_span(self) -> tuple[int, int] | None:
+        """UTC ms of the first and the last snapshot of option chains; None without any."""
+        chains = self._loaded.chains
+        return (int(chains.at[0]), int(chains.at[-1]) + 1) if chains is not None else None
+
+    @property
+    def chain_underlyings(self) -> tuple[str, ...]:
+        """Of the option chains, by name."""
+        chains = self._loaded.chains
+        return tuple(sorted(set(chains.underlyings))) if chains is not None else ()
+
+    @property
     def recordings(self) -> Sequence[Recorded]:
         """Every series as it was read: columns, not steps. Read, never write."""
         return self._series
@@ -220,8 +232,9 @@ class RecordedSource:
                 columns = series.funding.columns
                 unknown = np.full(len(series.funding.ts), np.nan)
                 hours = np.full(len(series.funding.ts), float(series.funding_interval_h))
+                told = columns.get("interval_h", unknown)
                 for at, rate, interval_h, predicted in _rows(series.funding.ts, after, until, columns["funding_rate"],
-                                                             columns.get("interval_h", hours), columns.get("predicted", unknown)):
+                                                             np.where(np.isfinite(told), told, hours), columns.get("predicted", unknown)):
                     funding[at].append(FundingRate(symbol, at, rate, interval_h, predicted))
             if series.financing is not None:
                 # the rate in force when trading begins was published before: it is told at the first instant

@@ -261,6 +261,7 @@ def _normalized(bars: Bars, venue: str, market: Market, half_spread: float) -> B
 
 
 def _settlement_hours(funding: Values) -> int:
-    if "interval_h" in funding.columns:
-        return max(1, round(float(np.median(funding.columns["interval_h"]))))
+    told = funding.columns.get("interval_h", np.zeros(0))
+    if len(told := told[np.isfinite(told)]):
+        return max(1, round(float(np.median(told))))
     return max(1, round(float(np.median(np.diff(funding.ts))) / HOUR_MS)) if len(funding.ts) > 1 else 8

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -78,6 +78,8 @@ class Series:
     financing_short: F64
     instants: I64
     """Times other than a bar's close at which the market had something to say: orders move on there, too."""
+    news: F64 = field(default_factory=lambda: _NO_VALUES)
+    """[n, 2] the mood at each close and a latency later, NaN = none, infinite = entries are closed (heard.with_news); empty = no news."""
 
     def __post_init__(self) -> None:
         count = len(self.at)
@@ -86,6 +88,8 @@ class Series:
         for name in _BAR_COLUMNS:
             if len(getattr(self, name)) != count:
                 raise DataError([f"{self.symbol}: {name} has {len(getattr(self, name))} rows, at has {count}"])
+        if len(self.news) not in (0, count):
+            raise DataError([f"{self.symbol}: news has {len(self.news)} rows, at has {count}"])
         if not bool(np.all(np.diff(self.at) >= self.interval_ms)):
             raise DataError([f"{self.symbol}: bars must be {self.interval_ms} ms or more apart, in order of time"])
         for name in _ARRAYS:
@@ -109,6 +113,8 @@ class Series:
         total = hashlib.sha256(f"{self.symbol}|{self.interval_ms}|{self.instrument!r}".encode())
         for name in _ARRAYS:
             column = np.ascontiguousarray(getattr(self, name))
+            if name == "news" and not len(column):
+                continue  # the same history, whether or not somebody could have asked for news
             total.update(f"|{name}|{len(column)}|".encode())
             total.update(column.tobytes())
         return total.hexdigest()
@@ -122,10 +128,11 @@ class Series:
                                                                     "funding_mark")}
         columns |= {name: getattr(self, name)[financed] for name in ("financing_at", "financing_long", "financing_short")}
         columns["instants"] = self.instants[self.instants <= until]
+        columns["news"] = self.news[rows]
         return Series(symbol=self.symbol, instrument=self.instrument, interval_ms=self.interval_ms, **columns)
 
 
-_ARRAYS: Final = tuple(field.name for field in fields(Series) if field.name not in ("symbol", "instrument", "interval_ms"))
+_ARRAYS: Final = tuple(column.name for column in fields(Series) if column.name not in ("symbol", "instrument", "interval_ms"))
 _BAR_COLUMNS: Final = _ARRAYS[: _ARRAYS.index("rate") + 1]
 
 

@@ -14,6 +14,7 @@ from modules.backtest.kernel import Rules
 from modules.backtest.series import Series
 from modules.backtest.validation import Floats
 from modules.domain.errors import DataError
+from modules.domain.instrument import AssetClass
 from modules.strategies.protocol import Strategy
 
 DAY_MS: Final = 86_400_000
@@ -76,10 +77,19 @@ def test(series: Series, strategy: Strategy, windows: Sequence[tuple[Any, int, i
     whole = kernel.run(strategy, final, series, rules["plain"], compiled=compiled)
     dealt = kernel.random_entries(whole, series, rules["plain"], seed, draws)
     trades = np.concatenate([one.trades for one in runs["plain"]]) if windows else whole.trades[:0]
+    kept = 1.0 - rules["plain"].numbers(series.instrument, series.interval_ms).taker_fee if series.asset_class is AssetClass.SPOT else 1.0
     return {
         "first_day": whole.first_day, "daily": {name: np.sum([one.daily for one in each], axis=0) for name, each in runs.items()},
         "trades": trades, "random": dealt.mean(axis=0), "random_net": dealt.sum(axis=1), "whole": whole.daily,
+        "fills": filled(runs.get("phased", ()), kept),
         "whole_trades": len(whole.trades), "marks": marks(series, trades, windows[0][1] if windows else 0)}
+
+
+def filled(runs: Sequence[kernel.Run], kept: float) -> Floats:
+    """[entry orders] share of each that was filled at the daemon's sizes, 0 of those that found no volume; `kept`: what a purchase's fee
+    leaves of it."""
+    shares = [np.minimum(1.0, one.trades["quantity"] / (kept * one.trades["ordered"])) for one in runs]
+    return np.concatenate([*shares, np.zeros(sum(one.unfilled for one in runs))])
 
 
 def marks(series: Series, trades: Any, since: int) -> dict[str, Any]:

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modules.backtest.ideas import likeness
+from modules.backtest.trial_anchor import CERTIFICATE, GENESIS, Anchor
 from modules.domain.canonical import digest
 from modules.domain.errors import StoreUnreadable
 
 Floats = NDArray[np.float64]
-_GENESIS: Final = "0" * 64
 _BUSY_S: Final = 60.0
 _OVERLAP_DAYS: Final = 60
 """Fewer common days than this make no likeness."""
@@ -127,6 +127,17 @@ class TrialRegistry:
             number = len(self._verdicts(run))
             self._append(VERDICT, f"{run} {number}", self._root(idea), "", {"verdict": verdict, "at": at, "run": run})
 
+    @property
+    def anchor(self) -> Anchor:
+        """How far the registry has come: a certificate says where it was counted, the journal remembers it."""
+        row = self._database.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone()
+        return Anchor(int(row[0]), str(row[1])) if row is not None else Anchor()
+
+    def issued(self, strategy: str, digest: str, at: int = 0) -> None:
+        """Note which certificate an approval became: one that is not noted here permits nothing."""
+        with self._transaction():
+            self._append(CERTIFICATE, digest, "", "", {"strategy": strategy, "at": at})
+
     def _verdicts(self, run: str) -> list[str]:
         rows = self._database.execute("SELECT body FROM entries WHERE kind = ? AND key >= ? AND key < ?", (VERDICT, f"{run} ", f"{run}!"))
         return [str(json.loads(body)["verdict"]) for body, in rows.fetchall()]
@@ -155,7 +166,7 @@ class TrialRegistry:
 
     def verify(self) -> int:
         """Number of entries of an intact chain. Raises StoreUnreadable at the first row that was changed."""
-        before, count = _GENESIS, 0
+        before, count = GENESIS, 0
         for seq, kind, key, idea, basket, subject, body, days, found in self._database.execute(
                 "SELECT seq, kind, key, idea, basket, subject, body, days, hash FROM entries ORDER BY seq"):
             count += 1
@@ -180,7 +191,7 @@ class TrialRegistry:
         """1 if the entry is new, 0 if it was there."""
         if self._database.execute("SELECT 1 FROM entries WHERE kind = ? AND key = ?", (kind, key)).fetchone():
             return 0
-        last = self._database.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone() or (0, _GENESIS)
+        last = self._database.execute("SELECT seq, hash FROM entries ORDER BY seq DESC LIMIT 1").fetchone() or (0, GENESIS)
         text = json.dumps(body, sort_keys=True, separators=(",", ":"))
         row = (kind, key, idea, basket, subject, text, days)
         self._database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (last[0] + 1, *row, _hash(last[1], *row)))

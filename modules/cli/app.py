@@ -34,6 +34,7 @@ VERBS: Final = {
     "size": "size:run",
     "validate": "validation:validate", "optimize": "validation:optimize",
     "lookahead": "validation_checks:lookahead", "recursive": "validation_checks:recursive",
+    "drift": "drift:run",
     "news": "news_reports:news", "events": "news_reports:events",
     **dict.fromkeys(("status", "balance", "trades", "profit", "daily", "performance", "explain"), "questions:run"),
     **dict.fromkeys(("pause", "resume", "kill", "reset-kill", "flatten", "forceexit", "funds", "learning", "reconcile"), "commands:run"),
@@ -41,7 +42,9 @@ VERBS: Final = {
     "report": "period_report:run", "backup": "backup:backup", "restore": "backup:restore",
     "completion": "completion:run", "doctor": "doctor:run",
     "logs": "tools:logs", "new-strategy": "tools:new_strategy", "show-config": "tools:show_config", "version": "tools:version",
-    "list-strategies": "tools:list_strategies", "list-instruments": "tools:list_instruments", "list-venues": "tools:list_venues",
+    "new-config": "new_config:run", "drill": "drill:run", "go-live": "go_live:run",
+    "download-data": "download:run", "import-data": "importing:run",
+    "list-strategies": "tools:list_strategies", "list-instruments": "instruments:run", "list-venues": "venues:run",
 }
 """Verb -> module of this package and function in it: Namespace -> exit code."""
 

@@ -166,6 +166,9 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
 
     _size(verbs.add("size", "what Sizer would do with a trade, and which rule bound it"))
     _validation(verbs)
+    _data(verbs)
+    _drift(verbs)
+    _going_live(verbs)
     _questions(verbs)
     _commands(verbs)
     _tools(verbs)
@@ -189,6 +192,8 @@ def _validation(verbs: _Verbs) -> None:
         verb.add_argument("--timeframe", metavar="1h", help="only bars of this length")
         if name in ("validate", "optimize"):
             verb.add_argument("--seed", type=_count, help="of the bootstraps; default 1")
+            verb.add_argument("--news", type=Path, metavar="FILE", help="headlines as a daemon recorded them (news.db); moods, cautions and "
+                              "moved releases count from when they were seen")
             where = verb.add_mutually_exclusive_group()
             where.add_argument("--workers", type=_workers, metavar="N", help="processes on this machine; default: one per core")
             where.add_argument("--cluster", metavar="ADDRESS", help="a dask.distributed scheduler, like 10.0.0.5:8786")
@@ -199,6 +204,48 @@ def _validation(verbs: _Verbs) -> None:
             verb.add_argument("--fresh", action="store_true", help="compute everything again, keep nothing from an interrupted run")
         if name == "recursive":
             verb.add_argument("--warmups", type=_counts, metavar="200,400,800", help="start-up bars to compare")
+
+
+def _drift(verbs: _Verbs) -> None:
+    drift = verbs.add("drift", "did the daemon decide what its strategies say over the bars it saw? exit code 1 if not")
+    drift.add_argument("--days", type=_days, default=30, metavar="N", help="how far back (default 30)")
+
+
+def _going_live(verbs: _Verbs) -> None:
+    new = verbs.add("new-config", "asks a dozen questions and writes config.toml; never overwrites without asking")
+    new.add_argument("--out", type=Path, default=Path("config.toml"), metavar="FILE", help="default: config.toml")
+    new.add_argument("--defaults", action="store_true", help="ask nothing, take every default")
+    new.add_argument("--set", action="append", default=[], metavar="NAME=ANSWER", help="an answer in advance; may be given several times")
+    new.add_argument("--overwrite", action="store_true", help="the file may be replaced")
+    try_ = verbs.add("drill", "every wire that trading depends on, tried once with the smallest orders there are; its log is kept")
+    try_.add_argument("asset_class", type=_one_class, metavar="CLASS")
+    try_.add_argument("--testnet", action="store_true", help="on the venue's testnet or practice account: no real money")
+    try_.add_argument("--key-file", type=Path, metavar="FILE", help="another key than the settings', like the testnet's own")
+    try_.add_argument("--symbol", metavar="S", help="on this instrument; default: the cheapest of those that are traded")
+    try_.add_argument("--confirm", action="store_true", help="real money without being asked again")
+    live = verbs.add("go-live", "the checklist before real money, each line ok or missing with the next command")
+    live.add_argument("asset_class", type=_one_class, metavar="CLASS")
+    live.add_argument("--confirm", action="store_true", help="say yes to what it would ask: switching funds on once all else is ok")
+    live.add_argument("--no-alerts", action="store_true", help="I know that nobody will be told of a halt")
+
+
+def _data(verbs: _Verbs) -> None:
+    get = verbs.add("download-data", "a venue's history as files that replay and validate read; interrupted, it goes on where it was")
+    get.add_argument("--venue", required=True, metavar="V", help="bybit, binance, oanda, or any venue of ccxt")
+    get.add_argument("--symbols", type=_symbols, metavar="BTC/USDT,BTC/USDT:USDT", help="default: what the settings trade there")
+    get.add_argument("--timeframe", default="1m", metavar="1m", help="length of the bars (default 1m)")
+    get.add_argument("--since", required=True, metavar="DATE", help="20240131, UTC")
+    get.add_argument("--until", metavar="DATE", help="up to but not including; default: now")
+    get.add_argument("--out", type=Path, metavar="DIR", help="default: data/VENUE")
+    get.add_argument("--funding", action=argparse.BooleanOptionalAction, default=True, help="funding rates of perpetuals (default: yes)")
+    get.add_argument("--mark", action=argparse.BooleanOptionalAction, default=True, help="mark prices of perpetuals (default: yes)")
+    get.add_argument("--assume-financing", action="store_true", help="forex: take today's interest for the past, which no venue tells")
+    take = verbs.add("import-data", "files of freqtrade (feather, JSON, parquet) or CSV as files that replay and validate read")
+    take.add_argument("source", type=Path, metavar="SOURCE", help="a file, or a folder with all below it")
+    take.add_argument("--out", type=Path, required=True, metavar="DIR")
+    take.add_argument("--venue", default="", metavar="V", help="where it was recorded; default: what the files' names or folder say")
+    take.add_argument("--symbol", default="", metavar="BTC/USDT", help="of a single file whose name does not tell")
+    take.add_argument("--timeframe", default="", metavar="1h", help="of files whose names do not tell")
 
 
 def _size(size: Parser) -> None:
@@ -262,12 +309,15 @@ def _tools(verbs: _Verbs) -> None:
     show = verbs.add("show-config", "settings as they are in force; secrets as ***")
     show.add_argument("--policies", action="store_true", help="the policies too")
     verbs.add("list-strategies", "strategies that can be used, and what is wrong with the others")
-    verbs.add("list-instruments", "what can be traded here").add_argument("--class", dest="asset_class", type=_one_class, metavar="CLASS")
+    listed = verbs.add("list-instruments", "what can be traded here, and what the settings' rule makes of it")
+    listed.add_argument("--class", dest="asset_class", type=_one_class, metavar="CLASS")
+    listed.add_argument("--venue", metavar="V", help="a real venue's, with volume, spread and age; default: the demo market's")
+    listed.add_argument("--all", action="store_true", help="also those that the rule leaves out, each with its reason")
     verbs.add("news", "moods with the headlines behind them, cautions, sources").add_argument(
         "asset", nargs="?", help="BTC, EUR, ...; without one, everything anybody spoke about")
     verbs.add("events", "what releases come and what each of them will close").add_argument(
         "--days", type=_positive, default=14.0, metavar="N", help="how far ahead (default 14)")
-    verbs.add("list-venues", "venues that are configured, and which modes work today")
+    verbs.add("list-venues", "what each venue can do here, what it lacks for live, and what your drills showed")
     journal = verbs.add("journal", "verify: the hash chain, and that the books rebuild the same twice; audit DIR: recount what demo or "
                         "replay --export wrote, to the last unit")
     journal.add_argument("action", choices=("verify", "audit"))

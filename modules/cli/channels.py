@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -40,16 +40,25 @@ def secret(given: SecretStr | None, path: Path | None, key: str) -> str:
     return value
 
 
+class Parting(Protocol):
+    """How a channel says that the daemon ends."""
+
+    async def __call__(self, text: str, *, bad: bool, within_s: float) -> None: ...
+
+
 def build(settings: Settings, daemon: Daemon, reports: Reports, next_event: Callable[[], str],
-          heard: list[Callable[[str], None]] | None = None) -> Works:
-    """Call before the journal is replayed: the channels learn from its past. `heard` takes how each is told what is no fact."""
+          heard: list[Callable[[str], None]] | None = None, partings: list[Parting] | None = None) -> Works:
+    """Call before the journal is replayed: the channels learn from its past. `heard` takes how each is told what is no fact, `partings`
+    how each is told that this is the end."""
     heard = [] if heard is None else heard
+    partings = [] if partings is None else partings
     works: Works = {}
     if settings.telegram is not None:
         agent = telegram(settings, daemon, reports, next_event)
         _listen(daemon, "Telegram", agent.learn, agent.on_fact)
         daemon.desk.attach({"telegram": agent.document})
         heard.append(agent.tell)
+        partings.append(agent.last_words)
         works["Telegram"] = agent.run
     if settings.mqtt is not None:
         publisher = mqtt(settings, reports)

@@ -23,6 +23,7 @@ from modules.domain.certificate import CertificateError, days_left, load
 from modules.domain.errors import BotError, ConfigurationError, JournalCorrupt
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
+from modules.domain.sessions import iso
 from modules.domain.settings import Settings
 from modules.runtime import keyfile
 from modules.runtime.clock import WallClock
@@ -71,11 +72,12 @@ def _show(out: Console, document: Mapping[str, Any]) -> None:
         out.print(line)
 
 
-def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
-    """Every finding; what depends on a sound configuration is left out where there is none."""
+def examine(arguments: argparse.Namespace, mode: str | None = None, only: AssetClass | None = None) -> Iterator[Finding]:
+    """Every finding; what depends on a sound configuration is left out where there is none. As if the settings said `mode`; of the venues
+    that which trades `only`."""
     yield _python()
     try:
-        settings = inputs.settings_only(arguments)
+        settings = inputs.settings_only(arguments, mode=mode)
     except ConfigurationError as error:
         yield from (Finding("settings", FAIL, fault, "correct it, or begin anew with an empty config.toml") for fault in error.faults)
         return
@@ -93,6 +95,10 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield from _calendar(settings, policies)
     yield from _certificates(settings)
     yield from _reachable(settings)
+    if settings.venues and settings.mode != "demo":
+        from modules.cli import doctor_venues
+
+        yield from doctor_venues.examine(settings, policies, only)
 
 
 def _python() -> Finding:
@@ -111,11 +117,16 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         if path is None:
             continue
         try:
-            keyfile.read(path, key)
+            _ = keyfile.read_pair(path, key) if _is_pair(key) else keyfile.read(path, key)
         except ConfigurationError as error:
-            yield Finding(key, FAIL, error.faults[0], f"chmod 600 {path}, owned by the user that runs the daemon")
+            yield Finding(key, FAIL, error.faults[0], f"chmod 600 {path}, owned by the user that runs the daemon, outside any git clone")
         else:
             yield Finding(key, OK, f"{path} is readable by its owner alone")
+
+
+def _is_pair(key: str) -> bool:
+    """Exchanges give a key and a secret, everybody else one token."""
+    return key.startswith("venues.") and key != "venues.oanda.key_file"
 
 
 def _machine(settings: Settings) -> Iterator[Finding]:
@@ -174,14 +185,16 @@ def _calendar(settings: Settings, policies: Policies) -> Iterator[Finding]:
         if until is None:
             continue
         days = (until - at) / calendar.DAY
-        short = any(book.exhausted(c, at) == kind for c in AssetClass)
+        short = kind in book.running_out(at)
+        since = f"entries of {', '.join(closed)} are closed outside the demo" if any(book.exhausted(c, at) == kind for c in AssetClass) \
+            else f"entries close from {iso(book.closes_from(kind) or until)[:10]} on"
         yield Finding(f"macro calendar {kind}", WARN if short else OK, f"known for {days:,.0f} more days",
-                      f"entries of {', '.join(closed)} are closed outside the demo: switch [news] on, or add dates with their source to "
-                      "policies/macro_calendar.json" if short else "")
+                      f"{since}: switch [news] on, or add dates with their source to policies/macro_calendar.json (docs/news.md)"
+                      if short else "")
 
 
 def _certificates(settings: Settings) -> Iterator[Finding]:
-    folder = inputs.state_folder(settings) / "certificates"
+    folder = settings.state_dir / "certificates"
     at = WallClock().now()
     good = 0
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import config
 from modules.domain import sessions
-from modules.domain.errors import ConfigurationError
+from modules.domain.errors import ConfigurationError, StoreUnreadable
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.settings import Settings
 
 if TYPE_CHECKING:
+    from modules.news.store import NewsStore
     from modules.strategies.protocol import Strategy
 
 DEFAULT_FILE: Final = Path("config.toml")
@@ -53,6 +54,18 @@ def tightened(settings: Settings, policies: Policies) -> Policies:
 def state_folder(settings: Settings) -> Path:
     """One per mode: demo money never meets another mode's journal."""
     return settings.state_dir / settings.mode
+
+
+def recorded_news(path: Path) -> NewsStore:
+    """A recording of headlines, only read. Raises ConfigurationError if `path` is none."""
+    from modules.news.store import NewsStore
+
+    if not path.is_file():
+        raise ConfigurationError([f"--news {path}: is not a file; name the news.db of a state folder"])
+    try:
+        return NewsStore.recording(path)
+    except StoreUnreadable as error:
+        raise ConfigurationError([f"--news {error}; it must be the news.db of a state folder"]) from None
 
 
 def strategies(settings: Settings) -> dict[AssetClass, list[Strategy]]:

@@ -14,7 +14,7 @@ from modules.cli.offline import replayed
 from modules.cli.output import emit
 from modules.cli.questions import DECISIONS, JOURNAL
 from modules.domain.errors import ConfigurationError, JournalCorrupt, NotFound
-from modules.domain.events import BalanceAdjusted, Filled, FundingBooked, OptionSettled, PositionClosed, TransferSeen
+from modules.domain.events import BalanceAdjusted, Filled, FundingBooked, OptionSettled, PositionClosed, TransferSeen, UnallocatedMoved
 from modules.domain.money import text
 from modules.domain.sessions import iso
 
@@ -139,6 +139,8 @@ def _ledger(daemon: Daemon) -> Iterator[Sequence[object]]:
         elif isinstance(fact, OptionSettled):
             amount = fact.quantity * fact.value * fact.settle_rate - fact.fee
             yield iso(fact.at), "OPTION", "settlement", _currency(daemon, fact.symbol, ""), text(amount), fact.symbol
+        elif isinstance(fact, UnallocatedMoved):
+            yield iso(fact.at), "unallocated", "owner", fact.currency, text(fact.amount), fact.reason
         elif isinstance(fact, BalanceAdjusted):
             yield iso(fact.at), fact.asset_class.value, "adjustment", fact.currency, text(fact.amount), fact.reason
         elif isinstance(fact, PositionClosed):

@@ -133,7 +133,8 @@ def events_document(agent: NewsAgent, at: int, days: float = DAYS) -> dict[str, 
             "open_window": window.opens <= at <= window.closes,
             "classes": sorted(asset_class.value for asset_class in window.classes), "pairs": _pairs(window), "source": window.event.source,
         } for window in book.upcoming(at, days)],
-        "series": [{"kind": kind, "covered_until": until, "days_left": None if until is None else (until - at) / DAY}
+        "series": [{"kind": kind, "covered_until": until, "days_left": None if until is None else (until - at) / DAY,
+                    "closes_entries_at": book.closes_from(kind)}
                    for kind, until in sorted(book.covered_until.items())],
         "exhausted": {asset_class.value: kind for asset_class in AssetClass if (kind := book.exhausted(asset_class, at))},
     }
@@ -176,7 +177,8 @@ def show_events(console: Console, document: Mapping[str, Any]) -> None:
                                ("release", "kind", "what", "entries closed", "for", "according to"), rows))
     for row in document["series"]:
         if row["covered_until"] is not None:
-            console.print(f"{row['kind']} is known until {_when(row['covered_until'])[:10]} ({row['days_left']:.0f} days).", markup=False)
+            console.print(f"{row['kind']} is known until {_when(row['covered_until'])[:10]} ({row['days_left']:.0f} days); without further "
+                          f"dates entries close from {_when(row['closes_entries_at'])[:10]} on.", markup=False)
     for asset_class, kind in document["exhausted"].items():
         console.print(f"{asset_class}: entries are closed, the calendar of {kind} does not reach far enough ahead.", markup=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 import main
 from modules.domain.errors import NotFound
-from modules.domain.events import DaemonStarted, Fact, TransferSeen
+from modules.domain.events import DaemonStarted, Fact, InstrumentListed, TransferSeen
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.settings import Settings
@@ -19,6 +20,7 @@ from modules.store.decisions import Decisions
 from modules.store.journal import Journal
 
 DOLLARS: Final = "USD"
+"""What a class that never traded is shown in."""
 
 
 class _Past:
@@ -59,7 +61,7 @@ def replayed(settings: Settings, policies: Policies, journal_path: Path, decisio
         try:
             daemon = main.Daemon(main.Plan(
                 mode=settings.mode, policies=policies, clock=_StoppedClock(past), journal=journal, decisions=decisions, venues={},
-                venue_of={}, settlement=dict.fromkeys(AssetClass, DOLLARS), allocate={}, strategies={}, references={},
+                venue_of={}, settlement=_currencies(settings, journal), allocate={}, strategies={}, references={},
                 calendar=Calendar((), policies.news, {}), halt_file=None))
             journal.project(past.apply)
             journal.replay()
@@ -67,3 +69,17 @@ def replayed(settings: Settings, policies: Policies, journal_path: Path, decisio
             yield daemon
         finally:
             decisions.close()
+
+
+def _currencies(settings: Settings, journal: Journal) -> dict[AssetClass, str]:
+    """What each class's books were kept in: as its venue is set up, else what most of its instruments on record settle in."""
+    listed = (fact.instrument for fact in journal.of(InstrumentListed) if isinstance(fact, InstrumentListed))
+    seen: dict[AssetClass, Counter[str]] = {asset_class: Counter() for asset_class in AssetClass}
+    for instrument in listed:
+        seen[instrument.asset_class][instrument.settle] += 1
+    found = {asset_class: counts.most_common(1)[0][0] if counts else "" for asset_class, counts in seen.items()}
+    if not found[AssetClass.OPTION]:
+        found[AssetClass.OPTION] = found[AssetClass.PERP]    # no contract was ever traded; crypto options share the crypto account
+    for venue in settings.venues.values() if settings.mode != "demo" else ():
+        found |= {asset_class: venue.settlement for asset_class in venue.classes if venue.settlement}
+    return {asset_class: currency or DOLLARS for asset_class, currency in found.items()}

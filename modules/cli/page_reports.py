@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli.news_reports import events_document, news_document
+from modules.cli.news_reports import events_document, in_iso, news_document
 from modules.domain.decision import Outcome, Rule
 from modules.domain.errors import NotFound, OperatorRefused
-from modules.domain.instrument import AssetClass
 from modules.domain.position import ClosedTrade
 from modules.domain.sessions import iso
 
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
 Query = Mapping[str, str]
 DAY_MS: Final = 86_400_000
-POINTS: Final = 600
+POINTS: Final = 250
+"""A picture is not drawn finer: a quarter of a wide screen, or a phone."""
 BARS_MAX: Final = 500
 ROWS_MAX: Final = 200
 
@@ -47,8 +47,9 @@ class PageReports:
             "profit": lambda query: reports.profit(_numbers(query)), "daily": lambda query: reports.daily(_numbers(query)),
             "trades": lambda query: reports.trades(_numbers(query)), "explain": lambda query: reports.explain(query),
             "decisions": self.decisions, "equity": self.equity, "chart": self.chart, "instruments": self.instruments,
-            "certificates": self.certificates, "learning": self.learning, "news": lambda _: news_document(self.daemon.news, self._now),
-            "events": lambda _: events_document(self.daemon.news, self._now),
+            "certificates": self.certificates, "learning": self.learning,
+            "news": lambda _: in_iso(news_document(self.daemon.news, self._now)),
+            "events": lambda _: in_iso(events_document(self.daemon.news, self._now)),
         }
 
     @property
@@ -70,26 +71,29 @@ class PageReports:
         """Marked equity and drawdown per class over the last ?days=."""
         days = _whole(query, "days", 7, 3_650)
         now = self._now
-        classes = [c for c in AssetClass if c in self.daemon.plan.venue_of]
-        curves = self.curve.read(classes, now - days * DAY_MS, now, POINTS)
+        curves = self.curve.read(self.daemon.classes, now - days * DAY_MS, now, POINTS)
         return {"days": days, "until": now, "classes": {c.value: {
             "currency": self.daemon.portfolio.ledger(c).currency,
-            "points": [[p.at, float(p.equity), p.drawdown_daily, p.nav] for p in points]} for c, points in curves.items()}}
+            "points": [[p.at, float(round(p.equity, 2)), round(p.drawdown_daily, 5), round(p.nav, 6)] for p in points]}
+            for c, points in curves.items()}}
 
     def instruments(self, _: Query) -> dict[str, Any]:
         """What the page can draw: the symbols, those with open trades and the most traded first."""
+        return {"instruments": self._drawable()}
+
+    def _drawable(self) -> list[dict[str, Any]]:
         counts: dict[str, int] = {}
         for trade in self.daemon.portfolio.closed[-1_000:]:
             counts[trade.symbol] = counts.get(trade.symbol, 0) + 1
         held = {trade.opened.symbol for trade in self.daemon.portfolio.trades.values()}
         series = self.daemon.market.series
         ordered = sorted(series, key=lambda symbol: (symbol not in held, -counts.get(symbol, 0), symbol))
-        return {"instruments": [{"symbol": s, "asset_class": series[s].instrument.asset_class.value, "held": s in held,
-                                 "trades": counts.get(s, 0)} for s in ordered]}
+        return [{"symbol": s, "asset_class": series[s].instrument.asset_class.value, "held": s in held, "trades": counts.get(s, 0)}
+                for s in ordered]
 
     def chart(self, query: Query) -> dict[str, Any]:
-        """Bars of ?symbol= (the newest ?n=) and what was traded on them."""
-        symbol = query.get("symbol", "")
+        """Bars of ?symbol= (the newest ?n=; without one the first of `instruments`) and what was traded on them."""
+        symbol = query.get("symbol", "") or next((row["symbol"] for row in self._drawable()), "")
         series = self.daemon.market.series.get(symbol)
         if series is None:
             raise NotFound(f"no instrument {symbol!r} is watched")

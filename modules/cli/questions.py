@@ -79,6 +79,9 @@ def _status(out: Console, document: Document) -> None:
         fine = f"{len(document['feeds']) - len(lost)} of {len(document['feeds'])} fine" + (f" (lost: {', '.join(lost)})" if lost else "")
         late = "-" if lag is None else f"{lag:.0f} ms"
         out.print(f"Feeds: {fine}. Loop lag p99 {late}. Orders in doubt: {len(document['in_doubt'])}.", markup=False)
+    for name, c in document["classes"].items():
+        if c.get("ramp"):
+            out.print(f"{name}: {c['ramp']}", markup=False)
     for problem in document["problems"]:
         out.print(f"! {problem}", markup=False)
 
@@ -91,9 +94,11 @@ def _balance(out: Console, document: Document) -> None:
 
 
 def _trades(out: Console, document: Document) -> None:
-    out.print(table("Open", ("trade", "strategy", "symbol", "side", ">quantity", ">entry", ">stop", ">at risk", "since"), (
-        (t["trade_id"], t["strategy"], t["symbol"], t["side"], number(t["quantity"]), number(t["entry"]), number(t["stop"]),
-         money(t["risk"]), (t["opened_at"] or "working")[:16] + (f" closing: {t['closing']}" if t["closing"] else ""))
+    columns = ("trade", "strategy", "symbol", "side", ">quantity", ">entry", ">now", ">net now", ">stop", ">at risk", "since")
+    out.print(table("Open", columns, (
+        (t["trade_id"], t["strategy"], t["symbol"], t["side"], number(t["quantity"]), number(t["entry"]),
+         "-" if t["mark"] is None else number(t["mark"]), signed(t["net_now"]), number(t["stop"]), money(t["risk"]),
+         (t["opened_at"] or "working")[:16] + (f" closing: {t['closing']}" if t["closing"] else ""))
         for t in document["open"])))
     out.print(table("Closed, newest first", ("closed", "strategy", "symbol", "side", ">entry", ">exit", ">net", ">R", "by"), (
         (t["closed_at"][:16], t["strategy"], t["symbol"], t["side"], number(t["entry"]), number(t["exit"]), signed(t["net"]),
@@ -145,6 +150,8 @@ def _explain(out: Console, document: Document) -> None:
                       f"{number(miss['measured'])} against {number(miss['limit'])} {miss['unit']} (explain {miss['decision_id']})",
                       markup=False)
         out.print(_can_trade(name, c), markup=False)
+        if c.get("ramp"):
+            out.print(f"{name}: {c['ramp']}: every trade is as small as trades can be", markup=False)
 
 
 def _can_trade(name: str, c: Document) -> str:

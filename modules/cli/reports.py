@@ -87,8 +87,15 @@ class Reports:
             "drawdown_daily_max": float(daemon.policies.kill_switch.drawdown_daily_max),
             "drawdown_monthly_max": float(daemon.policies.kill_switch.drawdown_monthly_max),
             "open_positions": sum(1 for p in daemon.portfolio.positions.values() if p.asset_class is asset_class),
-            "halted_by": halted, "paused": paused, "blackout": blackout,
+            "halted_by": halted, "paused": paused, "blackout": blackout, "ramp": self._ramp(asset_class),
         }
+
+    def _ramp(self, asset_class: AssetClass) -> str:
+        """How far a class that trades real money is on its ramp; "" = it is over, or this is no real money."""
+        if self.daemon.plan.mode != "live":
+            return ""
+        progress = self.daemon.validation.ramp(asset_class, self._now)
+        return progress.note if progress.ramping else ""
 
     def _feeds(self) -> dict[str, Document]:
         now = self._now
@@ -116,7 +123,10 @@ class Reports:
         if lag is not None and lag > LAG_MS_MAX:
             found.append(f"event loop lag p99 {lag:.0f} ms, limit {LAG_MS_MAX:.0f} ms")
         if self.daemon.journal.low_space:
-            found.append("the disk is nearly full")
+            found.append("the disk is full: entries are closed, what is left of the journal's reserve is for exits; free some space and "
+                         "restart")
+        if self.daemon.decisions.degraded:
+            found.append(f"decisions are not being recorded ({self.daemon.decisions.degraded}); trading goes on")
         return found
 
     def balance(self, _: Arguments) -> Document:
@@ -150,12 +160,19 @@ class Reports:
                 "trade_id": trade.trade_id, "strategy": trade.opened.strategy, "symbol": trade.opened.symbol,
                 "asset_class": trade.opened.asset_class.value, "side": trade.opened.side, "structure": trade.opened.structure,
                 "quantity": text(trade.quantity), "entry": text(trade.entry), "stop": self._stop(trade.trade_id, trade.initial_stop),
-                "target": trade.opened.target, "risk": text(trade.opened.risk), "fees": text(trade.fees), "funding": text(trade.funding),
+                "target": trade.opened.target, **self._now_worth(trade.trade_id, trade.opened.symbol),
+                "risk": text(trade.opened.risk), "fees": text(trade.fees), "funding": text(trade.funding),
                 "opened_at": iso(trade.opened_at) if trade.opened_at else None,
                 "closing": trade.requested.value if trade.requested is not None else None, "decision_id": trade.opened.decision_id,
             } for trade in daemon.portfolio.trades.values()],
             "closed": [_closed(trade) for trade in reversed(daemon.portfolio.closed[-count:] if count else [])],
         }
+
+    def _now_worth(self, trade_id: str, symbol: str) -> Document:
+        """The present mark, and what the trade would have earned if it were closed there."""
+        daemon, now = self.daemon, self._now
+        net = daemon.portfolio.net_at_marks(trade_id, lambda each: daemon.market.mark(each, now), daemon.market.settle_rate)
+        return {"mark": _money(daemon.market.mark(symbol, now)), "net_now": None if net is None else text(round(net, 8))}
 
     def _stop(self, trade_id: str, initial: float | None) -> float | None:
         """Where the stop is now, the one it was sized with before the first is placed."""
@@ -230,7 +247,7 @@ class Reports:
                     "decision_id": miss.decision.decision_id, "at": iso(miss.decision.at), "symbol": miss.decision.symbol,
                     "strategy": miss.decision.strategy, "rule": miss.check.rule.value, "measured": to_json(miss.check.measured),
                     "limit": to_json(miss.check.limit), "unit": miss.check.unit},
-                "tradable": self._tradable(asset_class, equity),
+                "tradable": self._tradable(asset_class, equity), "ramp": self._ramp(asset_class),
             }
         return {"since": iso(now - DAY_MS), "until": iso(now), "running": self.running, "classes": shown}
 

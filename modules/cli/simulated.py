@@ -24,7 +24,7 @@ from modules.backtest.export_run import FOLDER, export_run
 from modules.backtest.recorded import RecordedSource
 from modules.cli import inputs
 from modules.cli.output import emit, money, percent, picture, signed, table
-from modules.domain.errors import ConfigurationError, StoreUnreadable
+from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.sessions import iso
@@ -32,7 +32,6 @@ from modules.domain.settings import Settings
 from modules.news import calendar
 from modules.news.calendar import Calendar
 from modules.news.setup import Setup
-from modules.news.store import NewsStore
 from modules.notify.render import FactLogger
 from modules.venues.demo_market import DemoMarket
 from modules.venues.protocol import MarketSource
@@ -64,7 +63,7 @@ def replay(arguments: argparse.Namespace) -> int:
     wanted = frozenset(map(AssetClass, arguments.classes)) if arguments.classes else None
     if not arguments.data.is_dir():
         raise ConfigurationError([f"--data {arguments.data}: is not a folder"])
-    news = _recorded_news(arguments.news) if arguments.news is not None else None
+    news = Setup(inputs.recorded_news(arguments.news)) if arguments.news is not None else None
     source = RecordedSource(arguments.data, wanted, inputs.timerange(arguments.timerange), costs=policies.costs,
                             timeframe=arguments.timeframe)
     for line in ((*source.skipped, *source.notes) if arguments.verbose else ()):
@@ -77,15 +76,6 @@ def replay(arguments: argparse.Namespace) -> int:
     if arguments.export is not None:
         _export(source, arguments.export, wallets)
     return _run(arguments, settings, policies, source, wallets, events, source.seed, news)
-
-
-def _recorded_news(path: Path) -> Setup:
-    if not path.is_file():
-        raise ConfigurationError([f"--news {path}: is not a file; name the news.db of a state folder"])
-    try:
-        return Setup(NewsStore.recording(path))
-    except StoreUnreadable as error:
-        raise ConfigurationError([f"--news {error}; it must be the news.db of a state folder"]) from None
 
 
 def _export(source: MarketSource, folder: Path, wallets: Mapping[AssetClass, Decimal]) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-MODES: Final = {"demo": "works: embedded market, paper fills, no key, no network",
-                "paper": "not yet: needs an adapter for a real venue", "live": "not yet: needs an adapter for a real venue"}
 FOLLOW_S: Final = 0.25
 ENCODING: Final = "utf-8"
 
@@ -92,23 +90,6 @@ def list_instruments(arguments: argparse.Namespace) -> int:
             (i["symbol"], i["asset_class"], number(i["tick"]), number(i["lot"]), number(i["notional_min"]), number(i["taker_fee"]),
              number(i["leverage_max"])) for i in d["instruments"]))))
     return 0
-
-
-def list_venues(arguments: argparse.Namespace) -> int:
-    from modules.cli import inputs
-
-    settings = inputs.settings_only(arguments)
-    document = {"mode": settings.mode, "modes": MODES, "venues": [
-        {"name": name, "classes": [c.value for c in venue.classes]} for name, venue in settings.venues.items()]}
-    emit(arguments, document, _show_venues)
-    return 0
-
-
-def _show_venues(out: Console, document: Mapping[str, Any]) -> None:
-    out.print(table("", ("mode", "today"), (((f"{mode} *" if mode == document["mode"] else mode), says)
-                                            for mode, says in document["modes"].items())))
-    for venue in document["venues"]:
-        out.print(f"configured: {venue['name']} for {', '.join(venue['classes'])}", markup=False)
 
 
 def new_strategy(arguments: argparse.Namespace) -> int:

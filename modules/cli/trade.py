@@ -11,7 +11,8 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import ExitStack, nullcontext
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
@@ -32,6 +33,7 @@ from modules.news import calendar
 from modules.news import setup as news_setup
 from modules.news.calendar import Calendar
 from modules.notify.console import Console, opening_lines
+from modules.notify.problems import ProblemWatch
 from modules.notify.render import FactLogger
 from modules.runtime import collector, lifesigns
 from modules.runtime.clock import WallClock
@@ -43,25 +45,34 @@ from modules.store.lock import StateFolder
 from modules.venues.demo_market import DemoMarket
 
 if TYPE_CHECKING:
+    from modules.cli import market
     from modules.domain.events import Fact
     from modules.notify.web import WebPage
 
 log = structlog.get_logger("trade")
+T = TypeVar("T")
 KEEP_DECISIONS_MS: Final = 90 * 86_400_000
 FLUSH_S: Final = 5.0
+PARTING_S: Final = 2.0
+"""What a channel may take for its last words; the whole end must not take ten."""
 
 
 def run(arguments: argparse.Namespace) -> int:
     settings, policies = inputs.settings_and_policies(
         arguments, mode=arguments.mode, demo__speed=arguments.speed, demo__seed=arguments.seed)
     if settings.mode != "demo":
-        raise ConfigurationError([f"mode {settings.mode}: no venue adapter is installed yet, so nothing can be traded there. What works "
-                                  "today: --mode demo (the embedded market, paper fills, no key, no network)"])
+        from modules.cli import market  # what talks to venues is loaded where there are venues
+
+        market.check(settings)
     strategies = inputs.strategies(settings)
-    calendar.load(settings.policy_dir / "macro_calendar.json", policies.news)    # the demo market has its own, but a fault is a fault
+    events = calendar.load(settings.policy_dir / "macro_calendar.json", policies.news)
     Logger_Config.configure(settings.log_dir, console=not sys.stdout.isatty())
-    with StateFolder(inputs.state_folder(settings)) as folder, Journal(folder.journal) as journal:
-        return _Process(arguments, settings, policies, folder, journal, strategies).run()
+    with ExitStack() as held:
+        folder = held.enter_context(StateFolder(inputs.state_folder(settings)))
+        if settings.mode == "live":
+            market.lock_accounts(settings, held)
+        journal = held.enter_context(Journal(folder.journal))
+        return _Process(arguments, settings, policies, folder, journal, strategies, Calendar(events[0], policies.news, events[1])).run()
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -84,48 +95,84 @@ def _same_market(folder: StateFolder, seed: int) -> None:
 class _Process:
     """One daemon and everything around it that is not trading."""
 
+    daemon: main.Daemon
+    """There once the venues have answered."""
+
     def __init__(self, arguments: argparse.Namespace, settings: Settings, policies: Policies, folder: StateFolder, journal: Journal,
-                 strategies: Any) -> None:
+                 strategies: Any, events: Calendar) -> None:
         self._arguments = arguments
         self._settings = settings
+        self._policies = policies
         self._folder = folder
+        self._journal = journal
+        self._strategies = strategies
+        self._events = events
         self._lag = lifesigns.LoopLag()
         self._logger = FactLogger(settings.mode)
         self._console: Console | None = None
-        source = DemoMarket(settings.demo.seed, None)
-        _same_market(folder, settings.demo.seed)
-        start = max(source.start, main.resume_at(journal) or 0)
-        self._bars: dict[AssetClass, int] = {}
         self._decisions = Decisions(folder.decisions)
         self._pictures = Pictures(folder)
-        self._clock = WallClock(settings.demo.speed, start)
-        plan = main.simulated_plan(
-            source, mode=settings.mode, policies=policies, clock=self._clock, journal=journal,
-            decisions=self._decisions, wallets={c: settings.dry_run_wallet[c] for c in AssetClass},
-            calendar=Calendar(source.macro_events, policies.news, covered_until={}), strategies=strategies, halt_file=folder.halt_file,
-            news=news_setup.from_settings(settings.news, folder.path),
-            blacklist=settings.pair_blacklist, whitelist=settings.pair_whitelist, observers=(self._logger.on_fact, self._show),
-            after_batch=(self._count_bars, self._sample), on_decision=self._logger.on_decision,
-            candles=self._pictures.candles, certificates=folder.path / "certificates",
-            revalidate=self._validation_command, research=self._research_command if settings.mode != "demo" else None,
-            learning=folder.path / "learning", challengers=challenge.load(folder.path / "learning"), announce=self._announce)
-        self.daemon = main.Daemon(plan)
-        journal.project(self._logger.learn)
+        self._told_to_stop = asyncio.Event()
+        self._built = False
+        source = DemoMarket(settings.demo.seed, None) if settings.mode == "demo" else None
+        if source is not None:
+            _same_market(folder, settings.demo.seed)
+            self._clock = WallClock(settings.demo.speed, max(source.start, main.resume_at(journal) or 0))
+        else:
+            self._clock = WallClock()
+        self._source = source
+
+    def _plan(self, opened: market.Market | None) -> main.Plan:
+        settings, folder = self._settings, self._folder
+        demo = settings.mode == "demo"
+        common: dict[str, Any] = {
+            "mode": settings.mode, "policies": self._policies, "clock": self._clock, "journal": self._journal,
+            "decisions": self._decisions, "strategies": self._strategies, "halt_file": folder.halt_file,
+            "news": news_setup.from_settings(settings.news, folder.path), "blacklist": settings.pair_blacklist,
+            "whitelist": settings.pair_whitelist, "observers": (self._logger.on_fact, self._show),
+            "after_batch": (self._count_bars, self._sample), "on_decision": self._logger.on_decision, "candles": self._pictures.candles,
+            "certificates": settings.state_dir / "certificates", "trials": settings.state_dir / "validation",
+            "revalidate": self._validation_command, "drift": None if demo else self._drift_command(),
+            "research": None if demo else self._research_command, "learning": folder.path / "learning",
+            "challengers": challenge.load(folder.path / "learning"), "announce": self._announce}
+        if opened is not None:
+            return main.Plan(
+                venues=opened.venues, venue_of=opened.venue_of, settlement=opened.settlement, allocate=opened.allocate,
+                references=opened.references, calendar=self._events, symbols=opened.symbols, **common)
+        assert self._source is not None
+        return main.simulated_plan(
+            self._source, wallets={c: settings.dry_run_wallet[c] for c in AssetClass},
+            calendar=Calendar(self._source.macro_events, self._policies.news, covered_until={}), **common)
+
+    def _build(self, opened: market.Market | None) -> None:
+        """Everything there is to a daemon, now that it is known where it trades."""
+        settings = self._settings
+        self._heard: list[Callable[[str], None]] = []
+        self._early: list[str] = []
+        """What was announced before there was a console."""
+        self.daemon = main.Daemon(self._plan(opened))
+        self._built = True
+        self._journal.project(self._logger.learn)
         self._reports = Reports(self.daemon, lag=self._lag.p99_ms)
         chat = ChatReports(self.daemon, self._reports, settings, main.VERSION, self._pictures.curve, settings.log_dir / "trading_bot.json")
         self.daemon.desk.attach(chat.all() | self._reports.all())
         self.daemon.desk.reloads(self._fresh_policies)
-        self._heard: list[Callable[[str], None]] = []
-        self._early: list[str] = []
-        """What was announced before there was a console."""
-        self._channels = channels.build(settings, self.daemon, self._reports, self._next_event, self._heard)
+        self._partings: list[channels.Parting] = []
+        self._channels = channels.build(settings, self.daemon, self._reports, self._next_event, self._heard, self._partings)
         self._page = self._web_page() if settings.http.enabled else None
 
     def _validation_command(self, strategy: str, asset_class: str) -> list[str]:
         """This program again, in a process of its own, with the same settings."""
         files = [word for path in inputs.files(self._arguments) for word in ("--config", str(path))]
-        return [sys.executable, str(main.__file__), "validate", *files, "--strategy", strategy, "--classes", asset_class.lower(),
+        heard = self._folder.path / news_setup.FILE
+        news = ["--news", str(heard)] if self._settings.news.enabled and heard.is_file() else []
+        return [sys.executable, str(main.__file__), "validate", *files, "--strategy", strategy, "--classes", asset_class.lower(), *news,
                 "--workers", "1", "--json"]
+
+    def _drift_command(self) -> list[str]:
+        """What compares this daemon's decisions with a replay of the bars it saw."""
+        files = [word for path in inputs.files(self._arguments) for word in ("--config", str(path))]
+        return [sys.executable, str(main.__file__), "drift", *files, "--json"]
 
     def _research_command(self, strategy: str, asset_class: str) -> list[str]:
         """The same for a search in sample that may put a challenger on the list."""
@@ -149,29 +196,80 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        with self._clock.held():
-            await self.daemon.start()
-        collector.keep_for_good()
-        self._bars = {c: self.daemon.market.bars_seen(c) for c in AssetClass}
+        if not await self._began():
+            return
         self._console = Console(lambda: self._reports.status({}), self._opening)
         for words in self._early:
             self._console.tell(words, self.daemon.clock.now())
         tasks = [asyncio.create_task(self._keep(name, work), name=name) for name, work in self._peripherals().items()]
+        fault = "the daemon was cut off"
         try:
             await self.daemon.run()
+            fault = ""
+        except BaseExceptionGroup as errors:
+            fault = str(_leaves(errors)[0]) or type(_leaves(errors)[0]).__name__
+            raise
         finally:
             lifesigns.notify("STOPPING=1")
+            await self._part(fault)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._pictures.close()
             await self.daemon.close()
 
+    async def _began(self) -> bool:
+        """Reach the venues and start the daemon. False = told to stop before it was there: nothing has been traded then."""
+        began = False
+        try:
+            opened = None
+            if self._settings.mode != "demo":
+                from modules.cli import market
+
+                opened = await self._unless_stopped(market.opened(self._settings, self._policies, self._clock, self._journal))
+            if not self._told_to_stop.is_set():
+                self._build(opened)
+                with self._clock.held() if self._source is not None else nullcontext():
+                    began = await self._unless_stopped(self._started()) is True
+        finally:
+            if not began:
+                self._pictures.close()
+                await (self.daemon.close() if self._built else self._closed())
+        collector.keep_for_good()
+        return began
+
+    async def _started(self) -> bool:
+        await self.daemon.start()
+        return True
+
+    async def _closed(self) -> None:
+        self._decisions.close()
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What `work` comes to, or None if it is told to stop before."""
+        task, stopping = asyncio.create_task(work), asyncio.create_task(self._told_to_stop.wait())
+        try:
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            for one in (task, stopping):
+                one.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
+
+    async def _part(self, fault: str) -> None:
+        """The last message to the owner's phone: a daemon that ends without a word is taken for one that trades."""
+        held = len(self.daemon.portfolio.trades)
+        left = f"{held} open trade{'s keep their' if held != 1 else ' keeps its'} stops at the venue" if held else "nothing is open"
+        words = f"The daemon ENDED by a fault: {fault} Nobody watches now; {left}." if fault else f"The daemon was stopped; {left}."
+        for say in self._partings:
+            await say(words, bad=bool(fault), within_s=PARTING_S)
+
     def _peripherals(self) -> dict[str, Any]:
         assert self._console is not None
         server = ControlServer(self._folder.control_socket, self.daemon.desk.answer)
         work: dict[str, Any] = {
-            "control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush}
+            "control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush,
+            "problems": ProblemWatch(lambda: list(self._reports.status({})["problems"]), self._announce).run}
         if self._page is not None:
             work["web page"] = self._page.run
         work |= self._channels
@@ -190,10 +288,15 @@ class _Process:
 
     def _stop(self, name: str) -> None:
         log.info("stopping: no new entries, working ones are canceled, stops stay", reason=name)
-        self.daemon.stop()
+        self._told_to_stop.set()
+        if self._built:
+            self.daemon.stop()
 
     def _reload(self) -> None:
         """SIGHUP: tighter policies at once, looser ones never (nobody confirmed them), faulty ones change nothing."""
+        if not self._built:
+            log.warning("policies not reloaded: the daemon has not started yet; it starts with those it read")
+            return
         try:
             loosened, adopt = self._fresh_policies()
         except ConfigurationError as error:
@@ -244,12 +347,7 @@ class _Process:
         self._pictures.sample(self.daemon, at)
 
     def _count_bars(self, at: int) -> None:
-        """The mouth of `explain`'s funnel."""
-        for asset_class, before in self._bars.items():
-            seen = self.daemon.market.bars_seen(asset_class)
-            if seen > before:
-                self._decisions.count_bars(asset_class, seen - before, at)
-                self._bars[asset_class] = seen
+        self.daemon.strategies.count_bars(at)
 
     async def _flush(self) -> None:
         """Decisions reach the disk in small batches, and those older than three months go."""

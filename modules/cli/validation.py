@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli import challenging, validation_data
+from modules.cli import challenging, inputs, validation_data
 from modules.cli.output import emit, number, table
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import AssetClass
@@ -24,13 +24,15 @@ from modules.runtime.clock import WallClock
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from modules.backtest.basket import Basket
     from modules.backtest.pipeline import Job, Progress
+    from modules.backtest.series import Series
+    from modules.backtest.structures import Recording
     from modules.backtest.trials import TrialRegistry
     from modules.backtest.validation import Validation
     from modules.backtest.workers import Executor
     from modules.cli.validation_data import Work
 
-SEED: Final = 1
 LOW_PRIORITY: Final = 10
 LINES: Final = 10
 """Progress lines of a whole run where there is no terminal for a bar."""
@@ -51,10 +53,10 @@ def validate(arguments: argparse.Namespace) -> int:
             jobs = _jobs(arguments, work, registries, at)
             with _executor(arguments, work) as executor, _progress(arguments, jobs) as progress:
                 found = pipeline.validate(jobs, executor, progress)
+            found = [_certified(one, work, registries[one.asset_class], at) for one in found]
     except KeyboardInterrupt:
         print("interrupted: what was finished is kept; the same command goes on from there", file=sys.stderr)
         raise
-    found = [_certified(one, work, at) for one in found]
     wall_s = (clock.now() - began) / 1000.0
     document = _document(found, work, wall_s)
     if arguments.report is not None:
@@ -72,7 +74,7 @@ def optimize(arguments: argparse.Namespace) -> int:
         jobs = _jobs(arguments, work, registries, WallClock().now())
         with _executor(arguments, work) as executor:
             found = [searching.search(job, executor) for job in jobs]
-    entered = challenging.enter(found, {s.name: s for s in work.strategies}, work.origin, work.settings.state_dir / "learning") \
+    entered = challenging.enter(found, {s.name: s for s in work.strategies}, work.origin, inputs.state_folder(work.settings) / "learning") \
         if arguments.challenge else []
     emit(arguments, {"data": work.origin, "searches": found, "challengers": entered}, _show_searches)
     return 1 if any("fault" in one for one in found) else 0
@@ -85,10 +87,12 @@ def optimize(arguments: argparse.Namespace) -> int:
 def _registries(work: Work) -> Iterator[Mapping[AssetClass, TrialRegistry]]:
     """One per class: a certificate is for a class, and what is tried in another is no chance to be lucky in this one. One that was edited
     is refused before anything is counted in it."""
+    from modules.backtest import trial_anchor
     from modules.backtest.trials import TrialRegistry
 
     policy, folder = work.policies.validation, work.settings.state_dir / "validation"
-    opened = {of: TrialRegistry(folder / f"trials-{of.value.lower()}.db", same_code=float(policy.same_idea_code),
+    _same_as_journaled(work, folder)
+    opened = {of: TrialRegistry(trial_anchor.file_of(folder, of), same_code=float(policy.same_idea_code),
                                 same_results=float(policy.same_idea_correlation)) for of in sorted(work.classes)}
     try:
         for one in opened.values():
@@ -99,15 +103,41 @@ def _registries(work: Work) -> Iterator[Mapping[AssetClass, TrialRegistry]]:
             one.close()
 
 
+def _same_as_journaled(work: Work, folder: Path) -> None:
+    """Refuse a registry that is not the one a journal of this state folder knows: K and n would begin again at nothing. Every mode's
+    journal is asked; one that cannot be read is the daemon's to complain about."""
+    from modules.backtest import trial_anchor
+    from modules.domain.errors import JournalCorrupt, StoreUnreadable
+    from modules.domain.events import TrialsAnchored
+    from modules.store.journal import Journal
+
+    for path in sorted(work.settings.state_dir.glob("*/journal.sqlite")):
+        try:
+            with Journal(path, read_only=True) as journal:
+                known = [fact for fact in journal.of(TrialsAnchored) if isinstance(fact, TrialsAnchored)]
+        except JournalCorrupt as error:
+            print(f"not asked about trials: {error}", file=sys.stderr)
+            continue
+        for asset_class in work.classes:
+            last = [fact for fact in known if fact.asset_class is asset_class][-1:]
+            for fact in last:
+                anchor = trial_anchor.Anchor(fact.entries, fact.head)
+                if why := trial_anchor.fault(trial_anchor.file_of(folder, asset_class), anchor):
+                    raise StoreUnreadable(f"{folder}: {why}")
+
+
 def _jobs(arguments: argparse.Namespace, work: Work, registries: Mapping[AssetClass, TrialRegistry], at: int) -> list[Job]:
     """Every strategy in every class it trades here."""
-    from modules.backtest.basket import Basket, basket
+    from modules.backtest.basket import basket
     from modules.backtest.kernel import Rules
     from modules.backtest.pipeline import Job
+    from modules.cli.structure_runs import replay
     from modules.domain.signal import Structure
 
+    policy = work.policies.validation
     recorded = {one.asset_class for one in work.series.values()}
-    closed = _blackouts(work)
+    series = _heard(work)
+    chains, recordings = _structures(work)
     renewed = _renewed(work)
     jobs = []
     for strategy in work.strategies:
@@ -116,13 +146,13 @@ def _jobs(arguments: argparse.Namespace, work: Work, registries: Mapping[AssetCl
             here = work.chains if options else asset_class in recorded
             if asset_class not in work.classes or not (here or arguments.strategy):
                 continue
-            chosen = Basket(asset_class, {}) if options else basket(
-                work.series.values(), asset_class, bars_min=strategy.warmup, named=bool(arguments.symbols))
-            terms, issued = renewed.get((strategy.name, asset_class), ("", SEED))
+            chosen = chains if options else basket(
+                series.values(), asset_class, bars_min=strategy.warmup, share_min=float(policy.basket_share_min),
+                named=bool(arguments.symbols))
+            terms, issued = renewed.get((strategy.name, asset_class), ("", policy.seed))
             seed = issued if arguments.seed is None else arguments.seed
-            rules = Rules(work.policies, closed=closed[asset_class])
-            jobs.append(Job(strategy, chosen, rules, work.policies.validation, registries[asset_class], seed, at, True,
-                            terms if seed == issued else ""))
+            jobs.append(Job(strategy, chosen, Rules(work.policies), policy, registries[asset_class], seed, at, True,
+                            terms if seed == issued else "", replay if options and recordings else None, recordings if options else {}))
     if not jobs:
         held = ", ".join(sorted(of.value.lower() for of in recorded)) or "nothing"
         raise ConfigurationError([f"{work.origin}: holds {held}; none of these strategies trades that. Name other --classes or another "
@@ -130,14 +160,30 @@ def _jobs(arguments: argparse.Namespace, work: Work, registries: Mapping[AssetCl
     return jobs
 
 
-def _blackouts(work: Work) -> dict[AssetClass, tuple[tuple[int, int], ...]]:
-    """Blackout windows per class, [from, to) in UTC ms. Events of one currency only are left to the daemon, which knows the pair."""
+def _heard(work: Work) -> Mapping[str, Series]:
+    """The series with what the news said at each bar: the events of a replay of the same files, and a recording if one is named."""
+    from modules.backtest.heard import with_news
     from modules.news import calendar
 
-    events, covered = calendar.load(work.settings.policy_dir / "macro_calendar.json", work.policies.news)
-    known = calendar.Calendar(events, work.policies.news, covered)
-    return {of: tuple((one.opens, one.closes + 1) for one in known.windows if of in one.classes and one.event.kind not in
-                      calendar.WEEKLY_KINDS) for of in AssetClass}
+    shipped, _ = calendar.load(work.settings.policy_dir / "macro_calendar.json", work.policies.news)
+    return with_news(work.series, work.policies, (*work.macro_events, *shipped), work.news)
+
+
+def _structures(work: Work) -> tuple[Basket, Mapping[str, Recording]]:
+    """What option structures are replayed over: underlyings with recorded chains, and bars beside them. The demo market's chains take too
+    long to write down; its options are not replayed."""
+    from modules.backtest.basket import Basket
+    from modules.cli.structure_runs import beside, recordings
+    from modules.domain.signal import Structure
+
+    asked = AssetClass.OPTION in work.classes and any(one.structure is not Structure.SINGLE for one in work.strategies)
+    if work.data is None or not work.chains or not asked:
+        return Basket(AssetClass.OPTION, {}), {}
+    found = recordings(work.data, work.policies.costs, work.macro_events)
+    if not found:
+        return Basket(AssetClass.OPTION, {}), {}
+    return (Basket(AssetClass.OPTION, {recording.symbol: one for recording, one in found}, beside=beside(work.data)),
+            {recording.symbol: recording for recording, _ in found})
 
 
 def _certificates(work: Work) -> Path:
@@ -217,15 +263,18 @@ def _progress(arguments: argparse.Namespace, jobs: Sequence[Job]) -> Iterator[Pr
         yield bar
 
 
-def _certified(found: Validation, work: Work, at: int) -> Validation:
-    """Write the certificate an approval earned; none from an invented market, whose symbols are those of real ones."""
+def _certified(found: Validation, work: Work, registry: TrialRegistry, at: int) -> Validation:
+    """Write the certificate an approval earned, and into the registry that it did; none from an invented market, whose symbols are those
+    of real ones."""
     if found.verdict != "APPROVED" or work.data is None:
         return found
     from modules.backtest.certify import certificate
     from modules.domain.certificate import save
 
     assert found.trades is not None
-    path = save(certificate(found, found.trades, work.policies, at, str(work.data.resolve())), _certificates(work))
+    made = certificate(found, found.trades, work.policies, at, str(work.data.resolve()))
+    registry.issued(made.strategy, made.digest, at)
+    path = save(made, _certificates(work))
     return replace(found, certificate=str(path))
 
 

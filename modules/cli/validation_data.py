@@ -23,9 +23,11 @@ from modules.domain.settings import Settings
 from modules.strategies import registry
 
 if TYPE_CHECKING:
+    from modules.backtest.recorded import RecordedSource
     from modules.backtest.series import Series
+    from modules.news.store import NewsStore
     from modules.strategies.protocol import Strategy
-    from modules.venues.protocol import MarketSource, Step
+    from modules.venues.protocol import MacroEvent, MarketSource, Step
 
 DAY_MS: Final = 86_400_000
 
@@ -44,20 +46,28 @@ class Work:
     data: Path | None
     """The folder named by --data; None = demo market."""
     chains: bool
+    macro_events: tuple[MacroEvent, ...]
+    """Releases that were recorded beside the prices."""
+    news: NewsStore | None
+    """A recording of headlines, if one was named."""
 
 
 def work(arguments: argparse.Namespace) -> Work:
     """Settings, strategies and history of one research verb."""
     settings, policies = inputs.settings_and_policies(arguments)
-    strategies = chosen(arguments.strategy, settings.state_dir / "learning")
+    named = getattr(arguments, "news", None)
+    news = inputs.recorded_news(named) if named is not None else None
+    strategies = chosen(arguments.strategy, inputs.state_folder(settings) / "learning")
     wanted = frozenset(map(AssetClass, arguments.classes)) if arguments.classes else None
     classes = frozenset(of for strategy in strategies for of in strategy.asset_classes if wanted is None or of in wanted)
     if not classes:
         fits = ", ".join(sorted({of.value.lower() for strategy in strategies for of in strategy.asset_classes}))
         raise ConfigurationError([f"--classes {','.join(arguments.classes).lower()}: no strategy of these trades there; they trade {fits}"])
     folder, origin, since = _folder(arguments, settings)
-    series, chains = _load(arguments, folder, policies, since, wanted)
-    return Work(settings, policies, strategies, classes, series, origin, arguments.data, chains or arguments.data is None)
+    series, source = _load(arguments, folder, policies, since, wanted)
+    chains = AssetClass.OPTION in source.asset_classes or arguments.data is None
+    return Work(settings, policies, strategies, classes, series, origin, arguments.data, chains, tuple(source.macro_events),
+                news)
 
 
 def chosen(names: list[str], challengers: Path | None = None) -> tuple[Strategy, ...]:
@@ -111,7 +121,7 @@ class _WithoutChains:
 
 
 def _load(arguments: argparse.Namespace, folder: Path, policies: Policies, since: int | None,
-          wanted: frozenset[AssetClass] | None) -> tuple[dict[str, Series], bool]:
+          wanted: frozenset[AssetClass] | None) -> tuple[dict[str, Series], RecordedSource]:
     from modules.backtest.recorded import RecordedSource
     from modules.backtest.series import of_source
 
@@ -126,4 +136,4 @@ def _load(arguments: argparse.Namespace, folder: Path, policies: Policies, since
         near = sorted(instrument.symbol for instrument in source.instruments)
         shown = ", ".join(near[:12]) + (f" and {len(near) - 12} more" if len(near) > 12 else "")
         raise ConfigurationError([f"--symbols {symbol}: is not recorded in {folder}; there are {shown}" for symbol in missing])
-    return series, AssetClass.OPTION in source.asset_classes
+    return series, source

@@ -27,6 +27,10 @@ class JournalCorrupt(BotError):
     """The hash chain is broken: refuse to trade, say which row and how to restore."""
 
 
+class JournalVersion(BotError):
+    """The journal is of another version of this program than this one can open: nothing is wrong with it, and nothing was changed."""
+
+
 class JournalUnwritable(BotError):
     """A fact could not be put on disk (disk full, I/O error, read-only): it did not happen, so nothing that depends on it may go out."""
 

@@ -251,7 +251,36 @@ class BalanceAdjusted:
 
 
 @dataclass(frozen=True, slots=True)
+class UnallocatedMoved:
+    """The owner's part of a venue's wallet changed: what he holds beside us, never sized on, never our result.
+
+    `pool` "" = the wallet all classes share, else the class whose own it is. `currency` is cash, a coin or a position's symbol.
+    """
+
+    at: int
+    venue: str
+    pool: str
+    currency: str
+    amount: Decimal
+    reason: str
+    venue_ref: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignOrder:
+    """An order of nobody we know rests on our account, told once per order. `client_order_id` "" = placed by hand."""
+
+    at: int
+    venue: str
+    symbol: str
+    venue_order_id: str
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reconciled:
+    """Everything that happened to the account before `at` has been told and the wallet agrees."""
+
     at: int
     venue: str
     differences: int
@@ -416,6 +445,16 @@ class StrategyApproved:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialsAnchored:
+    """How long a class's trial registry was and the hash of its last entry: one that has not got it later is not the same one."""
+
+    at: int
+    asset_class: AssetClass
+    entries: int
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
 class StrategyRejected:
     """A revalidation ended without approval. `verdict` REJECTED ends the permission, INSUFFICIENT_EVIDENCE lets it run out."""
 
@@ -545,8 +584,9 @@ class ChallengerJudged:
 Fact = (
     DaemonStarted | InstrumentListed | FeedLost | FeedRestored | TradeOpened | OrderIntended | OrderSent | OrderAccepted | OrderRejected
     | OrderInDoubt | OrderCanceled | OrderExpired | Filled | ForeignFill | FundingBooked | OptionSettled | PositionClosed | PhaseChanged
-    | TransferSeen | BalanceAdjusted | Reconciled | BaselineRolled | PeakRaised | ApiErrorSeen | TradingHalted | TradingRearmed
-    | SwitchChanged | BudgetChanged | OperatorCommand | EntriesPaused | EntriesResumed | BlackoutOpened | BlackoutClosed | ExitRequested
-    | TradeAbandoned | StrategyApproved | StrategyRejected | StrategyRevoked | StrategyDemoted | CalibrationUpdated | WeightsUpdated
-    | ShadowOpened | ShadowClosed | ChallengerEntered | ChallengerJudged
+    | TransferSeen | BalanceAdjusted | UnallocatedMoved | ForeignOrder | Reconciled | BaselineRolled | PeakRaised | ApiErrorSeen
+    | TradingHalted | TradingRearmed | SwitchChanged | BudgetChanged | OperatorCommand | EntriesPaused | EntriesResumed
+    | BlackoutOpened | BlackoutClosed | ExitRequested | TradeAbandoned | StrategyApproved | StrategyRejected | StrategyRevoked
+    | StrategyDemoted | CalibrationUpdated | WeightsUpdated | ShadowOpened | ShadowClosed | ChallengerEntered | ChallengerJudged
+    | TrialsAnchored
 )

@@ -126,13 +126,17 @@ class Refused:
 
     code: str
     message: str
+    denied: bool = False
+    """It is our key or account it does not accept: nothing of ours will be."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Proven not to have left this machine: the same id may be sent again."""
+    """Proven not to have been accepted, mostly because it never left this machine: the same id may be sent again."""
 
     message: str
+    until: int | None = None
+    """The venue wants silence before this, UTC ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,8 @@ class Fill:
     """The venue closed the position on its own."""
     delisted: bool = False
     """It did so because trading in the instrument ended, not for want of margin."""
+    by_owner: bool = False
+    """The owner closed (this part of) our position himself, at the venue."""
 
 
 @dataclass(frozen=True, slots=True)

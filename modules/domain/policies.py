@@ -188,7 +188,7 @@ class RiskPolicy(VersionedPolicy):
     # cooldown and guards
     cooldown_losses: Count
     cooldown_instrument_s: Seconds
-    cooldown_stop_outs: Count
+    cooldown_stop_outs: Annotated[int, BeforeValidator(_number), Field(ge=0, le=64)]
     cooldown_window_s: Seconds
     cooldown_class_s: Seconds
     max_open_trades: Count
@@ -255,7 +255,16 @@ class ExecutionPolicy(VersionedPolicy):
     trail_at_r: Amount
     """Trail the stop once the best price is this many R ahead; 0 = never."""
     trail_distance_r: Amount
+    resend_within_s: Seconds
+    """An entry that provably did not arrive is sent again with the same id while its decision is no older."""
     wallet_poll_s: Seconds
+    """How often a venue's wallet, fills and orders are audited."""
+    wallet_settle_s: Seconds
+    """Between two looks at a wallet that differs, at start."""
+    clock_poll_s: Seconds
+    """How often a venue's clock is measured."""
+    account_mark_s: Seconds
+    """How often it is put on record that everything on an account has been told: how far back a restart asks."""
     lane_size: Count
 
 
@@ -306,6 +315,12 @@ class FundsPolicy(VersionedPolicy):
     pair_cap: Fraction
     pair_cap_min: Fraction
     pair_cap_max: Fraction
+    paper_days_min: Count = 7
+    """Days of paper trading on the same venue that `go-live` asks for; FX weekends do not count."""
+    paper_hours_min: Annotated[Count, Field(le=24)] = 12
+    """A UTC day counts as one from this many hours with bars."""
+    drill_days_max: Count = 90
+    """A passed drill is believed for this long."""
 
     @model_validator(mode="after")
     def _ordered(self) -> FundsPolicy:
@@ -496,6 +511,13 @@ class ValidationPolicy(VersionedPolicy):
     """Parameter sets of one grid; a larger one is thinned out evenly."""
     random_draws: Annotated[int, BeforeValidator(_number), Field(ge=1)]
     """Histories of random entries that make the benchmark."""
+    option_sets_max: Annotated[int, BeforeValidator(_number), Field(ge=1, le=1_000)]
+    option_random_draws: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    """The same two for option structures, which the whole daemon simulates: a thousand times slower."""
+    seed: Annotated[int, BeforeValidator(_number), Field(ge=0)]
+    """Of every resampling, unless `--seed` says otherwise; another one is another submission."""
+    basket_share_min: Share
+    """A recording shorter than this share of the basket's longest is left out: it would only dilute its days."""
     same_idea_correlation: Annotated[Share, Field(gt=0)]
     """Two strategies whose daily results correlate this much on the same days are one idea."""
     same_idea_code: Annotated[Share, Field(gt=0)]
@@ -505,6 +527,12 @@ class ValidationPolicy(VersionedPolicy):
     # certificates
     valid_days: Annotated[int, BeforeValidator(_number), Field(ge=1)]
     revalidate_days: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    envelope_level: Annotated[Share, Field(gt=0, lt=1)]
+    """Share of bootstrapped futures whose deepest fall stays above the fall that demotes."""
+    envelope_trades: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    """Trades of one such future, drawn in blocks of `envelope_block`, `envelope_draws` of them."""
+    envelope_block: Annotated[int, BeforeValidator(_number), Field(ge=1)]
+    envelope_draws: Annotated[int, BeforeValidator(_number), Field(ge=100, le=1_000_000)]
     warn_days: tuple[Count, ...]
 
     @model_validator(mode="after")

@@ -53,6 +53,35 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class SelectSettings(Section):
+    """Which of a venue's instruments are traded, by rule: chosen anew at every start, per class. What is held is always kept.
+
+    A measure the venue does not tell is unknown, and unknown never passes. Forex has no volume: there the narrowest spreads are taken.
+    """
+
+    number_assets: Annotated[Whole, Field(ge=1, le=500)] = 20
+    """How many of each class, those with the highest 24 h quote volume first."""
+    min_value: Annotated[Money, Field(ge=0)] = Decimal(10_000_000)
+    """Quote volume of the last 24 h in USD, at least; not asked of forex."""
+    max_spread_ratio: Annotated[float, BeforeValidator(_not_true), Field(gt=0, le=1)] = 0.002
+    """(ask - bid) / ask, at most."""
+    min_days_listed: Annotated[Whole, Field(ge=0, le=3650)] = 30
+    """Days since its first daily candle; 0 = not asked. Not asked of forex."""
+    quote_currencies: Symbols = ("USDT", "USDC", "USD")
+    """Of spot and perpetuals; forex pairs may have any."""
+    pair_whitelist: Symbols = ()
+    """Symbols, shell patterns (BTC/*) or regular expressions (BTC/.*); empty = all."""
+    pair_blacklist: Symbols = ("USDC/*", "USDT/*", "FDUSD/*", "TUSD/*", "USDE/*", "USD1/*", "USDP/*", "BUSD/*", "PYUSD/*", "DAI/*",
+                               "*[235][LS]/*")
+    """As above, and it wins. The default leaves out dollars against dollars and leveraged tokens; a list of your own replaces it."""
+
+    @model_validator(mode="after")
+    def _patterns(self) -> SelectSettings:
+        if blank := [pattern for pattern in (*self.pair_whitelist, *self.pair_blacklist) if not re.fullmatch(r"[^\s,]{1,100}", pattern)]:
+            raise ValueError(f"{blank[0]!r} is no symbol and no pattern")
+        return self
+
+
 class VenueSettings(Section):
     """One exchange or broker account."""
 
@@ -61,10 +90,18 @@ class VenueSettings(Section):
     allocate: dict[AssetClass, Annotated[Money, Field(gt=0)]] = {}
     account_id: str = ""
     practice: bool = False
-    endpoint: str = ""
-    """Another address than the venue's own; "" = its own."""
+    testnet: bool = False
+    """The venue's own playground (testnet; OANDA: practice) with keys of its own. `endpoint` goes before it."""
+    endpoint: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """Another address than the venue's own, scheme, host and port; "" = its own. Plain http on loopback only."""
+    symbols: Symbols = ()
+    """What is traded and streamed there, ccxt unified (BTC/USDT, BTC/USDT:USDT, EUR/USD); none given = the venue's shipped short list."""
+    timeframe: Annotated[str, Field(pattern=r"^[1-9][0-9]?[mhd]$")] = "5m"
+    """Length of the bars that decisions are made on: 1m, 5m, 1h ..."""
     settlement: Annotated[str, Field(pattern=r"^[A-Z]{0,8}$")] = ""
     """Currency of its sub-ledgers; "" = the venue's usual one."""
+    select: SelectSettings | None = None
+    """Choose its instruments by rule; without this section, by `symbols`."""
 
     @model_validator(mode="after")
     def _allocated(self) -> VenueSettings:
@@ -207,8 +244,10 @@ class Settings(Section):
                 if asset_class in owners:
                     raise ValueError(f"venues.{owners[asset_class]} and venues.{name} both name {asset_class.value}; a class has one venue")
                 owners[asset_class] = name
-        if self.mode != "demo" and not self.venues:
-            raise ValueError(f"mode {self.mode} needs at least one [venues.NAME] section with classes")
+        if self.mode == "live" and not self.venues:
+            raise ValueError("mode live needs at least one [venues.NAME] section with classes")
+        if self.mode == "paper" and not self.venues:
+            object.__setattr__(self, "venues", {"bybit": VenueSettings(classes=(AssetClass.SPOT, AssetClass.PERP))})
         if self.mode == "live" and (without := [name for name, venue in self.venues.items() if venue.key_file is None]):
             raise ValueError(f"mode live needs key_file in venues.{', venues.'.join(without)}")
         wallets = DEMO_WALLETS if self.mode == "demo" else dict.fromkeys(AssetClass, DRY_RUN_WALLET)

@@ -122,6 +122,8 @@ class TradeBook:
         """Why this execution closed something: the venue's own doing, the order's own reason, its purpose, or what was asked for."""
         if fill.liquidation:
             return ExitReason.DELISTED if fill.delisted else ExitReason.LIQUIDATION
+        if fill.by_owner:
+            return ExitReason.FORCE_EXIT
         if order is not None and order.exit_reason is not None:
             return order.exit_reason
         if order is not None and order.purpose in _REASON_OF_PURPOSE:

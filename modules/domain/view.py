@@ -168,3 +168,5 @@ class View:
     """The venue's own figure for this trade, where it gives one; None = Sizer computes it for isolated margin."""
     certificate_note: str = ""
     """Why there is no valid certificate, "" = there is one."""
+    ramp_note: str = ""
+    """How far the class is on its live ramp, with the numbers."""

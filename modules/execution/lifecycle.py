@@ -40,13 +40,15 @@ FILLS_KEPT: Final = 20_000
 class Record:
     """One order and how far it has come."""
 
-    __slots__ = ("cancel_sent", "filled", "order", "state", "venue_order_id")
+    __slots__ = ("accepted_at", "cancel_sent", "filled", "order", "state", "venue_order_id")
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.state = OrderState.INTENT
         self.filled = ZERO
         self.venue_order_id = ""
+        self.accepted_at = 0
+        """Since when the venue has it, UTC ms."""
         self.cancel_sent = False
 
     @property
@@ -81,6 +83,12 @@ class Trade:
         """Whether the venue has rejected this very target order: sending it again at every tick would only flood venue and journal."""
         return any(r.state is OrderState.REJECTED and r.order.purpose is Purpose.TARGET and r.order.price == target
                    and r.order.quantity == quantity for r in self.records)
+
+    def covered(self, quantity: Decimal) -> bool:
+        """Whether a stop that the venue has confirmed rests under `quantity` (unsigned)."""
+        resting = (r.order.quantity - r.filled for r in self.records
+                   if r.state is OrderState.ACCEPTED and r.order.purpose is Purpose.STOP and not r.cancel_sent)
+        return sum(resting, ZERO) >= quantity
 
     def attempts(self, purpose: Purpose, symbol: str) -> int:
         return sum(1 for r in self.records if r.order.purpose is purpose and r.order.symbol == symbol)
@@ -172,7 +180,7 @@ class Lifecycle:
     def _apply_accepted(self, fact: OrderAccepted) -> None:
         record = self._move(fact.client_order_id, OrderState.ACCEPTED)
         if record is not None:
-            record.venue_order_id = fact.venue_order_id
+            record.venue_order_id, record.accepted_at = fact.venue_order_id, fact.at
 
     def _apply_ended(self, fact: OrderRejected | OrderCanceled | OrderExpired) -> None:
         state = {OrderRejected: OrderState.REJECTED, OrderCanceled: OrderState.CANCELED, OrderExpired: OrderState.EXPIRED}[type(fact)]

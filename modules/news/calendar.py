@@ -81,6 +81,17 @@ class Calendar:
     def upcoming(self, at: int, days: float) -> list[Window]:
         return [window for window in self.windows if at <= window.closes and window.opens <= at + days * DAY]
 
+    def closes_from(self, kind: str) -> int | None:
+        """When entries close because this series is known no further (UTC ms); None = it only ever comes from feeds."""
+        until = self.covered_until.get(kind)
+        return None if until is None else until - int(self._policy.horizon_days * DAY)
+
+    def running_out(self, at: int) -> list[str]:
+        """Series whose horizon comes within as long again: time to add dates before entries close."""
+        ahead = at + int(self._policy.horizon_days * DAY)
+        return sorted(kind for kind in self.covered_until
+                      if self._policy.classes.get(kind) and (closes := self.closes_from(kind)) is not None and closes < ahead)
+
     def exhausted(self, asset_class: AssetClass, at: int) -> str:
         """Name of a series whose known dates end within the policy's horizon, "" = none: past it we would not know when to pause."""
         for kind, until in self.covered_until.items():

@@ -15,6 +15,7 @@ from modules.domain.instrument import AssetClass
 from modules.domain.policies import CautionPolicy
 from modules.news import entities
 from modules.news.mood import HOUR, Story
+from modules.news.sources import SOURCES
 
 _EXCHANGE: Final = (r"(?:exchange|binance|coinbase|kraken|bybit|okx|kucoin|bitfinex|bitstamp|gemini|huobi|htx|gate\.io|bitget|upbit|"
                     r"deribit|bitmex|crypto\.com|mexc|oanda)")
@@ -35,6 +36,7 @@ _CALMS: Final = re.compile(
     r"prevent\w*|avert\w*|years? (?:ago|after|later|since)|anniversary|trial|sentenc\w+|lawsuit|court|convicted|pleads?|history|lessons|"
     r"explain\w*|how to|what is|guide|could|might|would|if|regains?|re-?peg\w*|avoid\w*|stablecoin bill|insurance|bounty|in 20[012]\d|"
     r"against delisting|simulat\w+|drill|test)\b", re.IGNORECASE)
+_SECONDHAND: Final = tuple(source.name for source in SOURCES if source.secondhand)
 _CRYPTO: Final = frozenset((AssetClass.SPOT, AssetClass.PERP, AssetClass.OPTION))
 
 
@@ -56,6 +58,14 @@ class Caution:
 
     def covers(self, asset_class: AssetClass, currencies: Sequence[str]) -> bool:
         return asset_class in self.classes and (not self.assets or any(code in self.assets for code in currencies))
+
+
+def raised(story: Story | None, first_seen: int, known: Sequence[Caution], policy: CautionPolicy) -> Caution | None:
+    """The caution that an item first seen then (UTC ms) calls for through its story, if none of those known has its headline."""
+    if story is None or any(one.headline == story.title for one in known):
+        return None
+    found = caution(story, max(story.began, story.seen - HOUR), policy, _SECONDHAND)
+    return found if found is not None and found.until >= first_seen else None
 
 
 def caution(story: Story, at: int, policy: CautionPolicy, secondhand: Sequence[str]) -> Caution | None:

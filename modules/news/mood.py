@@ -197,9 +197,17 @@ class Moods:
 
     def of(self, instrument: Instrument, at: int) -> Mood | None:
         """The mood about an instrument at `at`; None where too few independent sources spoke of it lately."""
+        return self._mood(self._legs(instrument), instrument.asset_class, at)
+
+    def value(self, instrument: Instrument, at: int) -> float | None:
+        """`of`'s value, without the headlines behind it: for whoever asks at every bar."""
+        found = self._mood(self._legs(instrument), instrument.asset_class, at, explained=False)
+        return None if found is None else found.value
+
+    def _legs(self, instrument: Instrument) -> Sequence[tuple[str, float]]:
         if instrument.asset_class is AssetClass.FOREX:
-            return self._mood(((instrument.base, 1.0), (instrument.quote, -1.0)), AssetClass.FOREX, at)
-        return self._mood(((instrument.base, 1.0), (entities.MARKET, float(self._policy.market_weight))), instrument.asset_class, at)
+            return (instrument.base, 1.0), (instrument.quote, -1.0)
+        return (instrument.base, 1.0), (entities.MARKET, float(self._policy.market_weight))
 
     def of_asset(self, asset: str, at: int) -> Mood | None:
         """The mood about a coin, a currency on its own, or entities.MARKET."""
@@ -208,7 +216,7 @@ class Moods:
         market = () if asset == entities.MARKET else ((entities.MARKET, float(self._policy.market_weight)),)
         return self._mood(((asset, 1.0), *market), AssetClass.SPOT, at)
 
-    def _mood(self, legs: Sequence[tuple[str, float]], asset_class: AssetClass, at: int) -> Mood | None:
+    def _mood(self, legs: Sequence[tuple[str, float]], asset_class: AssetClass, at: int, *, explained: bool = True) -> Mood | None:
         policy = self._policy
         half_life = float(policy.half_life_h[asset_class]) * HOUR
         oldest = at - float(policy.item_age_h_max) * HOUR
@@ -223,7 +231,8 @@ class Moods:
                 weight = 0.5 ** ((at - story.began) / half_life) * (abs(sign) if asset == entities.MARKET else 1.0)
                 score = story.assets[asset] * (1.0 if sign > 0.0 else -1.0)
                 parts.setdefault(story.domain, []).append((weight, score))
-                contributions.append(Contribution(story.title, story.domain, score, weight, story.seen))
+                if explained:
+                    contributions.append(Contribution(story.title, story.domain, score, weight, story.seen))
         total = math.fsum(weight for part in parts.values() for weight, _ in part)
         if len(parts) < policy.domains_min or total < float(policy.weight_min):
             return None

@@ -98,7 +98,7 @@ class MqttPublisher:
         self._now = now
         self._hide = hide
         self._pace = pace or Pace()
-        self._tls = _tls(settings)
+        self._tls = tls_context(settings)
         self._notices = Notices()
         self._waiting: deque[Note] = deque(maxlen=WAITING_MAX)
         self._wake = asyncio.Event()
@@ -254,7 +254,7 @@ class LogHandler(logging.Handler):
 # -- pieces ---------------------------------------------------------------------------------------------------------------------
 
 
-def _tls(settings: MqttSettings) -> ssl.SSLContext | None:
+def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     if not settings.tls:
         return None
     try:

@@ -133,12 +133,12 @@ def _status(documents: Documents, wish: Wish) -> str:
             lines.append(f"<b>{name}</b>: {escaped('; '.join(words))}")
     held = [trade for trade in trades["open"] if trade["asset_class"] in names]
     if wish.arguments.get("subject", "").lower() == "table" or len(held) > 4:
-        lines.append(table(("symbol", "side", ">entry", ">stop"), (
-            (t["symbol"], t["side"], short(t["entry"]), short(t["stop"])) for t in held)))
+        lines.append(table(("symbol", "side", ">now", ">net"), (
+            (t["symbol"], t["side"], short(t["mark"]), signed(t["net_now"])) for t in held)))
     else:
-        lines += [f"{escaped(t['side'])} {short(t['quantity'])} <b>{escaped(t['symbol'])}</b> from {short(t['entry'])}, stop "
-                  f"{short(t['stop'])}, at risk {money(t['risk'])} ({escaped(t['strategy'])}, <code>{escaped(t['trade_id'])}</code>)"
-                  for t in held]
+        lines += [f"{escaped(t['side'])} {short(t['quantity']).removeprefix('-')} <b>{escaped(t['symbol'])}</b> from {short(t['entry'])}, "
+                  f"now {short(t['mark'])}: <b>{signed(t['net_now'])}</b>, stop {short(t['stop'])}, at risk {money(t['risk'])} "
+                  f"({escaped(t['strategy'])}, <code>{escaped(t['trade_id'])}</code>)" for t in held]
     if not held:
         lines.append("Nothing is open.")
     lines += [f"⚠ {escaped(problem)}" for problem in status["problems"]]
@@ -277,7 +277,7 @@ def _events(documents: Documents, _: Wish) -> str:
              + (" NOW" if row["open_window"] else "") for row in document["events"]]
     lines += [f"⚠ {escaped(name)}: entries are closed, the calendar of {escaped(kind)} does not reach far enough ahead"
               for name, kind in document["exhausted"].items()]
-    return fit(lines) or "No release is known for the days to come."
+    return fit(["Times are UTC.", *lines]) if lines else "No release is known for the days to come."
 
 
 def _news(documents: Documents, wish: Wish) -> str:

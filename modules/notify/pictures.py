@@ -1,14 +1,22 @@
-"""Equity curves and results as PNG, for a phone. Pure, and slow enough (tens of milliseconds) to be called in a thread.
+"""Equity curves and results as PNG, for a phone. Pure, and far too slow (tens of milliseconds) for the daemon's loop.
 
-Pillow is imported when the first picture is wanted: a daemon without Telegram never holds it.
+`drawn` has a child process of low priority draw: a thread would share the interpreter's lock with trading, and the daemon never holds
+Pillow. `python -m modules.notify.pictures KIND` is that child: a document as JSON in, a PNG out.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from modules.domain.errors import OperatorRefused
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -24,6 +32,31 @@ INK, SOFT, PAPER, GRID = "#1c2430", "#66717f", "#ffffff", "#e3e7ec"
 LINE, FALL = "#0067a5", "#f6c9b8"
 GAIN, LOSS = "#1b7f79", "#b5482a"
 """Told apart by people who see no red or green too, and bars by their side."""
+
+
+DRAW_S: Final = 30.0
+"""How long a picture may take."""
+ROOT: Final = Path(__file__).resolve().parents[2]
+PNG: Final = b"\x89PNG"
+
+
+async def drawn(kind: str, document: Mapping[str, Any]) -> bytes:
+    """`equity` or `performance` of `document`, drawn by a child. Raises OperatorRefused if it cannot be had."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "modules.notify.pictures", kind, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(DRAW_S):
+            picture, _ = await child.communicate(json.dumps(document).encode())
+    except TimeoutError:
+        picture = b""
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if not picture.startswith(PNG):
+        raise OperatorRefused("the picture could not be drawn; the figures are in /profit and /performance")
+    return picture
 
 
 def equity(document: Mapping[str, Any]) -> bytes:
@@ -108,4 +141,14 @@ def _png(image: Any) -> bytes:
     return out.getvalue()
 
 
-__all__ = ["equity", "performance"]
+def main() -> None:
+    os.nice(10)
+    draw = {"equity": equity, "performance": performance}[sys.argv[1]]
+    sys.stdout.buffer.write(draw(json.load(sys.stdin.buffer)))
+
+
+if __name__ == "__main__":
+    main()
+
+
+__all__ = ["drawn", "equity", "performance"]

@@ -18,6 +18,8 @@ from modules.domain.events import (
     BlackoutClosed,
     BlackoutOpened,
     BudgetChanged,
+    ChallengerEntered,
+    ChallengerJudged,
     DaemonStarted,
     EntriesPaused,
     EntriesResumed,
@@ -27,6 +29,7 @@ from modules.domain.events import (
     FeedRestored,
     Filled,
     ForeignFill,
+    ForeignOrder,
     FundingBooked,
     InstrumentListed,
     OperatorCommand,
@@ -53,6 +56,7 @@ from modules.domain.events import (
     TradingHalted,
     TradingRearmed,
     TransferSeen,
+    UnallocatedMoved,
 )
 from modules.domain.money import text
 from modules.domain.order import Fill, Order
@@ -101,7 +105,7 @@ def _opened(fact: TradeOpened) -> str:
 
 def _fill(fill: Fill) -> str:
     verb = "Bought" if fill.side.sign > 0 else "Sold"
-    forced = f" by the venue ({_forced(fill)})" if fill.liquidation else ""
+    forced = f" by the venue ({_forced(fill)})" if fill.liquidation else " by the owner, at the venue" if fill.by_owner else ""
     fee = f"{_price(fill.fee)} {fill.fee_currency}"
     return f"{verb} {_price(fill.quantity)} {fill.symbol} at {_price(fill.price)}{forced}, fee {fee}."
 
@@ -149,6 +153,8 @@ _SENTENCES: Final[Mapping[type, Callable[[Any], str | None]]] = {
                              if not f.phase_before else
                              f"{f.asset_class}: phase {f.phase_before} to {f.phase} at an equity of {_amount(f.equity)}."),
     TransferSeen: _transfer,
+    UnallocatedMoved: lambda f: f"{f.venue}: the owner's part changed by {f.currency} {_price(f.amount)}: {f.reason}.",
+    ForeignOrder: lambda f: f"{f.venue}: an order of nobody we know rests on the account: {f.symbol} {f.client_order_id or 'by hand'}.",
     BalanceAdjusted: lambda f: f"{f.asset_class}: {f.currency} differed from the books by {_price(f.amount)}, booked: {f.reason}.",
     Reconciled: lambda f: f"{f.venue}: books and venue compared, {f.differences or 'no'} difference{'s' if f.differences != 1 else ''}.",
     ApiErrorSeen: lambda f: f"{f.venue}: {f.kind}: {f.message}" + (f" ({f.consecutive} in a row)." if f.consecutive > 1 else "."),
@@ -170,6 +176,10 @@ _SENTENCES: Final[Mapping[type, Callable[[Any], str | None]]] = {
     StrategyRevoked: lambda f: f"The certificate of {f.strategy} ({f.asset_class}) is revoked by {f.by}: {f.reason}.",
     StrategyDemoted: lambda f: (f"{f.strategy} ({f.asset_class}) is demoted to paper: {f.reason} "
                                 f"({f.watch} {f.measured:.3g}, limit {f.limit:.3g})."),
+    ChallengerEntered: lambda f: (f"{f.champion} ({f.asset_class}): new parameters trade in its shadow as {f.challenger}; no money is on "
+                                  "them."),
+    ChallengerJudged: lambda f: (f"{f.champion} ({f.asset_class}): {f.challenger} is {f.outcome.replace('_', ' ').lower()} after "
+                                 f"{f.trades} trades on {f.days} days, {f.difference_r:+.3f} R a day against it (p {f.p:.3f}). {f.reason}"),
 }
 
 
@@ -187,11 +197,12 @@ _ACTIONS: Final[Mapping[type, str]] = {
     PositionClosed: "close", OptionSettled: "close", TradeAbandoned: "cancel", ExitRequested: "close",
     Reconciled: "reconcile", BalanceAdjusted: "reconcile", TradingHalted: "kill_switch_activated", TradingRearmed: "kill_switch_reset",
     SwitchChanged: "funds_change", BudgetChanged: "funds_change", TransferSeen: "wallet_sync", FundingBooked: "wallet_sync",
+    UnallocatedMoved: "wallet_sync", ForeignOrder: "reconcile",
     BlackoutOpened: "event_pause", BlackoutClosed: "event_pause", TradeOpened: "size",
 }
 _LEVELS: Final[Mapping[type, str]] = {
     TradingHalted: "CRITICAL", OrderInDoubt: "WARNING", OrderRejected: "WARNING", FeedLost: "WARNING", ApiErrorSeen: "WARNING",
-    ForeignFill: "WARNING", StrategyDemoted: "WARNING", StrategyRevoked: "WARNING", StrategyRejected: "WARNING",
+    ForeignFill: "WARNING", ForeignOrder: "WARNING", StrategyDemoted: "WARNING", StrategyRevoked: "WARNING", StrategyRejected: "WARNING",
     BalanceAdjusted: "ERROR", TradingRearmed: "WARNING", EntriesPaused: "WARNING",
     BaselineRolled: "DEBUG", PeakRaised: "DEBUG", InstrumentListed: "DEBUG",
 }

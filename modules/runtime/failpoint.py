@@ -54,7 +54,7 @@ POINTS: Final = {
     "start.replayed": "start: books rebuilt, nothing else",
     "start.restored": "start: the paper venue remembers, nothing written",
     "start.announced": "start: DaemonStarted is on disk",
-    "start.opening": "start: one class's opening balance is booked",
+    "start.opening": "start: the opening balances are booked",
     "start.recovered": "start: unfinished orders ended or in doubt",
     "start.reconciled": "start: compared and booked",
     "start.warmed": "start: everything but the first bar",

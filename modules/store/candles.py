@@ -66,6 +66,12 @@ class Candles:
         else:
             del self._unwritten[:-_KEPT_MAX]
 
+    def kept(self) -> list[tuple[str, int]]:
+        """(symbol, interval in ms) of every series there are bars of, by name."""
+        self.flush()
+        with self._database.reading() as connection:
+            return [(str(row[0]), int(row[1])) for row in connection.execute("SELECT symbol, interval_ms FROM series ORDER BY 1, 2")]
+
     def last(self, symbol: str, interval_ms: int, n: int) -> list[Bar]:
         """The newest `n` bars."""
         return self._select(f"{_BARS} ORDER BY ts DESC LIMIT ?", (symbol, interval_ms, n))[::-1]

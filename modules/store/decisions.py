@@ -140,6 +140,13 @@ class Decisions:
         """Oldest first."""
         return self._select("WHERE at >= ? AND at < ? ORDER BY at, rowid", since, until)
 
+    def hours(self) -> dict[AssetClass, frozenset[int]]:
+        """The hours since 1970 (UTC) in which bars of a class were looked at."""
+        self.flush()
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT asset_class, hour FROM bars WHERE n > 0").fetchall()
+        return {of: frozenset(int(hour) for name, hour in rows if name == of.value) for of in AssetClass}
+
     def funnel(self, since: int, until: int) -> dict[AssetClass, Funnel]:
         """Bars -> signals -> denials by rule -> approved, for every asset class, with the nearest miss."""
         self.flush()

@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from modules.domain.errors import JournalBusy, JournalCorrupt, JournalUnwritable, NotFound
+from modules.domain.errors import JournalBusy, JournalCorrupt, JournalUnwritable, JournalVersion, NotFound
 from modules.domain.events import Fact
 from modules.runtime import failpoint
-from modules.store import codec
+from modules.store import codec, migrations
 from modules.store.codec import REMEDY
 from modules.store.database import SQLITE_ERRORS, code_of, primary_code_of, sync_folder
 from modules.store.journal_file import GENESIS, OBJECTS, SCHEMA, SCHEMA_VERSION, Reserve, connect, create, intact_objects, make_room
@@ -52,6 +52,15 @@ def _link(previous: bytes, seq: int, at: int, kind: bytes, payload: bytes) -> by
     return hashlib.sha256(b"%b%d|%d|%b|%b" % (previous, seq, at, kind, payload)).digest()
 
 
+def head_of(facts: Iterable[Fact]) -> str:
+    """The head (see `Journal.head`) of a journal that would hold `facts` from its first row on."""
+    link = GENESIS
+    for seq, fact in enumerate(facts, 1):
+        kind, payload = codec.encode(fact)
+        link = _link(link, seq, fact.at, kind, payload)
+    return link.hex()
+
+
 class Journal:
     """See the module. `path` None keeps it in memory (tests).
 
@@ -60,7 +69,8 @@ class Journal:
     kept back in a file `reserve` beside a durable journal; it is given up when the disk is full, so that exits can still be journaled.
     `read_only`: for looking at a journal that may belong to a running daemon.
 
-    Raises JournalCorrupt if the file is no intact journal, JournalUnwritable if it cannot be opened for writing. Not for threads.
+    Raises JournalCorrupt if the file is no intact journal, JournalVersion if a newer program wrote it, JournalUnwritable if it cannot be
+    opened for writing. Not for threads.
     """
 
     def __init__(
@@ -261,10 +271,17 @@ class Journal:
 
     def at(self, at: int, kinds: Sequence[type[Fact]]) -> list[Fact]:
         """Facts of some kinds about one moment, UTC ms. Reads the whole file: for questions that are seldom asked."""
+        return self._of(kinds, "at = ? AND ", (at,))
+
+    def of(self, *kinds: type[Fact]) -> list[Fact]:
+        """Facts of some kinds, oldest first. Reads the whole file, and does not check the chain: `replay` and `verify` do."""
+        return self._of(kinds, "", ())
+
+    def _of(self, kinds: Sequence[type[Fact]], condition: str, parameters: tuple[int, ...]) -> list[Fact]:
         self.flush()
         names = [kind.__name__ for kind in kinds]
-        statement = f"SELECT seq, kind, payload FROM facts WHERE at = ? AND kind IN ({', '.join('?' * len(names))}) ORDER BY seq"
-        return [codec.decode(kind, payload, seq) for seq, kind, payload in self._read(statement, (at, *names))]
+        statement = f"SELECT seq, kind, payload FROM facts WHERE {condition}kind IN ({', '.join('?' * len(names))}) ORDER BY seq"
+        return [codec.decode(kind, payload, seq) for seq, kind, payload in self._read(statement, (*parameters, *names))]
 
     def replay(self, also: Sequence[Receiver] = ()) -> int:
         """Rebuild: feed every fact to every projection, verifying the chain, and return how many. Once, before the first append.
@@ -370,9 +387,7 @@ class Journal:
     def _look_at_head(self) -> tuple[int, bytes]:
         """(count, last hash) if schema and head are intact; the rows in between are `replay`'s business."""
         try:
-            version = self._read("SELECT value FROM meta WHERE key = 'schema_version'")
-            if version != [(str(SCHEMA_VERSION).encode(),)]:
-                raise self._corrupt(0, f"schema version {version} instead of {SCHEMA_VERSION}: another version of this program wrote it")
+            self._bring_up_to_date()
             if self._read(OBJECTS) != intact_objects():
                 raise self._corrupt(0, "its tables or triggers were changed")
             heads = self._read("SELECT h.seq, h.hash, f.seq, f.hash FROM head h LEFT JOIN facts f ON f.seq = (SELECT max(seq) FROM facts)")
@@ -381,10 +396,42 @@ class Journal:
             count, link, last, last_link = heads[0]
             if type(count) is not int or type(link) is not bytes or (last or 0) != count or (last_link or GENESIS) != link:
                 raise self._corrupt(count if type(count) is int else 0, "the last row is not the one that was written last")
-        except (JournalBusy, JournalCorrupt):
+        except (JournalBusy, JournalCorrupt, JournalUnwritable, JournalVersion):
             self._connection.close()
             raise
         return count, link
+
+    def _bring_up_to_date(self) -> None:
+        """A journal of an older schema becomes one of the present: on disk, with a copy of the old beside it, or, if it is only looked at,
+        in memory."""
+        rows = self._read("SELECT value FROM meta WHERE key = 'schema_version'")
+        value = rows[0][0] if len(rows) == 1 else b""
+        if not isinstance(value, bytes) or not value.isdigit() or str(int(value)).encode() != value:
+            raise self._corrupt(0, "its schema's number is gone")
+        found = int(value)
+        try:
+            if not migrations.check(found, SCHEMA_VERSION):
+                return
+            if self._read_only:
+                copy = connect(":memory:", 0.0)
+                self._connection.backup(copy)
+                self._connection.close()
+                self._connection = copy
+                migrations.bring_up(copy, found, SCHEMA_VERSION)
+            else:
+                migrations.bring_up(self._connection, found, SCHEMA_VERSION, before=lambda: self._keep_old(found))
+        except JournalVersion as error:
+            raise JournalVersion(f"{self._path}: {error}. Nothing was changed.") from None
+        except SQLITE_ERRORS as error:
+            raise JournalUnwritable(f"{self._path}: cannot be brought from schema {found} to {SCHEMA_VERSION} ({error}). Nothing was "
+                                    "changed.") from error
+
+    def _keep_old(self, found: int) -> None:
+        """The file as it was, beside it; one that is there already was made by an attempt before."""
+        assert self._path is not None
+        target = self._path.with_name(f"{self._path.name}.schema-{found}")
+        if not target.exists():
+            self._copy_to(target)
 
     def backup(self, target: Path) -> int:
         """A consistent, verified copy in a new file `target`, while the journal stays in use. Returns its number of rows.
@@ -394,6 +441,9 @@ class Journal:
         if target.exists():
             raise FileExistsError(f"{target} exists already")
         self.flush()
+        return self._copy_to(target)
+
+    def _copy_to(self, target: Path) -> int:
         new = target.with_name(target.name + ".new")
         new.unlink(missing_ok=True)
         try:

@@ -1,10 +1,15 @@
-"""The state folder: exists, belongs to us, is closed to others, and has one daemon at a time. Refuses everything else."""
+"""The state folder: exists, belongs to us, is closed to others, and has one daemon at a time. Refuses everything else.
+
+An account has one daemon too: those of other machines show by their orders, those of this one by a lock.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -95,3 +100,14 @@ class StateFolder:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def account_lock(venue: str, account: str) -> StateFolder:
+    """Holds one account (`account`: its number, or the key that opens it; only a digest of it is written) for this process, whatever its
+    state folder is. Raises StateLocked."""
+    name = hashlib.blake2b(f"{venue} {account}".encode(), digest_size=12).hexdigest()
+    folder = Path(tempfile.gettempdir()) / f"trading-bot-{os.geteuid()}" / f"{venue}-{name}"
+    try:
+        return StateFolder(folder)
+    except StateLocked as locked:
+        raise StateLocked(f"this account at {venue} is traded by another daemon of this machine: {locked}") from None

@@ -1,307 +1,328 @@
-"""Bybit v5 unified as ccxt speaks it: its codes, the shape of its replies, and which parameter really means what.
+"""Bybit v5 unified as ccxt speaks it: how to ask, and which parameter really means what.
 
-Owns the translation of Bybit's rows into ours. Refuses every row that is not exactly what the interface promises; a reply that does not
-pass is no reply. Money is taken from the wire's own text, never from ccxt's floats.
+Owns the translation between Bybit's rows (ccxt_bybit_rows.py) and ours. Refuses an account that is not unified and one-way.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from functools import partial
+from typing import Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic.alias_generators import to_camel
-
-from modules.domain.errors import VenueUnreachable
+from modules.domain.errors import VenueDenied, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument, Side
-from modules.domain.money import ZERO, money, text
-from modules.domain.order import Order, OrderKind, OrderReport, OrderState
-from modules.venues.ccxt_errors import CodeTable, Meaning
-from modules.venues.protocol import OrderDone
+from modules.domain.market import FundingRate
+from modules.domain.money import ONE, ZERO, text
+from modules.domain.order import Fill, Order, OrderKind, OrderReport, OrderState
+from modules.domain.sessions import parse_iso
+from modules.venues.ccxt_bybit_rows import (
+    CODES,
+    NAME,
+    STATES,
+    AccountRow,
+    AckRow,
+    ExecutionRow,
+    MarketRow,
+    OrderRow,
+    PositionRow,
+    TransferRow,
+    fault_in,
+    parsed,
+)
+from modules.venues.ccxt_client import Endpoint, foreign_errors, moved
+from modules.venues.ccxt_dialect import Account, Adapter, Creation, KeyFacts, Tick, number
+from modules.venues.ccxt_errors import CodeTable, judge
+from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Transferred
 
-NAME: Final = "bybit"
 SETTLE: Final = "USDT"
 CATEGORIES: Final[Mapping[AssetClass, str]] = {AssetClass.SPOT: "spot", AssetClass.PERP: "linear"}
+CLASSES: Final[Mapping[str, AssetClass]] = {category: asset_class for asset_class, category in CATEGORIES.items()}
 OPTIONS: Final[Mapping[str, Any]] = {"fetchMarkets": {"types": ["spot", "linear"]}, "fetchCurrencies": False, "defaultSettle": SETTLE,
                                      "enableUnifiedMargin": False, "enableUnifiedAccount": True, "unifiedMarginStatus": 6}
-"""Only the unified account is supported, so ccxt needs not ask. (`check_account` does.)"""
+"""Only the unified account is supported, so ccxt needs not ask. (`check_key` does.)"""
+EXECUTIONS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
+    AssetClass.SPOT: ("Trade",), AssetClass.PERP: ("Trade", "BustTrade", "AdlTrade", "Settle"),
+}
+"""Kinds of execution that are fills. ccxt asks for "Trade" only unless told, so a liquidation would be missed."""
 PAGE: Final = 50
+EXECUTIONS_PAGE: Final = 100
 HISTORY_DAYS: Final = 7
 """The longest span one question about executions may cover."""
-LISTING: Final = ("/instruments-info", "/tickers", "/kline", "/wallet-balance", "/transaction-log", "/realtime", "/order/history",
-                  "/execution/list", "/position/list")
-"""Paths whose answer is a list: without one it is no answer, not an empty one."""
-DATED: Final = {"/execution/list": "execTime", "/transaction-log": "transactionTime"}
-"""Paths whose every row must tell when, and in which column."""
+MARGIN_MODES: Final = ("REGULAR_MARGIN", "ISOLATED_MARGIN")
+"""Cross and isolated: those whose liquidation our stops keep clear of."""
 LEVERAGE_AS_IT_WAS: Final = "110043"
 """Not modified: what was asked for is so already."""
 RIGHTS_REFUSED: Final = frozenset({"Withdraw", "AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"})
-_DAY_MS: Final = 86_400_000
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
 SPAN_MS: Final = HISTORY_DAYS * _DAY_MS
 KEPT_MS: Final = 730 * _DAY_MS
 """How far back the venue knows executions at all."""
 
-_REFUSED = ("110003 110004 110006 110007 110009 110011 110012 110016 110017 110020 110021 110023 110034 110040 110042 110044 110045 110051 "
-            "110052 110053 110066 110070 110092 110093 110094 170115 170116 170117 170121 170124 170130 170131 170132 170133 170134 170135 "
-            "170136 170137 170140 170148 170151 170157 170159 170192 170193 170194 170202 170203 170204 170206 170210 170217 170218 170221 "
-            "10001")
-_DENIED = "10003 10004 10005 10007 10008 10009 10010 10020 10024 10027 10028 10029 33004 170201 170209 170224"
-_M = Meaning
-CODES: Final = CodeTable(
-    pattern=re.compile(r'"ret_?[Cc]ode"\s*:\s*"?(-?\d+)'),
-    codes={
-        **dict.fromkeys(_REFUSED.split(), _M.REFUSED), **dict.fromkeys(_DENIED.split(), _M.DENIED),
-        **dict.fromkeys(("10006", "10018", "10429", "170222"), _M.BUSY), **dict.fromkeys(("10002", "-1021"), _M.SKEWED),
-        **dict.fromkeys(("110072", "170141", "110030"), _M.EXISTED),
-        **dict.fromkeys(("110001", "170213", "110008", "110010", "110019", "170139", "170142", "170143", "170190"), _M.UNKNOWN_ORDER),
-        # These say "no" and are not: the engine may have the order by then.
-        **dict.fromkeys(("10000", "10014", "10016", "170146", "170147", "170149", "170150", "170191"), _M.IN_DOUBT),
-    },
-    statuses={401: _M.DENIED, 403: _M.BUSY, 418: _M.BUSY, 429: _M.BUSY},
-    ban_ms=600_000,
-)
-STATES: Final[Mapping[str, OrderState]] = {
-    "New": OrderState.ACCEPTED, "PartiallyFilled": OrderState.ACCEPTED, "Untriggered": OrderState.ACCEPTED,
-    "Triggered": OrderState.ACCEPTED, "Filled": OrderState.FILLED, "Cancelled": OrderState.CANCELED,
-    "PartiallyFilledCanceled": OrderState.CANCELED, "Deactivated": OrderState.CANCELED, "Rejected": OrderState.REJECTED,
-}
 
+class BybitDialect:
+    name = NAME
+    settle = SETTLE
+    options = OPTIONS
+    codes: CodeTable = CODES
+    trades = True
 
-def _text_only(value: object) -> Decimal:
-    if not isinstance(value, str):
-        raise ValueError("money is text on this wire")
-    return money(value)
+    def capabilities(self, classes: Sequence[AssetClass]) -> Capabilities:
+        return Capabilities(
+            set_client_id=True, query_by_client_id=True, trade_history_by_order=True, venue_stop=True,
+            resting_target=AssetClass.SPOT not in classes,  # on spot a resting target locks the coins its stop would sell
+            reduce_only=AssetClass.SPOT not in classes, shared_wallet=True)
 
+    def fault_in(self, reply: object, url: str) -> str:
+        return fault_in(reply, url)
 
-def _moment(value: object) -> int:
-    if not isinstance(value, str) or not _dated(value):
-        raise ValueError("not a UTC ms timestamp in text")
-    return int(value)
+    def point(self, client: Any, endpoint: Endpoint) -> None:
+        client.urls["api"] = moved(client.urls["api"], endpoint)
 
+    async def learn(self, venue: Adapter) -> None:
+        """Nothing: instruments-info says it all."""
 
-Amount = Annotated[Decimal, BeforeValidator(_text_only)]
-Positive = Annotated[Decimal, BeforeValidator(_text_only), Field(gt=0)]
-NotNegative = Annotated[Decimal, BeforeValidator(_text_only), Field(ge=0)]
-Moment = Annotated[int, BeforeValidator(_moment)]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    def instrument(self, symbol: str, market: Mapping[str, Any], asset_class: AssetClass, maker_fee: Decimal, taker_fee: Decimal
+                   ) -> Instrument | None:
+        row = parsed(MarketRow, market["info"], f"instrument {symbol}")
+        lot = row.lot_size_filter.base_precision if asset_class is AssetClass.SPOT else row.lot_size_filter.qty_step
+        if lot is None:
+            raise VenueUnreachable(f"{NAME}: instrument {symbol} is not what it should be: no lot")
+        perp = asset_class is AssetClass.PERP
+        return Instrument(
+            symbol=symbol, venue=NAME, asset_class=asset_class, base=row.base_coin, quote=row.quote_coin, settle=row.quote_coin,
+            underlying=row.base_coin, tick=row.price_filter.tick_size, lot=lot, quantity_min=row.lot_size_filter.min_order_qty,
+            notional_min=row.lot_size_filter.min_notional_value if perp else row.lot_size_filter.min_order_amt, maker_fee=maker_fee,
+            taker_fee=taker_fee, leverage_max=row.leverage_filter.max_leverage if perp and row.leverage_filter else Decimal(1),
+            funding_interval_h=int(row.funding_interval or 480) // 60 if perp else None,
+        )
 
+    # -- market data ------------------------------------------------------------------------------------------------------
 
-class Row(BaseModel):
-    """Fields we do not use are the venue's business; those we use must be as promised."""
+    def candles(self, venue: Adapter, symbol: str) -> Callable[[], Awaitable[Sequence[Any]]]:
+        return lambda: venue.data.watch_ohlcv(symbol, venue.timeframe)
 
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, alias_generator=to_camel)
+    def ticks(self, venue: Adapter, symbol: str) -> Sequence[Callable[[], Awaitable[Tick]]]:
+        async def spot() -> Tick:
+            # Bybit's spot ticker carries no bid and ask, the first level of the book does.
+            best = (await venue.data.watch_bids_asks([symbol]))[symbol]
+            return Tick(float(best["bid"]), float(best["ask"]))
 
+        async def perp() -> Tick:
+            info = (await venue.data.watch_ticker(symbol))["info"]
+            hours = number(info, "fundingIntervalHour") if "fundingIntervalHour" in info else 8.0
+            due, rate = int(number(info, "nextFundingTime")), number(info, "fundingRate")
+            return Tick(number(info, "bid1Price"), number(info, "ask1Price"), number(info, "markPrice"),
+                        FundingRate(symbol, due - int(hours * _HOUR_MS), rate, hours, rate))
 
-class OrderRow(Row):
-    symbol: Word
-    order_id: Word
-    order_link_id: Annotated[str, StringConstraints(max_length=64)]
-    side: Literal["Buy", "Sell"]
-    order_status: Literal["New", "PartiallyFilled", "Untriggered", "Triggered", "Filled", "Cancelled", "PartiallyFilledCanceled",
-                         "Deactivated", "Rejected"]
-    qty: Positive
-    cum_exec_qty: NotNegative
-    updated_time: Moment
-    reject_reason: str = ""
+        return (perp if ":" in symbol else spot,)
 
+    def carries(self, url: str, symbol: str) -> bool:
+        return url.endswith("/linear" if ":" in symbol else "/spot")
 
-class ExecutionRow(Row):
-    symbol: Word
-    exec_id: Word
-    order_link_id: Annotated[str, StringConstraints(max_length=64)]
-    side: Literal["Buy", "Sell"]
-    exec_type: Word
-    exec_qty: Positive
-    exec_price: Positive
-    exec_fee: Amount
-    fee_currency: str = ""
-    fee_rate: Amount = ZERO
-    is_maker: bool
-    exec_time: Moment
-    leaves_qty: NotNegative
+    # -- private streams --------------------------------------------------------------------------------------------------
 
+    def private_socket(self, url: str) -> bool:
+        return url.endswith("/private")
 
-class AckRow(Row):
-    order_id: Word
-    order_link_id: Word
+    def relogin(self, client: Any) -> None:
+        """Nothing: each connection signs anew."""
 
+    def fill_streams(self, venue: Adapter) -> Sequence[Callable[[], Awaitable[Any]]]:
+        return (lambda: venue.private().watch_my_trades(),)
 
-class CoinRow(Row):
-    coin: Word
-    wallet_balance: Amount
+    def order_streams(self, venue: Adapter) -> Sequence[Callable[[], Awaitable[Any]]]:
+        return (lambda: venue.private().watch_orders(),)
 
+    async def streamed_fill(self, venue: Adapter, trade: Mapping[str, Any]) -> FillSeen | None:
+        asset_class = CLASSES.get(trade["info"].get("category"))
+        return await self._fill(venue, trade["info"], asset_class) if asset_class in venue.classes and asset_class else None
 
-class PositionRow(Row):
-    symbol: Word
-    side: Literal["Buy", "Sell", ""]
-    size: NotNegative
-    position_idx: Literal[0]
-    """One-way mode; anything else is refused."""
+    def streamed_end(self, venue: Adapter, order: Mapping[str, Any]) -> OrderDone | None:
+        if CLASSES.get(order["info"].get("category")) not in venue.classes:
+            return None
+        row = parsed(OrderRow, order["info"], "order")
+        how = {OrderState.CANCELED: "canceled", OrderState.REJECTED: "rejected"}.get(STATES[row.order_status])
+        return OrderDone(row.order_link_id, row.updated_time, how, row.reject_reason) if how is not None and row.order_link_id else None
 
+    # -- the account ------------------------------------------------------------------------------------------------------
 
-class AccountRow(Row):
-    account_type: Literal["UNIFIED"]
-    coin: list[CoinRow]
+    async def check_key(self, venue: Adapter) -> None:
+        result = (await venue.read(lambda: venue.private().privateGetV5UserQueryApi({})))["result"]
+        rights = result.get("permissions")
+        if not isinstance(rights, dict) or not all(isinstance(names, list) for names in rights.values()):
+            raise VenueUnreachable(f"{NAME}: the key's rights are not told")
+        forbidden = sorted(RIGHTS_REFUSED & {str(name) for names in rights.values() for name in names})
+        if forbidden:
+            raise VenueDenied(f"{NAME}: the key may {', '.join(forbidden)}; make one that may only trade")
+        if str(result.get("uta")) != "1":
+            raise VenueDenied(f"{NAME}: not a unified account")
 
+    async def key_facts(self, venue: Adapter) -> KeyFacts:
+        result = (await venue.read(lambda: venue.private().privateGetV5UserQueryApi({})))["result"]
+        bound, until = result.get("ips"), str(result.get("expiredAt", ""))
+        told = isinstance(bound, list)
+        try:
+            expires = parse_iso(until)
+        except ValueError:
+            expires = 0
+        return KeyFacts(sum(address != "*" for address in bound) if told else None, expires or None)
 
-class TransferRow(Row):
-    id: Word
-    type: Word
-    currency: Word
-    change: Amount
-    transaction_time: Moment
+    async def check_mode(self, venue: Adapter) -> None:
+        """Bybit sets the position mode for all perpetuals of one settlement coin at once, so one of them tells."""
+        symbol = next((symbol for symbol in venue.symbols if ":" in symbol), None)
+        if AssetClass.PERP not in venue.classes or symbol is None:
+            return
+        asked = {"category": CATEGORIES[AssetClass.PERP], "symbol": venue.private().market(symbol)["id"]}
+        rows = (await venue.read(lambda: venue.private().privateGetV5PositionList(asked)))["result"]["list"]
+        if any(not isinstance(row, dict) or str(row.get("positionIdx")) != "0" for row in rows):
+            raise VenueDenied(f"{NAME}: perpetuals are in hedge mode; switch the account to one-way mode (no open positions or orders)")
+        margin = (await venue.read(lambda: venue.private().privateGetV5AccountInfo({})))["result"].get("marginMode")
+        if margin not in MARGIN_MODES:
+            raise VenueDenied(f"{NAME}: margin mode {str(margin)[:40]} is not reckoned with here; switch it to cross or isolated margin")
 
+    async def accounts(self, venue: Adapter) -> Sequence[Account]:
+        """Every coin of the unified account. Raises VenueUnreachable if it is not exactly one account."""
+        reply = (await venue.read(lambda: venue.private().fetch_balance()))["info"]
+        accounts: Sequence[object] = reply["result"].get("list", ()) if isinstance(reply, dict) else ()
+        if len(accounts) != 1:
+            raise VenueUnreachable(f"{NAME}: wallet-balance lists {len(accounts)} accounts, not one")
+        account = parsed(AccountRow, accounts[0], "wallet")
+        coins = {row.coin: row.wallet_balance for row in account.coin}
+        if len(coins) != len(account.coin):
+            raise VenueUnreachable(f"{NAME}: wallet lists a coin twice")
+        return [Account(venue.classes, coins)]
 
-class LastRow(Row):
-    last_price: Positive
+    async def positions(self, venue: Adapter) -> Mapping[str, Decimal]:
+        client, found = venue.private(), dict[str, Decimal]()
+        for raw in await _pages(venue, lambda more: client.fetch_positions(None, {"settleCoin": SETTLE, **more})):
+            row = parsed(PositionRow, raw, "position")
+            if row.size:
+                found[venue.symbol(AssetClass.PERP, row.symbol)] = row.size if row.side == "Buy" else -row.size
+        return found
 
+    async def open_orders(self, venue: Adapter, asset_class: AssetClass) -> Sequence[OrderReport]:
+        client, category = venue.private(), CATEGORIES[asset_class]
+        raws = await _pages(venue, lambda more: client.fetch_open_orders(None, None, PAGE, {"category": category, **more}))
+        rows = [parsed(OrderRow, raw, "open order") for raw in raws]
+        return [_report(row, venue.symbol(asset_class, row.symbol)) for row in rows]
 
-R = TypeVar("R", bound=Row)
+    async def order(self, venue: Adapter, client_order_id: str, instrument: Instrument) -> OrderReport | None:
+        """Asked among the open orders and then the ended ones: ccxt's fetch_order cannot ask Bybit by client id. Its fetch_open_orders can,
+        but drops an answer about another market and says that there is none; so these are the same questions without its sieve."""
+        client, symbol = venue.private(), instrument.symbol
+        named = {"category": CATEGORIES[instrument.asset_class], "symbol": client.market(symbol)["id"], "orderLinkId": client_order_id}
+        for ask in (client.privateGetV5OrderRealtime, client.privateGetV5OrderHistory):
+            for raw in (await venue.read(partial(ask, dict(named))))["result"]["list"]:
+                row = parsed(OrderRow, raw, "order")
+                if row.order_link_id != client_order_id or venue.symbol(instrument.asset_class, row.symbol) != symbol:
+                    raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
+                return _report(row, symbol)
+        return None
 
+    async def fills_since(self, venue: Adapter, at: int) -> Sequence[FillSeen]:
+        """Asked in the spans and pages the venue allows."""
+        return [await self._fill(venue, raw, asset_class) for asset_class in venue.classes for kind in EXECUTIONS[asset_class]
+                for raw in await _executions(venue, CATEGORIES[asset_class], kind, at)]
 
-def parsed(model: type[R], raw: object, what: str) -> R:
-    """`raw` as a row of the interface. Raises VenueUnreachable naming the field, never its content."""
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        fields = ", ".join(sorted({".".join(map(str, fault["loc"])) or "row" for fault in error.errors()}))
-        raise VenueUnreachable(f"{NAME}: {what} is not what it should be: {fields}") from None
+    async def _fill(self, venue: Adapter, raw: Any, asset_class: AssetClass) -> FillSeen:
+        row = parsed(ExecutionRow, raw, "execution")
+        symbol = venue.symbol(asset_class, row.symbol)
+        instrument, side = (await venue.known())[symbol], Side.BUY if row.side == "Buy" else Side.SELL
+        in_base = instrument.asset_class is AssetClass.SPOT and side is Side.BUY
+        fee_currency = row.fee_currency or (instrument.base if in_base else instrument.quote)
+        fee_rate = ONE if fee_currency == instrument.settle else row.exec_price if fee_currency == instrument.base else (
+            await venue.rate(fee_currency, instrument.settle))
+        forced = row.exec_type in ("BustTrade", "AdlTrade")
+        return FillSeen(Fill(NAME, symbol, row.exec_id, row.order_link_id, side, row.exec_qty, row.exec_price, row.exec_fee,
+                             fee_currency, fee_rate, ONE, row.is_maker, row.exec_time, forced, row.exec_type == "Settle"),
+                        row.leaves_qty == ZERO)
 
+    async def funding_since(self, venue: Adapter, at: int) -> Sequence[FundingPaid]:
+        rows = [parsed(ExecutionRow, raw, "funding") for raw in await _executions(venue, "linear", "Funding", at)]
+        return [FundingPaid(NAME, venue.symbol(AssetClass.PERP, row.symbol), AssetClass.PERP, -row.exec_fee, float(row.fee_rate),
+                            row.exec_time, row.exec_id) for row in rows]
 
-def _dated(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\d{12,14}", value) is not None
+    async def transfers_since(self, venue: Adapter, at: int) -> Sequence[Transferred]:
+        """They belong to the first class."""
+        client, raws = venue.private(), list[Any]()
+        for kind in ("TRANSFER_IN", "TRANSFER_OUT"):
+            raws += await _pages(venue, partial(_transfers, client, at, kind))
+        rows = [parsed(TransferRow, raw, "transfer") for raw in raws]
+        return [Transferred(venue.classes[0], row.change, row.transaction_time, row.id) for row in rows if row.currency == SETTLE]
 
+    # -- orders -----------------------------------------------------------------------------------------------------------
 
-def fault_in(reply: object, url: str) -> str:
-    """What is wrong with a reply's envelope: "" when it is {"retCode": 0, "result": {...}}, with a list where the path promises one."""
-    if not isinstance(reply, dict):
-        return f"reply is {type(reply).__name__}, not an object"
-    if reply.get("retCode") not in (0, "0") or isinstance(reply.get("retCode"), bool):
-        return "reply has no retCode"
-    result = reply.get("result")
-    if not isinstance(result, dict):
-        return "reply has no result"
-    lists = [result[name] for name in ("list", "rows") if name in result]
-    if not lists and urlsplit(url).path.endswith(LISTING):
-        return "reply has no list"
-    if any(not isinstance(rows, list) or not all(isinstance(row, dict | list) for row in rows) for rows in lists):
-        return "reply's list is none"
-    # ccxt drops rows without a time when it is asked since when, and says that there is nothing.
-    path = urlsplit(url).path
-    if path.endswith("/kline") and not all(isinstance(row, list) and len(row) == 7 and _dated(row[0]) for row in lists[0]):
-        return "reply's candles are none"
-    for ending, column in DATED.items():
-        if path.endswith(ending) and not all(isinstance(row, dict) and _dated(row.get(column)) for row in lists[0]):
-            return f"a row has no {column}"
-    return ""
-
-
-# -- instruments ------------------------------------------------------------------------------------------------------------
-
-
-class _Lot(Row):
-    min_order_qty: NotNegative
-    base_precision: Positive | None = None
-    qty_step: Positive | None = None
-    min_order_amt: NotNegative = ZERO
-    min_notional_value: NotNegative = ZERO
-
-
-class _Tick(Row):
-    tick_size: Positive
-
-
-class _Leverage(Row):
-    max_leverage: Positive
-
-
-class MarketRow(Row):
-    symbol: Word
-    base_coin: Word
-    quote_coin: Word
-    status: Word
-    lot_size_filter: _Lot
-    price_filter: _Tick
-    leverage_filter: _Leverage | None = None
-    contract_type: str = ""
-    funding_interval: int | str | None = None
-
-
-def instrument(symbol: str, raw: object, asset_class: AssetClass, maker_fee: Decimal, taker_fee: Decimal) -> Instrument:
-    """From an instruments-info row. `maker_fee` and `taker_fee` are fractions of notional. Raises VenueUnreachable on a faulty row."""
-    row = parsed(MarketRow, raw, f"instrument {symbol}")
-    lot = row.lot_size_filter.base_precision if asset_class is AssetClass.SPOT else row.lot_size_filter.qty_step
-    if lot is None:
-        raise VenueUnreachable(f"{NAME}: instrument {symbol} is not what it should be: no lot")
-    perp = asset_class is AssetClass.PERP
-    return Instrument(
-        symbol=symbol, venue=NAME, asset_class=asset_class, base=row.base_coin, quote=row.quote_coin, settle=row.quote_coin,
-        underlying=row.base_coin, tick=row.price_filter.tick_size, lot=lot, quantity_min=row.lot_size_filter.min_order_qty,
-        notional_min=row.lot_size_filter.min_notional_value if perp else row.lot_size_filter.min_order_amt, maker_fee=maker_fee,
-        taker_fee=taker_fee, leverage_max=row.leverage_filter.max_leverage if perp and row.leverage_filter else Decimal(1),
-        funding_interval_h=int(row.funding_interval or 480) // 60 if perp else None,
-    )
-
-
-# -- orders -----------------------------------------------------------------------------------------------------------------
-
-
-def creation(order: Order) -> tuple[str, str, str | None, dict[str, Any]]:
-    """(type, side, price, parameters) for ccxt's create_order. A stop is a conditional order of Bybit's own engine: on spot by
-    triggerPrice alone (ccxt refuses a direction there), on linear with its direction, never a market order with a hint."""
-    side = "buy" if order.side is Side.BUY else "sell"
-    parameters: dict[str, Any] = {"clientOrderId": order.client_order_id}
-    perp = order.asset_class is AssetClass.PERP
-    if perp:
-        parameters |= {"positionIdx": 0}
-        if order.reduce_only:
-            parameters |= {"reduceOnly": True}
-    price = None if order.price is None else text(order.price)
-    if order.kind is OrderKind.STOP:
-        parameters |= {"triggerPrice": price}
+    def creation(self, order: Order, market: Mapping[str, Any]) -> Creation:
+        """On spot a stop is told by triggerPrice alone (ccxt refuses a direction there), on linear with its direction."""
+        side = "buy" if order.side is Side.BUY else "sell"
+        parameters: dict[str, Any] = {"clientOrderId": order.client_order_id}
+        perp = order.asset_class is AssetClass.PERP
         if perp:
-            parameters |= {"triggerDirection": "descending" if order.side is Side.SELL else "ascending", "triggerBy": "LastPrice"}
-        return "market", side, None, parameters
-    if order.kind is OrderKind.MARKET:
-        return "market", side, None, parameters
-    return "limit", side, price, parameters | {"timeInForce": "GTC"}
+            parameters |= {"positionIdx": 0}
+            if order.reduce_only:
+                parameters |= {"reduceOnly": True}
+        price = None if order.price is None else text(order.price)
+        if order.kind is OrderKind.STOP:
+            parameters |= {"triggerPrice": price}
+            if perp:
+                parameters |= {"triggerDirection": "descending" if order.side is Side.SELL else "ascending", "triggerBy": "LastPrice"}
+            return Creation("market", side, None, parameters)
+        if order.kind is OrderKind.MARKET:
+            return Creation("market", side, None, parameters)
+        return Creation("limit", side, price, parameters | {"timeInForce": "GTC"})
+
+    def cancellations(self, order: Order) -> Sequence[dict[str, Any]]:
+        """Spot keeps conditional orders in a drawer of their own until they trigger."""
+        named = {"orderLinkId": order.client_order_id}
+        conditional = order.asset_class is AssetClass.SPOT and order.kind is OrderKind.STOP
+        return (named | {"trigger": True}, named) if conditional else (named,)
+
+    def acknowledged(self, raw: object, order: Order, parameters: Mapping[str, Any]) -> str:
+        try:
+            row = parsed(AckRow, raw, "acknowledgement")
+        except VenueUnreachable:
+            return ""
+        return row.order_id if row.order_link_id == order.client_order_id else ""
+
+    async def prepare(self, venue: Adapter, order: Order) -> None:
+        try:
+            await venue.private().set_leverage(text(order.leverage), order.symbol)
+        except foreign_errors() as error:
+            if judge(error, CODES, sent=True).code != LEVERAGE_AS_IT_WAS:
+                raise
 
 
-def cancellation(order: Order, *, triggered: bool) -> dict[str, Any]:
-    """Parameters that name the order. Spot keeps conditional orders in a drawer of their own until they trigger."""
-    drawer = {"trigger": True} if order.asset_class is AssetClass.SPOT and order.kind is OrderKind.STOP and not triggered else {}
-    return {"orderLinkId": order.client_order_id, **drawer}
-
-
-def acknowledged(raw: object, client_order_id: str) -> str:
-    """The venue's order id from the answer to a create or cancel; "" when it does not prove that this order was meant."""
-    try:
-        row = parsed(AckRow, raw, "acknowledgement")
-    except VenueUnreachable:
-        return ""
-    return row.order_id if row.order_link_id == client_order_id else ""
-
-
-def report(row: OrderRow, symbol: str) -> OrderReport:
+def _report(row: OrderRow, symbol: str) -> OrderReport:
     return OrderReport(row.order_link_id, row.order_id, symbol, STATES[row.order_status], row.cum_exec_qty, row.qty)
 
 
-def ended(row: OrderRow) -> OrderDone | None:
-    """What a row says of an order that ended without (further) fills; None if it has not, or is not ours."""
-    how = {OrderState.CANCELED: "canceled", OrderState.REJECTED: "rejected"}.get(STATES[row.order_status])
-    return OrderDone(row.order_link_id, row.updated_time, how, row.reject_reason) if how is not None and row.order_link_id else None
+async def _pages(venue: Adapter, ask: Callable[[dict[str, Any]], Awaitable[Any]]) -> list[Any]:
+    """The raw rows of every page. ccxt hangs the cursor on one row of each page."""
+    raws: list[Any] = []
+    more: dict[str, Any] = {}
+    while True:
+        page = [item["info"] for item in await venue.read(partial(ask, more))]
+        raws += page
+        cursor = next((raw["nextPageCursor"] for raw in page if isinstance(raw, dict) and raw.get("nextPageCursor")), None)
+        if cursor is None or cursor == more.get("cursor"):
+            return raws
+        more = {"cursor": cursor}
 
 
-def wallet_coins(reply: object) -> dict[str, Decimal]:
-    """Every coin of the unified account, from a wallet-balance reply. Raises VenueUnreachable if it is not exactly one account."""
-    accounts: Sequence[object] = reply["result"].get("list", ()) if isinstance(reply, dict) else ()
-    if len(accounts) != 1:
-        raise VenueUnreachable(f"{NAME}: wallet-balance lists {len(accounts)} accounts, not one")
-    account = parsed(AccountRow, accounts[0], "wallet")
-    coins = {row.coin: row.wallet_balance for row in account.coin}
-    if len(coins) != len(account.coin):
-        raise VenueUnreachable(f"{NAME}: wallet lists a coin twice")
-    return coins
+async def _executions(venue: Adapter, category: str, kind: str, at: int) -> list[Any]:
+    client, raws, start = venue.private(), list[Any](), max(at, venue.clock.now() - KEPT_MS)
+    while start <= venue.clock.now():
+        asked = {"category": category, "execType": kind, "endTime": start + SPAN_MS}
+
+        def ask(more: dict[str, Any], start: int = start, asked: dict[str, Any] = asked) -> Awaitable[Any]:
+            return client.fetch_my_trades(None, start, EXECUTIONS_PAGE, {**asked, **more})  # type: ignore[no-any-return]
+
+        raws += await _pages(venue, ask)
+        start += SPAN_MS + 1
+    return raws
+
+
+def _transfers(client: Any, at: int, kind: str, more: dict[str, Any]) -> Awaitable[Any]:
+    return client.fetch_ledger(None, at, PAGE, {"type": kind, **more})  # type: ignore[no-any-return]

@@ -23,6 +23,8 @@ from modules.domain.errors import ConfigurationError
 WRITES_LEFT: Final[ContextVar[list[str] | None]] = ContextVar("writes_left", default=None)
 """A list a writer puts here gets the path of every POST that is about to leave."""
 SHOWN_MAX: Final = 300
+SAID_MAX: Final = 2_000
+"""Of an error's body, kept to find the venue's code in; never shown."""
 _QUERY: Final = re.compile(r"(https?://[^\s?]+)\?\S*")
 
 
@@ -84,9 +86,10 @@ def foreign_errors() -> tuple[type[Exception], ...]:
     return (BaseError, aiohttp.ClientError, OSError, TimeoutError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
-def connect(name: str, fault_in: Callable[[object, str], str], *, endpoint: Endpoint | None, credentials: Credentials | None,
-            options: Mapping[str, Any], timeout_ms: int) -> Any:
-    """A ccxt.pro client of exchange `name`. `fault_in(reply, url)` says what is wrong with a reply, "" = nothing.
+def connect(name: str, fault_in: Callable[[object, str], str], point: Callable[[Any, Endpoint], None], *, endpoint: Endpoint | None,
+            credentials: Credentials | None, options: Mapping[str, Any], timeout_ms: int) -> Any:
+    """A ccxt.pro client of exchange `name`. `fault_in(reply, url)` says what is wrong with a reply, "" = nothing; `point(client,
+    endpoint)` turns its addresses there.
 
     Its writes are never repeated by ccxt. The caller has to `await client.close()`. Imports ccxt (about a second).
     """
@@ -101,24 +104,24 @@ def connect(name: str, fault_in: Callable[[object, str], str], *, endpoint: Endp
     if client.options["maxRetriesOnFailure"] != 0:
         raise ConfigurationError([f"{name}: ccxt would repeat writes"])
     if endpoint is not None:
-        client.urls["api"] = _moved(client.urls["api"], endpoint)
+        point(client, endpoint)
     return client
 
 
-def reconnect(client: Any, ending: str, why: str) -> None:
-    """Drop the websockets of `client` whose address ends in `ending`: who waits on one is told of a lost connection and the next watch
+def reconnect(client: Any, which: Callable[[str], bool], why: str) -> None:
+    """Drop the websockets of `client` whose address is one of `which`: who waits on one is told of a lost connection and the next watch
     opens it again. (ccxt's own close cancels whoever waits, which looks like the end of the program.)"""
     from ccxt.base.errors import NetworkError
 
     for url, socket in list(client.clients.items()):
-        if url.endswith(ending):
+        if which(url):
             socket.on_error(NetworkError(why))
 
 
-def _moved(urls: Any, endpoint: Endpoint) -> Any:
+def moved(urls: Any, endpoint: Endpoint) -> Any:
     """The same addresses at another host, paths kept."""
     if isinstance(urls, Mapping):
-        return {name: _moved(url, endpoint) for name, url in urls.items()}
+        return {name: moved(url, endpoint) for name, url in urls.items()}
     scheme, _, rest = str(urls).partition("://")
     path = rest.partition("/")[2]
     root = (endpoint.stream if scheme.startswith("ws") else endpoint.rest).rstrip("/")
@@ -132,6 +135,7 @@ def _guarded(base: Any, fault_in: Callable[[object, str], str]) -> Any:
     class Guarded(base):  # type: ignore[misc]
         answered = 0
         retry_after = ""
+        said = ""
 
         async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
             left = WRITES_LEFT.get()
@@ -143,7 +147,7 @@ def _guarded(base: Any, fault_in: Callable[[object, str], str]) -> Any:
             except BaseError as error:
                 # Nothing else ran between ccxt seeing the status and raising, so what was noted is this call's.
                 if error.__cause__ is None and self.answered:
-                    error.http_status = self.answered
+                    error.http_status, error.venue_said = self.answered, self.said
                     error.retry_after_ms = int(float(self.retry_after) * 1000) if re.fullmatch(r"\d{1,6}", self.retry_after) else None
                 raise
             fault = f"HTTP status {self.answered}" if self.answered >= 300 else fault_in(reply, url)
@@ -153,6 +157,7 @@ def _guarded(base: Any, fault_in: Callable[[object, str], str]) -> Any:
 
         def handle_errors(self, status: int, *others: Any) -> Any:
             self.answered = status
+            self.said = str(others[4] or "")[:SAID_MAX]  # ccxt leaves the venue's code out of some of its own texts
             self.retry_after = str({name.lower(): value for name, value in (others[3] or {}).items()}.get("retry-after", ""))
             return super().handle_errors(status, *others)
 

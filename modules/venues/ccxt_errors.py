@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -62,6 +62,10 @@ class CodeTable:
     """HTTP statuses that mean something without a code."""
     ban_ms: int
     """How long to be silent after a ban that names no end."""
+    banned_until: re.Pattern[str] | None = None
+    """Finds the end of a ban, UTC ms, in an error's text."""
+    phrases: Mapping[str, Meaning] = field(default_factory=dict)
+    """Words that mean something else than the listed code they come with."""
 
 
 class Judgment(NamedTuple):
@@ -71,6 +75,8 @@ class Judgment(NamedTuple):
     proven: bool
     """Said by a code on the venue's list, or by the transport itself."""
     retry_after_ms: int | None
+    until: int | None = None
+    """UTC ms: the end of a ban, where the text says it."""
 
 
 def judge(error: BaseException, table: CodeTable, *, sent: bool) -> Judgment:
@@ -78,15 +84,19 @@ def judge(error: BaseException, table: CodeTable, *, sent: bool) -> Judgment:
     name = type(error).__name__
     status: int | None = getattr(error, "http_status", None)
     after: int | None = getattr(error, "retry_after_ms", None)
-    found = table.pattern.search(str(error)) if status is not None else None
+    said = getattr(error, "venue_said", "") or str(error) if status is not None else ""
+    found = table.pattern.search(said)
+    banned = table.banned_until.search(said) if table.banned_until is not None else None
+    until = int(banned.group(1)) if banned is not None else None
     if found and found.group(1) in table.codes:
-        return Judgment(table.codes[found.group(1)], found.group(1), True, after)
+        meaning = next((other for words, other in table.phrases.items() if words in said), table.codes[found.group(1)])
+        return Judgment(meaning, found.group(1), True, after, until)
     if type(error.__cause__).__name__ in NEVER_CONNECTED:
         return Judgment(Meaning.NOT_SENT, type(error.__cause__).__name__, True, None)
     code = found.group(1) if found else f"http {status}" if status is not None and status >= 300 else name
     meaning = table.statuses.get(status or 0) or CLASSES.get(name, Meaning.IN_DOUBT)
     if sent or meaning in (Meaning.BUSY, Meaning.DENIED, Meaning.SKEWED):
-        return Judgment(meaning, code, False, after)
+        return Judgment(meaning, code, False, after, until)
     if status is None and name in LOCAL_REFUSALS:
         return Judgment(Meaning.REFUSED, name, True, None)
     return Judgment(Meaning.NOT_SENT, code, True, after)

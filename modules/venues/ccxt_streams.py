@@ -16,9 +16,8 @@ import structlog
 from modules.domain.errors import VenueError, VenueUnreachable
 from modules.domain.instrument import AssetClass
 from modules.domain.market import Bar, Batch, FundingRate, Quote
-from modules.domain.money import money
-from modules.venues import ccxt_bybit as bybit
 from modules.venues.ccxt_client import foreign_errors, reconnect
+from modules.venues.ccxt_dialect import Tick
 from modules.venues.ccxt_gate import sane_bar
 from modules.venues.protocol import AccountEvent, FillSeen
 
@@ -33,7 +32,6 @@ OVERLAP_MS: Final = 60_000
 """An audit asks again for this much of what it has seen: the venue's history may lag behind its stream."""
 KEPT: Final = 10_000
 """Fills and ended orders remembered as told; more than ccxt keeps and an audit asks for."""
-_HOUR_MS: Final = 3_600_000
 
 
 @asynccontextmanager
@@ -110,7 +108,7 @@ class MarketStream(_Stream):
         venue = self._venue
         candles = {symbol: _Candles(venue.interval_ms(symbol)) for symbol in venue.symbols}
         jobs = [self._watch_bars(symbol, candles[symbol]) for symbol in venue.symbols]
-        jobs += [self._watch_perp(symbol) if ":" in symbol else self._watch_spot(symbol) for symbol in venue.symbols]
+        jobs += [self._watch_tick(symbol, wait) for symbol in venue.symbols for wait in venue.dialect.ticks(venue, symbol)]
         async with _running(*jobs) as tasks:
             while True:
                 await self._woken(tasks)
@@ -132,21 +130,21 @@ class MarketStream(_Stream):
         for task in done - {news}:
             task.result()
 
-    async def _heard(self, watching: Awaitable[Any], category: str) -> Any:
-        """The next message; silence for too long restarts the category's connection, its candles' too. (Candles alone may be silent
+    async def _heard(self, symbol: str, watching: Awaitable[Tick]) -> Tick:
+        """The next message; silence for too long restarts the symbol's connections, its candles' too. (Candles alone may be silent
         for a minute in a quiet market, so silence is measured on quotes.)"""
         try:
             async with asyncio.timeout(self._stale_s):
                 return await watching
         except TimeoutError:
-            reconnect(self._venue.data, f"/{category}", "silent")
+            reconnect(self._venue.data, lambda url: self._venue.dialect.carries(url, symbol), "silent")
             raise VenueUnreachable(f"silent for {self._stale_s:g} s") from None
 
     async def _watch_bars(self, symbol: str, candles: _Candles) -> None:
-        venue = self._venue
+        wait = self._venue.dialect.candles(self._venue, symbol)
 
         async def once() -> None:
-            for row in await venue.data.watch_ohlcv(symbol, venue.timeframe):
+            for row in await wait():
                 closed, missed = candles.take(bar := sane_bar(row, candles.interval))
                 if missed:
                     self._hand(symbol, await self._missed(symbol, bar.ts, missed, candles.interval))
@@ -176,27 +174,15 @@ class MarketStream(_Stream):
         self._bars += [(symbol, bar) for bar in bars]
         self._news.set()
 
-    async def _watch_perp(self, symbol: str) -> None:
-        venue = self._venue
-
+    async def _watch_tick(self, symbol: str, wait: Callable[[], Awaitable[Tick]]) -> None:
         async def once() -> None:
-            info = (await self._heard(venue.data.watch_ticker(symbol), "linear"))["info"]
-            self._quote(symbol, _number(info, "bid1Price"), _number(info, "ask1Price"))
-            self._marks[symbol] = _number(info, "markPrice")
-            hours = _number(info, "fundingIntervalHour") if "fundingIntervalHour" in info else 8.0
-            due, rate = int(_number(info, "nextFundingTime")), _number(info, "fundingRate")
-            self._funding[symbol] = FundingRate(symbol, due - int(hours * _HOUR_MS), rate, hours, rate)
-            self._news.set()
-
-        await self._listen(f"quotes {symbol}", once, lambda: None)
-
-    async def _watch_spot(self, symbol: str) -> None:
-        venue = self._venue
-
-        async def once() -> None:
-            # Bybit's spot ticker carries no bid and ask, the first level of the book does.
-            best = (await self._heard(venue.data.watch_bids_asks([symbol]), "spot"))[symbol]
-            self._quote(symbol, float(best["bid"]), float(best["ask"]))
+            tick = await self._heard(symbol, wait())
+            if tick.bid is not None and tick.ask is not None:
+                self._quote(symbol, tick.bid, tick.ask)
+            if tick.mark is not None:
+                self._marks[symbol] = tick.mark
+            if tick.funding is not None:
+                self._funding[symbol] = tick.funding
             self._news.set()
 
         await self._listen(f"quotes {symbol}", once, lambda: None)
@@ -206,14 +192,6 @@ class MarketStream(_Stream):
         if not quote.sane:
             raise VenueUnreachable(f"{symbol}: a crossed or empty quote")
         self._quotes[symbol] = quote
-
-
-def _number(info: Any, name: str) -> float:
-    """A finite number out of a ticker's text. Raises ValueError."""
-    value = info.get(name) if isinstance(info, dict) else None
-    if not isinstance(value, str):
-        raise ValueError(f"ticker has no {name}")
-    return float(money(value))
 
 
 class AccountStream(_Stream):
@@ -226,6 +204,9 @@ class AccountStream(_Stream):
         self._ended: dict[str, None] = {}
         """Orders whose end was told lately."""
         self._asked = asyncio.Event()
+        self._auditing = asyncio.Lock()
+        self._since: int | None = None
+        """Until when the account has been told, UTC ms."""
         self.missed = 0
         """Fills the audit found that no stream had told."""
 
@@ -234,7 +215,10 @@ class AccountStream(_Stream):
         self._asked.set()
 
     async def events(self) -> AsyncGenerator[AccountEvent, None]:
-        async with _running(self._watch_fills(), self._watch_orders(), self._audits()) as tasks:
+        venue = self._venue
+        jobs = [self._watch_fills(wait) for wait in venue.dialect.fill_streams(venue)]
+        jobs += [self._watch_orders(wait) for wait in venue.dialect.order_streams(venue)]
+        async with _running(*jobs, self._audits()) as tasks:
             while True:
                 event = asyncio.create_task(self._queue.get())
                 try:
@@ -246,70 +230,81 @@ class AccountStream(_Stream):
                     task.result()
                 yield event.result()
 
-    def _tell(self, seen: FillSeen) -> bool:
-        """Whether this was news."""
-        key = seen.fill.symbol, seen.fill.venue_trade_id
+    def _news(self, kind: str, reference: str) -> bool:
+        """Whether this was never told; from now on it was. `kind`: a fill's symbol, else what it is."""
+        key = kind, reference
         if key in self._told:
             return False
         self._told[key] = None
-        self._queue.put_nowait(seen)
         return True
 
-    async def _watch_fills(self) -> None:
+    async def audit(self, since: int | None) -> list[AccountEvent]:
+        """Ask over REST what nobody has told yet, from `since` (UTC ms) on if this is the first time; None then = from now on, and what
+        is known by now is past. Raises VenueError."""
+        venue = self._venue
+        async with self._auditing:
+            now = venue.clock.now()
+            new_journal = self._since is None and since is None
+            start = (self._since or since or now) - OVERLAP_MS
+            found: list[tuple[int, AccountEvent]] = [
+                (seen.fill.at, seen) for seen in await venue.fills_since(start) if self._news(seen.fill.symbol, seen.fill.venue_trade_id)]
+            if AssetClass.PERP in venue.classes:
+                found += [(paid.at, paid) for paid in await venue.funding_since(start) if self._news("funding", paid.venue_ref)]
+            found += [(moved.at, moved) for moved in await venue.transfers_since(start) if self._news("transfer", moved.venue_ref)]
+            self._since = now
+            for told in (self._told, self._ended):
+                for key in list(told)[:-KEPT]:
+                    del told[key]  # type: ignore[arg-type]
+        found.sort(key=lambda dated: dated[0])
+        return [] if new_journal else [event for _, event in found]
+
+    async def _watch_fills(self, wait: Callable[[], Awaitable[Any]]) -> None:
         venue = self._venue
 
         async def once() -> None:
-            if venue.trade is None:
-                raise VenueUnreachable("no key")
-            await venue.trade.watch_my_trades()
-            # What it returns leaves out what arrived in the same moment; the cache has it all.
-            for trade in list(venue.trade.myTrades):
-                category = trade["info"].get("category")
-                if category in _categories(venue) and (trade["symbol"], trade["id"]) not in self._told:
-                    self._tell(await venue.fill(trade["info"], category))
+            await wait()
+            # What it returns leaves out what arrived in the same moment, or while we asked about another; the cache has it all.
+            looked_at: set[tuple[str, str]] = set()
+            while trades := [trade for trade in venue.private().myTrades or ()
+                             if (trade["symbol"], trade["id"]) not in self._told and (trade["symbol"], trade["id"]) not in looked_at]:
+                for trade in trades:
+                    looked_at.add((trade["symbol"], trade["id"]))
+                    seen = await venue.dialect.streamed_fill(venue, trade)
+                    if seen is not None and self._news(seen.fill.symbol, seen.fill.venue_trade_id):
+                        self._queue.put_nowait(seen)
 
         await self._listen("fills", once, self.look)
 
-    async def _watch_orders(self) -> None:
+    async def _watch_orders(self, wait: Callable[[], Awaitable[Any]]) -> None:
         venue = self._venue
 
         async def once() -> None:
-            if venue.trade is None:
-                raise VenueUnreachable("no key")
-            await venue.trade.watch_orders()
-            for order in list(venue.trade.orders):
-                if order["info"].get("category") in _categories(venue):
-                    done = bybit.ended(bybit.parsed(bybit.OrderRow, order["info"], "order"))
-                    if done is not None and done.client_order_id not in self._ended:
-                        self._ended[done.client_order_id] = None
-                        self._queue.put_nowait(done)
+            await wait()
+            for order in list(venue.private().orders or ()):
+                done = venue.dialect.streamed_end(venue, order)
+                if done is not None and done.client_order_id not in self._ended:
+                    self._ended[done.client_order_id] = None
+                    self._queue.put_nowait(done)
 
         await self._listen("orders", once, self.look)
 
     async def _audits(self) -> None:
         """What the streams may have missed since we began to listen. A fill they missed means that they are deaf: they start anew."""
         venue = self._venue
-        since = venue.clock.now() - OVERLAP_MS
         primed = False
 
         async def once() -> None:
-            nonlocal since, primed
-            now = venue.clock.now()
-            fills = await venue.fills_since(since)
-            missed = sum(self._tell(seen) for seen in fills)
-            if AssetClass.PERP in venue.classes:
-                for paid in await venue.funding_since(since):
-                    self._queue.put_nowait(paid)
-            for moved in await venue.transfers_since(since):
-                self._queue.put_nowait(moved)
+            nonlocal primed
+            events = await self.audit(None)
+            for event in events:
+                self._queue.put_nowait(event)
+            missed = sum(isinstance(event, FillSeen) for event in events)
             if missed and primed:
                 self.missed += missed
                 log.warning("fills missed by the stream", action="audit", reason=f"{missed} fills")
-                reconnect(venue.trade, "/private", "deaf")
-            since, primed = now - OVERLAP_MS, True
-            for told in (self._told, self._ended):
-                for key in list(told)[:-KEPT]:
-                    del told[key]  # type: ignore[arg-type]
+                reconnect(venue.trade, venue.dialect.private_socket, "deaf")
+                venue.dialect.relogin(venue.trade)
+            primed = True
             try:
                 async with asyncio.timeout(self._audit_s):
                     await self._asked.wait()
@@ -318,8 +313,3 @@ class AccountStream(_Stream):
             self._asked.clear()
 
         await self._listen("audit", once, lambda: None)
-
-
-def _categories(venue: CcxtVenue) -> set[str]:
-    return {bybit.CATEGORIES[asset_class] for asset_class in venue.classes}
-

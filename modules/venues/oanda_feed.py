@@ -18,7 +18,7 @@ from modules.domain.market import NAN, Bar, Batch, Financing, Quote
 from modules.domain.sessions import iso
 from modules.runtime.clock import Clock
 from modules.venues.oanda_orders import unwired, wired
-from modules.venues.oanda_schema import Candle, CandlesReply, InstrumentRow, PriceLine
+from modules.venues.oanda_schema import Candle, CandlesReply, HeartbeatLine, InstrumentRow, PriceLine
 from modules.venues.oanda_wire import OandaWire
 
 log = structlog.get_logger("oanda")
@@ -30,6 +30,8 @@ GRANULARITY: Final = {
 }
 InstrumentsReader = Callable[[], Awaitable[Sequence[InstrumentRow]]]
 """Asks for the account's currency pairs."""
+BEATS_KEPT: Final = 3
+"""A heartbeat says something of the clocks for so many of its longest silences."""
 PAGE: Final = 5_000
 """Candles of one reply at most."""
 
@@ -44,8 +46,15 @@ class Feed:
         self._intervals = dict(intervals)
         self._told: dict[str, int] = {}
         """Open time of the last bar told per symbol."""
-        self.offset_ms: int | None = None
-        """Our clock less the broker's, at the last line of a stream; network delay included."""
+        self._beat: tuple[int, int] | None = None
+        """The last heartbeat: when it came by our clock, and when by the broker's."""
+
+    def offset_ms(self) -> int | None:
+        """Our clock less the broker's at its last heartbeat, network delay included. None before the first, and once several are
+        overdue: clocks drift while nobody looks. (A price tells the time it was made, which on a quiet pair is long ago.)"""
+        if self._beat is None or self._clock.now() - self._beat[0] > BEATS_KEPT * self._wire.pace.silence_s * 1000:
+            return None
+        return self._beat[0] - self._beat[1]
 
     # -- candles ----------------------------------------------------------------------------------------------------------
 
@@ -123,6 +132,8 @@ class Feed:
                     async for row in lines:
                         if row.get("type") == "PRICE":
                             self._quote(row, queue)
+                        elif row.get("type") == "HEARTBEAT":
+                            self._beat = self._clock.now(), _beat(row)
             except VenueBusy as busy:
                 await self._clock.sleep_until(busy.until)
             except VenueError as error:
@@ -137,7 +148,6 @@ class Feed:
         now, symbol = self._clock.now(), unwired(line.instrument)
         if symbol not in self._intervals or not (line.tradeable and line.bids and line.asks):
             return
-        self.offset_ms = now - line.time
         quote = Quote(line.time, max(rung.price for rung in line.bids), min(rung.price for rung in line.asks))
         if quote.sane:
             queue.put_nowait(Batch(now, quotes=[(symbol, quote)]))
@@ -177,6 +187,13 @@ class Feed:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _beat(row: Mapping[str, object]) -> int:
+    try:
+        return HeartbeatLine.model_validate(row).time
+    except ValueError:
+        raise VenueUnreachable("oanda: a heartbeat outside our schema") from None
 
 
 def _bar(candle: Candle) -> Bar:

@@ -78,7 +78,7 @@ def body_of(order: Order, instrument: Instrument) -> dict[str, Any]:
 def submitted(order: Order, answer: Answered | Unsent | Unknown) -> Fate:
     """What became of a submit. Only a listed word of the broker's, in its own envelope, is a refusal."""
     if isinstance(answer, Unsent):
-        return NotSent(answer.message)
+        return NotSent(answer.message, answer.until)
     if isinstance(answer, Unknown):
         return InDoubt(answer.message)
     try:
@@ -97,19 +97,19 @@ def _created(order: Order, reply: Submitted) -> Fate:
     if ended is None or reply.order_fill_transaction is not None:
         return Accepted(created.id)
     if ended.order_id == created.id and meaning(ended.reason) in (Meaning.REFUSED, Meaning.DENIED):
-        return Refused(ended.reason, "accepted and canceled at once")
+        return Refused(ended.reason, "accepted and canceled at once", denied=meaning(ended.reason) is Meaning.DENIED)
     return InDoubt("canceled for a reason we do not know")
 
 
 def _refused(order: Order, status: int, error: Error) -> Fate:
     if status in (401, 403):
-        return Refused(str(status), "the token is not accepted")
+        return Refused(str(status), "the token is not accepted", denied=True)
     rejected = error.order_reject_transaction
     if status not in (400, 404) or rejected is None or rejected.client_extensions.id not in ("", order.client_order_id):
         return InDoubt(f"answered {status} without a proof of refusal")
     match meaning(rejected.reject_reason):
         case Meaning.REFUSED | Meaning.DENIED:
-            return Refused(rejected.reject_reason, "rejected")
+            return Refused(rejected.reject_reason, "rejected", denied=meaning(rejected.reject_reason) is Meaning.DENIED)
         case Meaning.EXISTED:
             return InDoubt("an order with this client id exists already")
     return InDoubt("rejected for a reason we do not know")
@@ -118,7 +118,7 @@ def _refused(order: Order, status: int, error: Error) -> Fate:
 def canceled(order: Order, answer: Answered | Unsent | Unknown) -> Fate:
     """What became of a cancel. Refused("ORDER_DOESNT_EXIST") = it is not pending: ask what became of it before concluding."""
     if isinstance(answer, Unsent):
-        return NotSent(answer.message)
+        return NotSent(answer.message, answer.until)
     if isinstance(answer, Unknown):
         return InDoubt(answer.message)
     try:
@@ -131,7 +131,7 @@ def canceled(order: Order, answer: Answered | Unsent | Unknown) -> Fate:
     except ValueError:
         return InDoubt(f"answered {answer.status} with something outside our schema")
     if answer.status in (401, 403):
-        return Refused(str(answer.status), "the token is not accepted")
+        return Refused(str(answer.status), "the token is not accepted", denied=True)
     rejected = error.order_cancel_reject_transaction
     if answer.status == 404 and rejected is not None and meaning(rejected.reject_reason) is Meaning.MISSING:
         return Refused(rejected.reject_reason, "not pending")

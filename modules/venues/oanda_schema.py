@@ -189,6 +189,7 @@ class Summary(Wire):
     id: Word
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
     balance: Amount
+    hedging_enabled: Annotated[bool, Field(strict=True)]
 
 
 class SummaryReply(Wire):
@@ -250,12 +251,20 @@ class Rung(Wire):
     price: Price
 
 
+class HeartbeatLine(Wire):
+    time: Time
+
+
 class PriceLine(Wire):
     instrument: Name
     time: Time
     tradeable: bool = True
     bids: tuple[Rung, ...]
     asks: tuple[Rung, ...]
+
+
+class PricesReply(Wire):
+    prices: tuple[PriceLine, ...]
 
 
 class Submitted(Wire):

@@ -17,14 +17,14 @@ from urllib.parse import parse_qs, quote, urlsplit
 import structlog
 from pydantic import SecretStr
 
-from modules.domain.errors import ConfigurationError, VenueBusy, VenueError, VenueUnreachable
+from modules.domain.errors import ConfigurationError, VenueBusy, VenueDenied, VenueError, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import Bar, Batch
 from modules.domain.money import ONE, ZERO
 from modules.domain.order import Accepted, Fate, Order, OrderReport, OrderState, Refused
 from modules.domain.sessions import iso
 from modules.runtime.clock import Clock
-from modules.venues import oanda_orders
+from modules.venues import oanda_archive, oanda_orders
 from modules.venues.oanda_codes import Meaning, meaning
 from modules.venues.oanda_feed import GRANULARITY, Feed
 from modules.venues.oanda_orders import unwired
@@ -32,6 +32,7 @@ from modules.venues.oanda_schema import (
     Account,
     AccountReply,
     AnyInstrument,
+    Candle,
     Filled,
     InstrumentRow,
     InstrumentsReply,
@@ -44,6 +45,7 @@ from modules.venues.oanda_schema import (
 )
 from modules.venues.oanda_wire import Endpoint, OandaWire, Pace
 from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, Wallet
+from modules.venues.selection import Statistic
 
 log = structlog.get_logger("oanda")
 
@@ -105,6 +107,27 @@ class OandaVenue:
         except ValueError:
             raise VenueUnreachable("oanda: an instrument outside our schema") from None
 
+    # what is on offer, and its past: see venues.selection and venues.archive
+
+    async def offered(self) -> Sequence[Instrument]:
+        """Every currency pair this account may trade, streamed or not."""
+        return [_instrument(row, self._settle) for row in await self._rows()]
+
+    async def statistics(self) -> Sequence[Statistic]:
+        return await oanda_archive.statistics(self._wire, self._root, [unwired(row.name) for row in await self._rows()])
+
+    async def listed_before(self, symbol: str, at: int) -> int | None:
+        """Nobody asks how old a currency is."""
+        return None
+
+    async def candles(self, symbol: str, interval_ms: int, span: dict[str, str]) -> Sequence[Candle]:
+        return await oanda_archive.candles(self._wire, self._clock, symbol, interval_ms, span)
+
+    async def interest(self, symbol: str) -> tuple[int, float, float] | None:
+        """Now, and what a long and a short position earn a year as fractions; None = not told."""
+        rates = next((row.financing for row in await self._rows() if unwired(row.name) == symbol), None)
+        return None if rates is None else (self._clock.now(), float(rates.long_rate), float(rates.short_rate))
+
     async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
         return await self._feed.history(symbol, until, bars)
 
@@ -116,10 +139,9 @@ class OandaVenue:
             async for batch in events:
                 yield batch
 
-    @property
-    def clock_offset_ms(self) -> int | None:
-        """Our clock less the broker's at its last price, network delay included; None before the first."""
-        return self._feed.offset_ms
+    async def clock_offset_ms(self) -> int | None:
+        """Our clock less the broker's at its last heartbeat, network delay included; None before the first and while none comes."""
+        return self._feed.offset_ms()
 
     # -- account ----------------------------------------------------------------------------------------------------------
 
@@ -173,9 +195,10 @@ class OandaVenue:
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
 
-    async def missed(self) -> Sequence[AccountEvent]:
-        """What the account went through since it was last told, each once. Raises VenueError."""
+    async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
+        """See the protocol. Raises VenueError."""
         if self._cursor is None:
+            self._seen_until = since if since is not None else self._seen_until
             reply = await self._wire.get(f"{self._root}/transactions", Pages, {"from": iso(self._clock.now())})
             self._cursor = await self._begin(int(reply.last_transaction_id))
         events: list[AccountEvent] = []
@@ -269,10 +292,14 @@ class OandaVenue:
         await self._wire.close()
 
     async def check(self) -> None:
-        """For doctor: the token opens this account and it is in the expected currency. Raises VenueError."""
-        reply = await self._wire.get(f"{self._root}/summary", SummaryReply)
-        if reply.account.id != self._account or reply.account.currency != self._settle:
-            raise VenueUnreachable("oanda: another account or another currency")
+        """The token opens this account, it is in the expected currency, and it nets positions. (A v20 token cannot withdraw.)"""
+        account = (await self._wire.get(f"{self._root}/summary", SummaryReply)).account
+        if account.id != self._account:
+            raise VenueDenied(f"oanda: the token answers for another account than {self._account}: mend venues.oanda.account_id")
+        if account.currency != self._settle:
+            raise VenueDenied(f"oanda: the account is in {account.currency}, not {self._settle}: set venues.oanda.settlement to it")
+        if account.hedging_enabled:
+            raise VenueDenied("oanda: the account holds long and short side by side (hedging); use one that nets: a sub-account without it")
 
 
 def _specifier(client_order_id: str) -> str:

@@ -77,6 +77,8 @@ class Answered:
 @dataclass(frozen=True, slots=True)
 class Unsent:
     message: str
+    until: int | None = None
+    """The broker wants silence before this, UTC ms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,7 @@ class OandaWire:
     async def write(self, method: str, path: str, body: Any = None) -> Answered | Unsent | Unknown:
         """Sent once. Never raises for anything the wire can do."""
         if self._clock.now() < self._banned_until:
-            return Unsent("too many requests: not sent before the ban ends")
+            return Unsent("too many requests: not sent before the ban ends", self._banned_until)
         try:
             status, headers, raw = await self._exchange("trade", method, path, self.pace.write_s, body=body)
         except NOT_SENT as error:
@@ -212,7 +214,7 @@ class OandaWire:
             return Unknown(f"no usable answer ({_kind(error)})")
         if status == 429:
             self._ban(headers)
-            return Unsent("too many requests")
+            return Unsent("too many requests", self._banned_until)
         try:
             return Answered(status, _decoded(raw))
         except ValueError:

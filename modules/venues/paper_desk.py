@@ -6,7 +6,7 @@ out unpayable then. Prices come from paper_prices, rules of filling from backtes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from typing import Final
 
@@ -173,8 +173,10 @@ class PaperDesk:
     def _match(self, series: Series, bar: Bar, at: int) -> None:
         """Resting orders and liquidation in one closed bar: first what the open decides, then stops, then limits (costs.bar_exit)."""
         self._lapse(series, bar, at)
-        offset = series.offset(bar)
-        resting = [working for working in series.orders if working.rests and working.eligible_at < at]
+        self._resolve(series, bar, series.offset(bar), [w for w in series.orders if w.rests and w.eligible_at < at], at)
+
+    def _resolve(self, series: Series, bar: Bar, offset: float, resting: Sequence[Working], at: int) -> None:
+        """What one bar does to these resting orders and to the position. `offset`: how far the side they trade on is off its prices."""
         stops = sorted((w for w in resting if w.order.kind is OrderKind.STOP), key=lambda w: w.side * w.price)
         limits = [w for w in resting if w.order.kind is not OrderKind.STOP]
         if self._liquidation_reached(series, bar, offset) == costs.AT_OPEN:
@@ -274,14 +276,18 @@ class PaperDesk:
     # -- fills ----------------------------------------------------------------------------------------------------------------
 
     def _impact(self, working: Working, series: Series, price: float) -> float:
-        notional = float(working.remaining * series.instrument.contract_size) * price
+        notional = float(self._wanted(working, series) * series.instrument.contract_size) * price
         return costs.impact(series.model.impact_bp, notional, series.average)
+
+    def _wanted(self, working: Working, series: Series) -> Decimal:
+        """What is left of the order, and never more than a reduce-only one may close: two orders may guard one position."""
+        if not working.reduces:
+            return working.remaining
+        return min(working.remaining, self.books[working.order.asset_class].reducible(series.instrument, working.order.side))
 
     def _room(self, working: Working, series: Series, bar: Bar | None) -> Decimal:
         """How much of the order fills against `bar`'s volume: whole lots, and never more than a reduce-only order may close."""
-        instrument, quantity = series.instrument, working.remaining
-        if working.reduces:
-            quantity = min(quantity, self.books[working.order.asset_class].reducible(instrument, working.order.side))
+        instrument, quantity = series.instrument, self._wanted(working, series)
         wanted = float(quantity * instrument.contract_size)
         room = costs.participation(wanted, series.volume(bar), float(series.model.participation_max), series.taken)
         if room >= wanted:

@@ -7,9 +7,9 @@ present step; afterwards only those kept before it moved on are known.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
-from typing import Final
+from typing import Final, Protocol
 
 from modules.backtest import costs
 from modules.domain.errors import ConfigurationError
@@ -20,7 +20,6 @@ from modules.domain.options import reprice, settle_rate_at
 from modules.domain.order import OrderKind
 from modules.domain.policies import CostModel, CostPolicy
 from modules.venues.paper_orders import Working
-from modules.venues.protocol import MarketSource
 
 INFINITE: Final = math.inf
 AVERAGE_BARS: Final = 64
@@ -30,6 +29,22 @@ STATES_VOLUME: Final = frozenset({AssetClass.SPOT, AssetClass.PERP})
 _RATE: Final = Context(prec=16)
 _STANDS_FOR: Final = (AssetClass.PERP, AssetClass.SPOT)
 """Whose price stands for an underlying, best first."""
+
+
+class PriceSource(Protocol):
+    """What is asked of a market: the demo's, recorded files, or a live one. See `MarketSource` for what each means."""
+
+    @property
+    def instruments(self) -> Sequence[Instrument]: ...
+
+    @property
+    def intervals_ms(self) -> Mapping[str, int]: ...
+
+    def opening(self, symbol: str) -> Quote | None: ...
+
+    def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]: ...
+
+    def contract(self, symbol: str) -> Instrument | None: ...
 
 
 class Series:
@@ -82,6 +97,14 @@ class Series:
             else:
                 self.ceiling = min(self.ceiling, working.price)
 
+    def remember(self, bars: Iterable[Bar]) -> None:
+        """Bars of the past: the last one, and the average volume. Nothing is matched against them."""
+        for bar in bars:
+            self.average = costs.average_notional(self.average, bar.quote_volume)
+            self.bar = bar
+            self.close = bar.close
+            self.closed_at = bar.ts + self.interval
+
     def offset(self, bar: Bar) -> float:
         """How far the side an order trades on is off the bar's prices (costs.quote_offset)."""
         return costs.quote_offset(bar.bid, bar.ask, bar.open, self.model.half_spread_bp) if self.mids else 0.0
@@ -93,7 +116,7 @@ class Series:
 class Prices:
     """Every series and chain of one source."""
 
-    def __init__(self, source: MarketSource, policy: CostPolicy) -> None:
+    def __init__(self, source: PriceSource, policy: CostPolicy) -> None:
         self.series = {i.symbol: Series(i, policy.of(i.asset_class), source.intervals_ms[i.symbol]) for i in source.instruments}
         self.chains: dict[str, Chain] = {}
         self._source = source
@@ -129,11 +152,7 @@ class Prices:
         for symbol, series in self.series.items():
             if symbol not in self._source.intervals_ms:
                 continue  # option contracts trade at quotes
-            for bar in self._source.history(symbol, until, bars):
-                series.average = costs.average_notional(series.average, bar.quote_volume)
-                series.bar = bar
-                series.close = bar.close
-                series.closed_at = bar.ts + series.interval
+            series.remember(self._source.history(symbol, until, bars))
 
     # -- openings -----------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ fact: the steps up to it are not traded again. Refuses a journal that holds what
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Protocol, runtime_checkable
@@ -68,22 +68,27 @@ class Memory:
     """The highest that was given to an order or a fill."""
     transfers: set[str] = field(default_factory=set)
     """References of the transfers that are booked."""
+    funded: set[str] = field(default_factory=set)
+    """References of the funding and financing that is booked."""
 
 
 class Reader:
     """Feeds facts into a Memory, oldest first: `take` is given the whole journal, in the same pass that rebuilds the books.
 
     `venue` is whose past it is. `wallets` are the opening books for classes the journal does not open itself; they are changed in place.
+    `elsewhere` are the classes of other venues: their money is none of ours.
     `contract` gives the rules of an instrument the journal does not list. `take` raises ConfigurationError where the journal cannot be
     this venue's.
     """
 
     def __init__(
         self, venue: str, wallets: Mapping[AssetClass, PaperBook], latency_ms: int, contract: Callable[[str], Instrument | None],
+        elsewhere: Collection[AssetClass] = (),
     ) -> None:
         self.memory = self._memory = Memory(dict(wallets), latency_ms)
         self._venue = venue
         self._contract = contract
+        self._elsewhere = frozenset(elsewhere)
         self._instruments: dict[str, Instrument] = {}
         self._intended: dict[str, Order] = {}
         self._sent_at: dict[str, int] = {}
@@ -171,6 +176,7 @@ class Reader:
 
     def _funded(self, fact: FundingBooked) -> None:
         if fact.venue == self._venue:
+            self._memory.funded.add(fact.venue_ref)
             self._book(fact.asset_class).cash += fact.amount
 
     def _settled(self, fact: OptionSettled) -> None:
@@ -180,6 +186,8 @@ class Reader:
             wallet.expire(holding.instrument, fact.value, fact.settle_rate, fact.fee)
 
     def _transferred(self, fact: TransferSeen) -> None:
+        if fact.asset_class in self._elsewhere:
+            return
         self._memory.transfers.add(fact.venue_ref)
         wallet = self._book(fact.asset_class)
         if fact.asset_class not in self._opened:
@@ -189,6 +197,8 @@ class Reader:
 
     def _adjusted(self, fact: BalanceAdjusted) -> None:
         """The books were made equal to the wallet of that moment: so that is what the wallet was."""
+        if fact.asset_class in self._elsewhere:
+            return
         wallet = self._book(fact.asset_class)
         if fact.currency == wallet.currency:
             wallet.cash += fact.amount

@@ -11,22 +11,22 @@ daemon books them; it sees the bars and decides; its orders trade at the opening
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Final
 
-from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.instrument import AssetClass
 from modules.domain.market import Bar, Batch
-from modules.domain.order import Fate, NotSent, Order, OrderReport
+from modules.domain.order import Fate, NotSent, Order
 from modules.domain.policies import CostPolicy
 from modules.runtime.clock import Clock, VirtualClock
+from modules.venues.paper_account import PaperAccount
 from modules.venues.paper_book import PaperBook
 from modules.venues.paper_desk import PaperDesk
 from modules.venues.paper_prices import AVERAGE_BARS, Prices
 from modules.venues.paper_restore import Memory, Reader, Resumable, resumed
-from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, MarketSource, Step, Wallet
+from modules.venues.protocol import AccountEvent, MarketSource, Step
 
 _BATCH: Final = partial(tuple.__new__, Batch)
 """A Batch out of a tuple, without a Python call."""
@@ -34,30 +34,23 @@ SEEDED_AGAIN: Final = 16 * AVERAGE_BARS
 """Bars from which a restart finds the average volume again, to within a ten-millionth of what it was."""
 
 
-class PaperVenue:
+class PaperVenue(PaperAccount):
     """Implements `Venue` over a `MarketSource` on any clock. `wallets` is the opening cash per class, `currencies` what it is in.
 
     `market_events` may be entered again after it was left: it goes on with the step after the last one.
     """
 
-    capabilities = Capabilities(set_client_id=True, query_by_client_id=True, trade_history_by_order=True, venue_stop=True,
-                                resting_target=True, reduce_only=True, in_process=True)
-
     def __init__(self, source: MarketSource, clock: Clock, costs: CostPolicy, wallets: Mapping[AssetClass, Decimal],
                  currencies: Mapping[AssetClass, str]) -> None:
-        self.name = source.name
+        super().__init__(
+            source.name, clock, {asset_class: PaperBook(currencies[asset_class], cash) for asset_class, cash in wallets.items()})
         self._source = source
-        self._clock = clock
         self._latency = costs.latency_ms
-        self._books = {asset_class: PaperBook(currencies[asset_class], cash) for asset_class, cash in wallets.items()}
         self._prices = Prices(source, costs)
         self._desk = PaperDesk(source.name, self._prices, costs, self._books, source.start, self._emit)
-        self._events: asyncio.Queue[AccountEvent | None] = asyncio.Queue()
-        self._emitted = False
         self._steps: Iterator[Step] | None = None
         self._known: Step | None = None
         """After a restart: the market as it was known when it stopped, not yet told."""
-        self._closed = False
         self._live = not isinstance(clock, VirtualClock)
         """Real time: orders arrive when they like, between two steps too."""
 
@@ -84,46 +77,14 @@ class PaperVenue:
         """Where its prices come from."""
         return self._source
 
-    @property
-    def books(self) -> Mapping[AssetClass, PaperBook]:
-        """Its own truth about money, class by class. Live: read, never write."""
-        return self._books
-
-    async def instruments(self) -> Sequence[Instrument]:
-        """Everything the source lists, and the option contracts of the chains seen so far."""
-        for chain in self._prices.chains.values():
-            for quote in chain.quotes:
-                self._prices.find(quote.symbol)
-        return [series.instrument for series in self._prices.series.values()]
-
     async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
         return self._source.history(symbol, until, bars)
 
     def interval_ms(self, symbol: str) -> int:
         return self._source.intervals_ms[symbol]
 
-    async def wallet(self) -> Wallet:
-        classes = {
-            asset_class: ClassWallet(
-                wallet.currency, wallet.cash, {coin: quantity for coin, quantity in wallet.coins.items() if quantity},
-                {symbol: holding.quantity for symbol, holding in wallet.holdings.items()},
-            )
-            for asset_class, wallet in self._books.items()
-        }
-        working = [order.report() for series in self._prices.series.values() for order in series.orders]
-        return Wallet(self._clock.now(), classes, working)
-
-    async def order(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        working = self._desk.orders.get(client_order_id)
-        return working.report() if working is not None and working.order.symbol == symbol else None
-
-    async def fills_since(self, at: int) -> Sequence[FillSeen]:
-        """Every fill at or after `at`, oldest first."""
-        return [seen for seen in self._desk.fills if seen.fill.at >= at]
-
-    async def account_events(self) -> AsyncIterator[AccountEvent]:
-        while (event := await self._events.get()) is not None:
-            yield event
+    async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
+        return ()  # no wire to miss anything on: `reconcile` settles what is on its way
 
     # -- orders -----------------------------------------------------------------------------------------------------------
 
@@ -139,19 +100,6 @@ class PaperVenue:
         if between_steps and not self._prices.at_step:
             self._desk.trade_openings(self._clock.now())
         return fate
-
-    async def cancel(self, order: Order) -> Fate:
-        if self._closed:
-            return NotSent("the paper venue is closed")
-        return self._desk.cancel(order, self._clock.now())
-
-    async def close(self) -> None:
-        self._closed = True
-        self._events.put_nowait(None)
-
-    def _emit(self, event: AccountEvent) -> None:
-        self._emitted = True
-        self._events.put_nowait(event)
 
     # -- time -------------------------------------------------------------------------------------------------------------
 
@@ -196,8 +144,3 @@ class PaperVenue:
             if not waiting:
                 return
             await self._clock.sleep_until(min(waiting))
-
-    async def _hand_over(self) -> None:
-        """Let the daemon book what happened before anything else does."""
-        self._emitted = False
-        await self._clock.settle()

@@ -24,6 +24,8 @@ class Capabilities:
     resting_target: bool
     """A take-profit may rest beside the stop without locking the holding twice."""
     reduce_only: bool
+    shared_wallet: bool = False
+    """One wallet for all its classes (a unified account): its cash is told as the first class's and divided here."""
     in_process: bool = False
     """The paper venue: no wire between us, so its wallet is never stale."""
 
@@ -138,6 +140,23 @@ class Venue(Protocol):
         ...
 
     async def fills_since(self, at: int) -> Sequence[FillSeen]: ...
+
+    async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
+        """What the account went through since it was last told, here or by `account_events`, oldest first. Asked over the wire now.
+
+        `since` (UTC ms) is said once, at the first call: until when the journal knows this account. None then = a new journal, whose
+        past is its opening balance: that call tells nothing and later ones what happened after it. A venue without a wire tells nothing.
+        """
+        ...
+
+    async def clock_offset_ms(self) -> int | None:
+        """Our clock minus the venue's, give or take the way there; None = not measured, so nobody knows."""
+        ...
+
+    async def check(self) -> None:
+        """Is this the account we may trade on? Asked at start. Raises VenueDenied with what is wrong and the remedy: the key's rights, the
+        account's kind, currency or position mode; another VenueError where the venue cannot be asked."""
+        ...
 
     async def close(self) -> None: ...
 

@@ -7,10 +7,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from tests.emulators import bybit, oanda
+from tests.emulators import binance, bybit, oanda
 
 VENUES: dict[str, Callable[[int, int], Awaitable[None]]] = {
     # name -> serve(port, seed): runs until canceled and prints where it listens
+    "binance": binance.run,
     "bybit": bybit.run,
     "oanda": oanda.run,
 }

@@ -10,37 +10,21 @@ import asyncio
 import hashlib
 import hmac
 import json
-import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
 from tests.emulators.bybit_market import MINUTE_MS, Denied, Market, Row
+from tests.emulators.frame import Fault, Frame, Reply, listening
+
+__all__ = ["KEY", "SECRET", "BybitEmulator", "Fault", "Reply", "coded", "serving"]
 
 KEY, SECRET = "emulator-key-7QpX", "emulator-secret-h9Zr2Lw"
 WINDOW_MS = 5_000
 PAGE = 50
-
-
-class Reply(NamedTuple):
-    """What goes over the wire instead of the answer. `how`: "answer", "close" (no byte), "cut" (half a body), "stall" (silence)."""
-
-    status: int = 200
-    body: bytes = b""
-    how: str = "answer"
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class Fault(NamedTuple):
-    """The next request whose path contains `path` gets `reply`; `accepted` = it takes effect all the same."""
-
-    path: str
-    reply: Reply
-    accepted: bool
 
 
 def coded(code: int, message: str = "emulated", status: int = 200) -> Reply:
@@ -48,25 +32,22 @@ def coded(code: int, message: str = "emulated", status: int = 200) -> Reply:
     return Reply(status, json.dumps({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}, "time": 1}).encode())
 
 
-class BybitEmulator:
-    """`url` and `stream` of a running venue; `market` is its truth, `asked` counts requests per path, `faults` is the script."""
+class BybitEmulator(Frame):
+    """`market` is its truth."""
+
+    cut = b'{"retCode":0,"retMsg":"OK","result":{"orderId":"'
 
     def __init__(self) -> None:
-        self.skew_ms = 0
+        super().__init__()
         self.market = Market(self.now, self._emit)
-        self.faults: list[Fault] = []
-        self.always: list[Fault] = []
-        """Faults that stay until removed."""
-        self.asked: Counter[str] = Counter()
-        self.bodies: list[tuple[str, Row]] = []
-        """Every accepted or refused write as it arrived."""
+        self.funding: dict[str, list[tuple[int, str]]] = {}
+        """(settled at, rate) by market, for the public history of funding rates."""
         self.rights: Row = {"Spot": ["SpotTrade"], "ContractTrade": ["Order", "Position"], "Wallet": [], "Options": []}
-        self.port = 0
-        self._sockets: dict[web.WebSocketResponse, tuple[str, set[str], asyncio.Queue[str | None]]] = {}
         get: dict[str, Callable[[Row], Any]] = {
             "market/time": lambda _: {"timeSecond": str(self.now() // 1000), "timeNano": str(self.now() * 1_000_000)},
             "market/instruments-info": self._instruments, "market/tickers": self._tickers, "market/kline": self._kline,
-            "market/orderbook": self._book, "market/funding/history": lambda _: {"category": "linear", "list": []},
+            "market/mark-price-kline": self._marks,
+            "market/orderbook": self._book, "market/funding/history": self._funding,
             "market/recent-trade": lambda _: {"list": []}, "asset/coin/query-info": lambda _: {"rows": []},
             "user/query-api": self._key, "account/info": self._account_info, "account/fee-rate": lambda _: {"list": []},
             "account/wallet-balance": lambda _: {"list": [self.market.account()]}, "account/transaction-log": self._log,
@@ -80,34 +61,10 @@ class BybitEmulator:
         self._routes = {("GET", f"/v5/{path}"): handler for path, handler in get.items()}
         self._routes |= {("POST", f"/v5/{path}"): handler for path, handler in post.items()}
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def now(self) -> int:
-        """The venue's clock, UTC ms."""
-        return time.time_ns() // 1_000_000 + self.skew_ms
-
     # -- REST -------------------------------------------------------------------------------------------------------------
 
-    async def rest(self, request: web.Request) -> web.StreamResponse:
-        path = request.path
-        self.asked[path] += 1
-        raw = await request.read()
-        fault = self._fault(path)
-        if fault is not None and not fault.accepted:
-            return await self._misbehave(request, fault.reply)
-        answer = self._answer(request, raw)
-        if fault is not None:
-            return await self._misbehave(request, fault.reply)
-        return web.Response(body=json.dumps(answer).encode(), content_type="application/json")
-
-    def _fault(self, path: str) -> Fault | None:
-        for fault in self.faults:
-            if fault.path in path:
-                self.faults.remove(fault)
-                return fault
-        return next((fault for fault in self.always if fault.path in path), None)
+    def answer(self, request: web.Request, raw: bytes) -> tuple[int, Any, dict[str, str]]:
+        return 200, self._answer(request, raw), {}
 
     def _answer(self, request: web.Request, raw: bytes) -> Row:
         handler = self._routes.get((request.method, request.path))
@@ -138,19 +95,6 @@ class BybitEmulator:
         if not self.now() - int(window) <= int(sent) < self.now() + 1_000:
             raise Denied(10002, f"invalid request, please check your server timestamp. req[{sent}],server[{self.now()}]")
 
-    async def _misbehave(self, request: web.Request, reply: Reply) -> web.StreamResponse:
-        if reply.how == "stall":
-            await asyncio.sleep(30)
-        if reply.how == "answer":
-            return web.Response(status=reply.status, body=reply.body, headers={"Content-Type": "application/json", **dict(reply.headers)})
-        answer = web.StreamResponse(headers={"Content-Length": "500", "Content-Type": "application/json"})
-        if reply.how == "cut":
-            await answer.prepare(request)
-            await answer.write(b'{"retCode":0,"retMsg":"OK","result":{"orderId":"')
-        if request.transport is not None:
-            request.transport.close()
-        return answer
-
     # -- handlers ---------------------------------------------------------------------------------------------------------
 
     def _instruments(self, asked: Row) -> Row:
@@ -163,11 +107,23 @@ class BybitEmulator:
         return {"category": asked.get("category"), "list": [self.market.ticker(key) for key in keys]}
 
     def _kline(self, asked: Row) -> Row:
-        candles = self.market.candles.get((asked["category"], asked["symbol"]), [])
+        candles = _longer(self.market.candles.get((asked["category"], asked["symbol"]), []), asked.get("interval", "1"))
         start, end = int(asked.get("start", 0)), int(asked.get("end", 1 << 60))
         found = [candle for candle in candles if start <= candle[0] <= end][-int(asked.get("limit", 200)):]
         rows = [[*map(str, candle), str(candle[5] * candle[4])] for candle in reversed(found)]
         return {"category": asked["category"], "symbol": asked["symbol"], "list": rows}
+
+    def _marks(self, asked: Row) -> Row:
+        told = self._kline(asked)
+        return told | {"list": [row[:5] for row in told["list"]]}
+
+    def _funding(self, asked: Row) -> Row:
+        start, end = int(asked.get("startTime", 0)), int(asked.get("endTime", 1 << 60))
+        if "startTime" in asked and "endTime" not in asked:
+            raise Denied(10001, "endTime is required with startTime")
+        found = [row for row in self.funding.get(asked["symbol"], []) if start <= row[0] <= end][-int(asked.get("limit", 200)):]
+        rows = [{"symbol": asked["symbol"], "fundingRate": rate, "fundingRateTimestamp": str(at)} for at, rate in reversed(found)]
+        return {"category": "linear", "list": rows}
 
     def _book(self, asked: Row) -> Row:
         return self.market.best((asked["category"], asked["symbol"])) | {"ts": self.now()}
@@ -245,46 +201,28 @@ class BybitEmulator:
 
     # -- websockets -------------------------------------------------------------------------------------------------------
 
-    async def socket(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        topics: set[str] = set()
-        self._sockets[socket] = request.path, topics, queue
-        writer = asyncio.create_task(self._write(socket, queue))
-        trusted = "/public/" in request.path
-        try:
-            async for message in socket:
-                if message.type is not WSMsgType.TEXT:
-                    break
-                asked = json.loads(message.data)
-                told = {"success": True, "ret_msg": "", "op": asked["op"], "conn_id": "1", "req_id": asked.get("req_id", "")}
-                if asked["op"] == "ping":
-                    told["ret_msg"] = "pong"
-                elif asked["op"] == "auth":
-                    trusted = self._trusts(asked["args"])
-                    told["success"] = trusted
-                elif asked["op"] == "subscribe" and trusted:
-                    topics.update(asked["args"])
-                    queue.put_nowait(json.dumps(told))
-                    self._snapshots(request.path, asked["args"], queue)
-                    continue
-                else:
-                    told |= {"success": False, "ret_msg": "Request not authorized"}
-                queue.put_nowait(json.dumps(told))
-        finally:
-            writer.cancel()
-            self._sockets.pop(socket, None)
-        return socket
+    def opened(self, request: web.Request, topics: set[str]) -> Row:
+        return {"trusted": "/public/" in request.path}
+
+    def hear(self, session: Row, path: str, asked: Row, topics: set[str], queue: asyncio.Queue[str | None]) -> None:
+        told = {"success": True, "ret_msg": "", "op": asked["op"], "conn_id": "1", "req_id": asked.get("req_id", "")}
+        if asked["op"] == "ping":
+            told["ret_msg"] = "pong"
+        elif asked["op"] == "auth":
+            told["success"] = session["trusted"] = self._trusts(asked["args"])
+        elif asked["op"] == "subscribe" and session["trusted"]:
+            topics.update(asked["args"])
+            queue.put_nowait(json.dumps(told))
+            self._snapshots(path, asked["args"], queue)
+            return
+        else:
+            told |= {"success": False, "ret_msg": "Request not authorized"}
+        queue.put_nowait(json.dumps(told))
 
     def _trusts(self, args: list[Any]) -> bool:
         key, expires, signature = map(str, args)
         wanted = hmac.new(SECRET.encode(), f"GET/realtime{expires}".encode(), hashlib.sha256).hexdigest()
         return key == KEY and hmac.compare_digest(wanted, signature) and int(expires) > self.now()
-
-    async def _write(self, socket: web.WebSocketResponse, queue: asyncio.Queue[str | None]) -> None:
-        while (text := await queue.get()) is not None:
-            await socket.send_str(text)
 
     def _snapshots(self, path: str, topics: list[str], queue: asyncio.Queue[str | None]) -> None:
         category = path.rsplit("/", 1)[-1]
@@ -307,20 +245,16 @@ class BybitEmulator:
             if topic in topics and path.endswith(("/private", f"/{category}")):
                 queue.put_nowait(self._message(topic, rows))
 
-    @property
-    def listeners(self) -> Counter[str]:
-        """How many sockets listen to each topic."""
-        return Counter(topic for _, topics, _ in self._sockets.values() for topic in topics)
 
-    async def drop(self) -> None:
-        """Every websocket is gone; what happens until they are back is not told again."""
-        for socket in list(self._sockets):
-            await socket.close(code=1001)
-
-    def garble(self) -> None:
-        """One malformed frame to everybody."""
-        for _, _, queue in self._sockets.values():
-            queue.put_nowait('{"topic": "execution", "data": [')
+def _longer(candles: list[list[Any]], interval: str) -> list[list[Any]]:
+    """One-minute candles as candles of `interval` (minutes, or "D")."""
+    length = MINUTE_MS * (1_440 if interval == "D" else int(interval))
+    found: dict[int, list[Any]] = {}
+    for at, opened, high, low, close, volume in candles:
+        held = found.get(start := at // length * length)
+        found[start] = [start, opened, high, low, close, volume] if held is None else [
+            start, held[1], max(held[2], high), min(held[3], low), close, held[5] + volume]
+    return list(found.values())
 
 
 def _filtered(row: Row, asked: Row) -> bool:
@@ -339,20 +273,8 @@ def _page(rows: list[Row], asked: Row) -> Row:
 async def serving(port: int = 0) -> AsyncIterator[BybitEmulator]:
     """A venue on the loopback interface; port 0 = a free one."""
     venue = BybitEmulator()
-    application = web.Application()
-    application.router.add_get("/v5/public/{category}", venue.socket)
-    application.router.add_get("/v5/private", venue.socket)
-    application.router.add_route("*", "/{tail:.*}", venue.rest)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    venue.port = runner.addresses[0][1]
-    try:
+    async with listening(venue, ("/v5/public/{category}", "/v5/private"), port):
         yield venue
-    finally:
-        await venue.drop()
-        await runner.cleanup()
 
 
 async def run(port: int, seed: int) -> None:

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 ZERO, UNIT = Decimal(0), Decimal("1e-8")
 OPEN = ("New", "PartiallyFilled", "Untriggered", "Triggered")
@@ -112,10 +112,26 @@ class Holding:
     leverage: Decimal = Decimal(10)
 
 
+class Execution(NamedTuple):
+    quantity: Decimal
+    price: Decimal
+    value: Decimal
+    rate: Decimal
+    fee_coin: str
+    fee: Decimal
+    maker: bool
+    kind: str
+    result: Decimal
+    """Realized by what it closed."""
+
+
 @dataclass
 class Market:
     """Everything the venue knows. `emit(topic, rows)` is called for every private or public event."""
 
+    denials: ClassVar[dict[str, tuple[int, str]]] = {
+        "spot funds": (170131, "Insufficient balance."), "funds": (110007, "ab not enough for new order"),
+        "reduce": (110017, "current position is zero, cannot fix reduce-only order qty")}
     now: Callable[[], int]
     emit: Callable[[str, list[Row]], None] = lambda topic, rows: None
     wallet: dict[str, Decimal] = field(default_factory=lambda: {"USDT": Decimal("10000")})
@@ -161,13 +177,23 @@ class Market:
         for ticket in [ticket for ticket in self.orders.values() if ticket.open and ticket.product is self.products[key]]:
             if ticket.status == "Untriggered" and ticket.trigger is not None:
                 if now >= ticket.trigger if ticket.rising else now <= ticket.trigger:
-                    self._set(ticket, "Triggered")
-                    self._work(ticket, arriving=True)
+                    self._go_off(ticket)
             elif ticket.open:
                 self._work(ticket, arriving=False)
-        self.emit(f"tickers.{name}", [self.streamed_ticker(key)])
-        self.emit(f"orderbook.1.{name}", [self.best(key)])
-        self.emit(f"kline.1.{name}", [self.kline(key, candle, False)])
+        self._tell_price(key)
+
+    def _go_off(self, ticket: Ticket) -> None:
+        """A conditional order's price is passed."""
+        self._set(ticket, "Triggered")
+        self._work(ticket, arriving=True)
+
+    def _tell_price(self, key: Key) -> None:
+        self.emit(f"tickers.{key[1]}", [self.streamed_ticker(key)])
+        self.emit(f"orderbook.1.{key[1]}", [self.best(key)])
+        self._tell_bar(key, self.candles[key][-1], final=False)
+
+    def _tell_bar(self, key: Key, candle: list[Any], *, final: bool) -> None:
+        self.emit(f"kline.1.{key[1]}", [self.kline(key, candle, final)])
 
     def walk(self, category: str, name: str, steps: int, seed: int) -> None:
         """A seeded path of `steps` moves of up to 100 ticks."""
@@ -179,10 +205,10 @@ class Market:
         """The forming candle is final and the next begins at its close."""
         key = category, name
         done = self.candles[key][-1]
-        self.emit(f"kline.1.{name}", [self.kline(key, done, True)])
+        self._tell_bar(key, done, final=True)
         fresh = [done[0] + MINUTE_MS, done[4], done[4], done[4], done[4], ZERO]
         self.candles[key].append(fresh)
-        self.emit(f"kline.1.{name}", [self.kline(key, fresh, False)])
+        self._tell_bar(key, fresh, final=False)
 
     def kline(self, key: Key, candle: list[Any], final: bool) -> Row:
         start, opened, high, low, close, volume = candle
@@ -279,19 +305,21 @@ class Market:
         if product.category == "spot":
             coin = product.quote if ticket.buy else product.base
             needed = ticket.quantity * (self.ask(key) if ticket.market else ticket.price) if ticket.buy else ticket.quantity
-            if self.wallet.get(coin, ZERO) - self.locked(coin, ticket) < needed:
-                raise Denied(170131, "Insufficient balance.")
+            if self.purse(product.category).get(coin, ZERO) - self.locked(coin, ticket) < needed:
+                raise Denied(*self.denials["spot funds"])
             return
         holding = self.holdings[key]
         if ticket.reduce:
             if not self._reducible(ticket):
-                raise Denied(110017, "current position is zero, cannot fix reduce-only order qty")
+                raise Denied(*self.denials["reduce"])
             ticket.quantity = min(ticket.quantity, abs(holding.size))
             return
         opens = ticket.quantity if ticket.buy == (holding.size >= 0) else max(ZERO, ticket.quantity - abs(holding.size))
         margin = sum((abs(other.cost) / other.leverage for other in self.holdings.values()), ZERO)
-        if self.wallet.get(product.quote, ZERO) - self.locked(product.quote) - margin < opens * ticket.price / holding.leverage:
-            raise Denied(110007, "ab not enough for new order")
+        purse, shared = self.purse(product.category), self.purse("spot")
+        free = purse.get(product.quote, ZERO) - (self.locked(product.quote) if purse is shared else ZERO)
+        if free - margin < opens * ticket.price / holding.leverage:
+            raise Denied(*self.denials["funds"])
 
     def _reducible(self, ticket: Ticket) -> bool:
         size = self.holdings[ticket.product.category, ticket.product.id].size
@@ -304,8 +332,9 @@ class Market:
             try:
                 self._afford(ticket)
             except Denied as denied:
-                ticket.reason = "EC_PerCancelRequest" if denied.code == 110017 else "EC_NoEnoughBalance"
-                self._set(ticket, "Cancelled" if denied.code == 110017 else "Rejected")
+                reduces = denied.code == self.denials["reduce"][0]
+                ticket.reason = "EC_PerCancelRequest" if reduces else "EC_NoEnoughBalance"
+                self._set(ticket, "Cancelled" if reduces else "Rejected")
                 return
         best, step = (self.ask(key), ticket.product.tick) if ticket.buy else (self.bid(key), -ticket.product.tick)
         depth = self.depth.get(key)
@@ -328,30 +357,42 @@ class Market:
     def _execute(self, ticket: Ticket, quantity: Decimal, price: Decimal, *, maker: bool, kind: str = "Trade") -> None:
         product, key = ticket.product, (ticket.product.category, ticket.product.id)
         rate, value = product.maker if maker else product.taker, quantity * price
-        in_base = product.category == "spot" and ticket.buy
-        fee = ((quantity if in_base else value) * rate).quantize(UNIT, ROUND_HALF_EVEN)
+        fee_coin, fee = self._charge(product, ticket.buy, quantity, value, rate)
         ticket.filled += quantity
         ticket.value += value
         ticket.fee += fee
+        result = ZERO
         if product.category == "spot":
-            self._add(product.base, quantity if ticket.buy else -quantity)
-            self._add(product.quote, -value if ticket.buy else value)
+            self._add("spot", product.base, quantity if ticket.buy else -quantity)
+            self._add("spot", product.quote, -value if ticket.buy else value)
         else:
-            self._add(product.quote, self._settle(self.holdings[key], quantity if ticket.buy else -quantity, price))
-        fee_coin = product.base if in_base else product.quote
-        self._add(fee_coin, -fee)
+            result = self._settle(self.holdings[key], quantity if ticket.buy else -quantity, price)
+            self._add("linear", product.quote, result)
+        self._add(product.category, fee_coin, -fee)
+        ticket.status, ticket.updated = "PartiallyFilled" if ticket.remaining else "Filled", self.now()
+        self._record(ticket, Execution(quantity, price, value, rate, fee_coin, fee, maker, kind, result))
+        self._told(key)
+
+    def _charge(self, product: Product, buy: bool, quantity: Decimal, value: Decimal, rate: Decimal) -> tuple[str, Decimal]:
+        """The coin a fee is taken in, and how much of it."""
+        in_base = product.category == "spot" and buy
+        return product.base if in_base else product.quote, ((quantity if in_base else value) * rate).quantize(UNIT, ROUND_HALF_EVEN)
+
+    def _record(self, ticket: Ticket, done: Execution) -> None:
+        """Write an execution down and tell it, then the order's state."""
+        product = ticket.product
         row = {
-            "category": product.category, "symbol": product.id, "execId": f"e-{self._id()}", "execFee": str(fee), "feeRate": str(rate),
-            "feeCurrency": fee_coin if product.category == "spot" else "", "execPrice": str(price), "execQty": str(quantity),
-            "execType": kind, "execValue": str(value), "isMaker": maker, "orderId": ticket.id, "orderLinkId": ticket.link,
-            "orderPrice": str(ticket.price), "orderQty": str(ticket.quantity), "leavesQty": str(ticket.remaining),
-            "orderType": "Market" if ticket.market else "Limit", "stopOrderType": "Stop" if ticket.trigger else "UNKNOWN",
-            "side": "Buy" if ticket.buy else "Sell", "execTime": str(self.now()), "isLeverage": "0", "closedSize": "0", "seq": self._next,
+            "category": product.category, "symbol": product.id, "execId": f"e-{self._id()}", "execFee": str(done.fee),
+            "feeRate": str(done.rate), "feeCurrency": done.fee_coin if product.category == "spot" else "", "execPrice": str(done.price),
+            "execQty": str(done.quantity), "execType": done.kind, "execValue": str(done.value), "isMaker": done.maker,
+            "orderId": ticket.id, "orderLinkId": ticket.link, "orderPrice": str(ticket.price), "orderQty": str(ticket.quantity),
+            "leavesQty": str(ticket.remaining), "orderType": "Market" if ticket.market else "Limit",
+            "stopOrderType": "Stop" if ticket.trigger else "UNKNOWN", "side": "Buy" if ticket.buy else "Sell",
+            "execTime": str(self.now()), "isLeverage": "0", "closedSize": "0", "seq": self._next,
         }
         self.executions.append(row)
         self.emit("execution", [row])
-        self._set(ticket, "PartiallyFilled" if ticket.remaining else "Filled")
-        self._told(key)
+        self._set(ticket, ticket.status)
 
     def _settle(self, holding: Holding, signed: Decimal, price: Decimal) -> Decimal:
         """Book a signed quantity into a position; the realized result of what it closes."""
@@ -368,8 +409,13 @@ class Market:
             holding.cost = ZERO
         return result
 
-    def _add(self, coin: str, amount: Decimal) -> None:
-        self.wallet[coin] = self.wallet.get(coin, ZERO) + amount
+    def purse(self, category: str) -> dict[str, Decimal]:
+        """The wallet a category is booked in; one for all here."""
+        return self.wallet
+
+    def _add(self, category: str, coin: str, amount: Decimal) -> None:
+        purse = self.purse(category)
+        purse[coin] = purse.get(coin, ZERO) + amount
 
     def _set(self, ticket: Ticket, status: str) -> None:
         ticket.status, ticket.updated = status, self.now()
@@ -401,7 +447,7 @@ class Market:
         holding, product = self.holdings[key], self.products[key]
         value = abs(holding.size) * self.price[key]
         fee = (holding.size * self.price[key] * Decimal(rate)).quantize(UNIT, ROUND_HALF_EVEN)
-        self._add(product.quote, -fee)
+        self._add("linear", product.quote, -fee)
         self.executions.append({
             "category": "linear", "symbol": name, "execId": f"f-{self._id()}", "execFee": str(fee), "feeRate": rate, "feeCurrency": "",
             "execPrice": str(self.price[key]), "execQty": str(abs(holding.size)), "execType": "Funding", "execValue": str(value),
@@ -421,7 +467,7 @@ class Market:
     def transfer(self, coin: str, amount: str) -> None:
         """A deposit (+) or withdrawal (-) into the unified account."""
         change = Decimal(amount)
-        self._add(coin, change)
+        self._add("spot", coin, change)
         self.log.append({"id": f"t-{self._id()}", "symbol": "", "category": "", "side": "None", "transactionTime": str(self.now()),
                          "type": "TRANSFER_IN" if change > 0 else "TRANSFER_OUT", "qty": "0", "size": "0", "currency": coin,
                          "tradePrice": "0", "funding": "", "fee": "0", "cashFlow": amount, "change": amount,

@@ -69,6 +69,8 @@ class OandaEmulator:
         """Client ids name pending orders only: `@id` of a finished one is 404."""
         self.silent = False
         """Streams stay open and say nothing."""
+        self.deaf: set[str] = set()
+        """Kinds of streams ("pricing", "transactions") that only beat and tell nothing."""
         self.heartbeat_s = 5.0
         self.port = 0
         self._streams: set[tuple[str, frozenset[str], asyncio.Queue[Row | None]]] = set()
@@ -326,21 +328,24 @@ class OandaEmulator:
         if kind == "pricing":
             for name in sorted(wanted & self.book.prices.keys()):
                 queue.put_nowait(self._quote(name))
+        beating = asyncio.create_task(self._beat(kind, queue))
         try:
-            while True:
-                try:
-                    row = await asyncio.wait_for(queue.get(), self.heartbeat_s)
-                except TimeoutError:
-                    last = {"lastTransactionID": self.book.last} if kind == "transactions" else {}
-                    row = {"type": "HEARTBEAT", "time": wire_time(self.book.at), **last}
-                if row is None:
-                    return answer
-                if not self.silent:
+            while (row := await queue.get()) is not None:
+                if not self.silent and (kind not in self.deaf or row["type"] == "HEARTBEAT"):
                     await answer.write(json.dumps(row).encode() + b"\n")
+            return answer
         except (ConnectionResetError, ConnectionError):
             return answer
         finally:
+            beating.cancel()
             self._streams.discard(entry)
+
+    async def _beat(self, kind: str, queue: asyncio.Queue[Row | None]) -> None:
+        """A heartbeat every so often, however much else there is to say."""
+        while True:
+            await asyncio.sleep(self.heartbeat_s)
+            last = {"lastTransactionID": self.book.last} if kind == "transactions" else {}
+            queue.put_nowait({"type": "HEARTBEAT", "time": wire_time(self.book.at), **last})
 
     def _transaction(self, row: Row) -> None:
         for kind, _, queue in getattr(self, "_streams", ()):

@@ -18,9 +18,10 @@ function niceTicks(low, high, count) {
   return ticks;
 }
 
+/** Six figures that count, whatever the size: 95,535.2 and 1.35527 and 0.174068. */
 function decimals(value) {
   const size = Math.abs(value);
-  return size >= 1000 ? 0 : size >= 10 ? 2 : size >= 1 ? 3 : 5;
+  return size < 1e-9 ? 0 : Math.max(0, Math.min(8, 5 - Math.floor(Math.log10(size))));
 }
 
 const say = (value, digits = decimals(value)) => value.toLocaleString("en-US", {minimumFractionDigits: 0, maximumFractionDigits: digits});
@@ -44,7 +45,7 @@ function equityPicture(points, color, limit, label, width) {
   const under = drawdown => base + drawdown / deepest * low;
   for (const tick of niceTicks(bottom, peak, 4)) {
     picture.append(shape("line", {class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick)}),
-      shape("text", {x: left - 6, y: y(tick) + 4, "text-anchor": "end"}, say(tick, Math.max(0, Math.min(2, decimals(peak - bottom))))));
+      shape("text", {x: left - 6, y: y(tick) + 4, "text-anchor": "end"}, say(tick, peak - bottom > 20 ? 0 : 2)));
   }
   const line = points.map(p => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(" ");
   picture.append(shape("polygon", {points: `${x(times[0])},${top + high} ${line} ${x(times.at(-1))},${top + high}`, fill: "currentColor", opacity: 0.12}),
@@ -104,7 +105,7 @@ function pricePicture(bars, trades, interval, label, width) {
   }
   for (const t of trades) {
     const begin = t.entry_at >= first ? x(t.entry_at) : left, end = t.exit_at === null ? x(last) : x(t.exit_at);
-    const side = t.side === "buy" || t.side === "long" ? 1 : -1, color = side > 0 ? "var(--up)" : "var(--down)";
+    const side = t.side.toUpperCase() === "BUY" ? 1 : -1, color = side > 0 ? "var(--up)" : "var(--down)";
     for (const [level, ink] of [[t.stop, "var(--down)"], [t.target, "var(--up)"]]) {
       if (level !== null) picture.append(shape("line", {x1: begin, x2: end, y1: y(level), y2: y(level), stroke: ink, "stroke-dasharray": "6 4", "stroke-width": 1.4}));
     }

@@ -34,7 +34,7 @@ async function ask(name, query = {}) {
 // -- parts --------------------------------------------------------------------------------------------------------------
 
 const asked = {days: 7, symbol: ""};
-let limits = {};
+let limits = {}, drawn = null;
 
 function meter(share, limit, words) {
   const part = Math.min(1, share / limit);
@@ -50,7 +50,9 @@ function showStatus(status, balance) {
   health.className = status.problems.length ? "warn" : "up";
   const words = status.problems.length ? status.problems.join("; ") : "healthy";
   if (health.textContent !== words) health.textContent = words;
+  const before = JSON.stringify(limits);
   limits = Object.fromEntries(Object.entries(status.classes).map(([name, c]) => [name, c.drawdown_daily_max]));
+  if (before !== JSON.stringify(limits) && drawn) showEquity(drawn);
   $("cards").replaceChildren(...Object.entries(status.classes).map(([name, c]) => {
     const books = balance.classes[name];
     const reason = c.halted_by ? `halted by ${c.halted_by}` : c.blackout ? `entries closed: ${c.blackout}` : c.paused ? "paused by the operator" : "";
@@ -72,13 +74,14 @@ function showStatus(status, balance) {
 }
 
 function showTrades(trades) {
-  table($("positions"), "Open positions", [["instrument", t => make("button", {class: "link", type: "button", onclick: () => choose(t.symbol)}, t.symbol)],
-    ["strategy", t => t.strategy], ["side", t => t.side], ["quantity", t => plain(t.quantity), "n"], ["entry", t => plain(t.entry), "n"],
-    ["stop", t => plain(t.stop), "n"], ["target", t => plain(t.target), "n"], ["at risk", t => money(t.risk), "n"],
+  const picked = t => make("button", {class: "link", type: "button", onclick: () => choose(t.symbol)}, t.symbol);
+  table($("positions"), "Open positions", [["instrument", picked], ["side", t => t.side], ["net now", t => t.net_now === null ? "-" : signed(t.net_now), "n"],
+    ["entry", t => plain(t.entry), "n"], ["now", t => plain(t.mark), "n"], ["stop", t => plain(t.stop), "n"], ["target", t => plain(t.target), "n"],
+    ["quantity", t => plain(Math.abs(Number(t.quantity))), "n"], ["at risk", t => money(t.risk), "n"], ["strategy", t => t.strategy],
     ["since", t => t.closing ? `closing: ${t.closing}` : when(t.opened_at)]], trades.open, "nothing is held");
-  table($("closed"), "Latest trades", [["closed", t => when(t.closed_at)],
-    ["instrument", t => make("button", {class: "link", type: "button", onclick: () => choose(t.symbol)}, t.symbol)], ["strategy", t => t.strategy],
-    ["side", t => t.side], ["net", t => signed(t.net), "n"], ["R", t => t.net_r === null ? "-" : t.net_r.toFixed(2), "n"], ["by", t => t.exit_reason]],
+  table($("closed"), "Latest trades", [["instrument", picked], ["net", t => signed(t.net), "n"], ["closed", t => when(t.closed_at)], ["side", t => t.side],
+    ["R", t => t.net_r === null ? "-" : t.net_r.toFixed(2), "n"], ["by", t => t.exit_reason], ["strategy", t => t.strategy],
+    ["entry", t => plain(t.entry), "n"], ["exit", t => plain(t.exit), "n"], ["fees", t => money(t.fees), "n"]],
     trades.closed, "no trade has closed yet");
 }
 
@@ -95,10 +98,10 @@ function showEquity(equity) {
 
 function showDecisions(found) {
   table($("decisions"), "Decisions", [["at", d => make("button", {class: "link", type: "button", onclick: () => explain(d.decision_id)}, when(d.at))],
-    ["instrument", d => d.symbol], ["strategy", d => d.strategy], ["side", d => d.side], ["confidence", d => d.confidence.toFixed(2), "n"],
-    ["outcome", d => make("span", {class: d.outcome === "APPROVED" ? "up" : "quiet"}, d.outcome === "APPROVED" ? "approved" : d.stopped_by ?? "denied")],
+    ["instrument", d => d.symbol], ["outcome", d => make("span", {class: d.outcome === "APPROVED" ? "up" : "quiet"}, d.outcome === "APPROVED" ? "approved" : d.stopped_by ?? "denied")],
     ["measured", d => d.outcome === "APPROVED" ? "" : plain(d.measured), "n"], ["limit", d => d.outcome === "APPROVED" ? "" : plain(d.limit), "n"],
-    ["", d => d.outcome === "APPROVED" ? `size bound by ${d.bound_by}` : d.unit]], found.decisions, "no decision fits");
+    ["", d => d.outcome === "APPROVED" ? `size bound by ${d.bound_by}` : d.unit], ["strategy", d => d.strategy], ["side", d => d.side],
+    ["confidence", d => d.confidence.toFixed(2), "n"]], found.decisions, "no decision fits");
   fill($("by-rule"), found.rules);
 }
 
@@ -155,17 +158,20 @@ function choose(symbol) {
   $("chart-title").scrollIntoView({behavior: "smooth", block: "start"});
 }
 
+/** Without a choice the daemon draws what matters most: what is held, else what is traded most. */
 async function drawChart() {
-  if (!asked.symbol) return;
-  const found = await ask("chart", {symbol: asked.symbol, n: window.innerWidth < 640 ? 80 : 200});
-  if (found.symbol === asked.symbol) $("chart").replaceChildren(pricePicture(found.bars, found.trades, found.interval_ms,
+  const wanted = asked.symbol, found = await ask("chart", {symbol: wanted, n: window.innerWidth < 640 ? 80 : 200});
+  if (asked.symbol !== wanted) return;
+  asked.symbol = found.symbol;
+  if ($("symbol").value !== found.symbol) { fill($("symbol"), [found.symbol]); $("symbol").value = found.symbol; }
+  $("chart").replaceChildren(pricePicture(found.bars, found.trades, found.interval_ms,
     `${found.symbol}: ${found.bars.length} bars, ${found.trades.length} trades on them`, $("chart").clientWidth));
 }
 
-async function drawEquity() { showEquity(await ask("equity", {days: asked.days})); }
+async function drawEquity() { showEquity(drawn = await ask("equity", {days: asked.days})); }
 
 async function drawDecisions() {
-  showDecisions(await ask("decisions", {symbol: $("by-symbol").value, rule: $("by-rule").value, outcome: $("by-outcome").value}));
+  showDecisions(await ask("decisions", {n: 25, symbol: $("by-symbol").value, rule: $("by-rule").value, outcome: $("by-outcome").value}));
 }
 
 /** A part that cannot be had says so in its own place; the others go on. */
@@ -173,31 +179,29 @@ async function part(name, show) {
   try { show(await ask(name)); } catch (error) { $(name).replaceChildren(make("p", {class: "none"}, error.message)); }
 }
 
-async function fast() {
-  const [status, balance, trades] = await Promise.all([ask("status"), ask("balance"), ask("trades", {n: 30})]);
+async function figures() {
+  const [status, balance, trades] = await Promise.all([ask("status"), ask("balance"), ask("trades", {n: 15})]);
   showStatus(status, balance);
   showTrades(trades);
-  await Promise.all([drawDecisions(), drawChart()]);
 }
 
-async function slow() {
+async function instruments() {
   const found = await ask("instruments");
-  if ($("symbol").options.length !== found.instruments.length) {
-    fill($("symbol"), found.instruments.map(i => i.symbol));
-    fill($("by-symbol"), found.instruments.map(i => i.symbol));
-    if (!asked.symbol && found.instruments.length) { asked.symbol = found.instruments[0].symbol; $("symbol").value = asked.symbol; }
-  }
-  await Promise.all([drawEquity(), part("news", showNews), part("events", showEvents), part("certificates", showCertificates), part("learning", showLearning)]);
+  if ($("symbol").options.length < found.instruments.length) for (const id of ["symbol", "by-symbol"]) fill($(id), found.instruments.map(i => i.symbol));
 }
+
+const fast = () => Promise.all([figures(), drawDecisions(), drawChart()]);
+const slow = () => Promise.all([instruments(), drawEquity(), part("news", showNews), part("events", showEvents),
+  part("certificates", showCertificates), part("learning", showLearning)]);
 
 let turn = 0, busy = false;
 async function round() {
   if (busy || document.hidden) return;
   busy = true;
   try {
-    await fast();
-    if (turn % 8 === 0) { await slow(); if (turn === 0) await drawChart(); }
+    await Promise.all([fast(), turn % 8 === 0 ? slow() : null]);
     document.body.classList.remove("stale");
+    if (turn === 0) document.body.dataset.drawn = performance.now().toFixed(0);  // ms since the click
     turn += 1;
   } catch (error) {
     document.body.classList.add("stale");

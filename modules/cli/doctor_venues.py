@@ -1,0 +1,200 @@
+"""`doctor`'s questions to each configured venue: can it be reached, is the key good for trading and nothing else, do our clocks agree.
+
+Only asks; places no order. What cannot be asked is a warning with its reason, never a traceback; only what is known to be wrong fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, suppress
+from decimal import Decimal
+from typing import Any, Final
+
+from modules import Logger_Config
+from modules.cli.doctor import EXPIRY_WARN_DAYS, FAIL, OK, WARN, Finding
+from modules.domain.errors import ConfigurationError, VenueBusy, VenueDenied, VenueError
+from modules.domain.instrument import AssetClass
+from modules.domain.money import ZERO
+from modules.domain.policies import Policies
+from modules.domain.settings import Settings, VenueSettings
+from modules.runtime.clock import WallClock
+from modules.venues import factory
+from modules.venues.ccxt_venue import CcxtVenue
+from modules.venues.protocol import Venue
+
+PATIENCE_S: Final = 30.0
+"""For one question; loading all markets of an exchange takes a few seconds."""
+DAY_MS: Final = 86_400_000
+HEARTBEAT_S: Final = 8.0
+"""How long to listen to a stream for the venue's time where nothing else tells it."""
+NETWORK: Final = "look at this machine's network, then at the venue's status page"
+
+
+def examine(settings: Settings, policies: Policies, only: AssetClass | None = None) -> Iterator[Finding]:
+    """Every venue of the settings (`only`: the one that trades this class), one after the other."""
+    Logger_Config.configure(None)
+    for name, venue in settings.venues.items():
+        if only is None or only in venue.classes:
+            yield from asyncio.run(_all(name, venue, settings.mode, policies))
+
+
+async def _all(name: str, settings: VenueSettings, mode: str, policies: Policies) -> list[Finding]:
+    return [finding async for finding in _questions(name, settings, mode, policies)]
+
+
+async def _questions(name: str, settings: VenueSettings, mode: str, policies: Policies) -> AsyncIterator[Finding]:
+    what, row = f"venues.{name}", factory.known(name)
+    trading = mode == "live" or (settings.key_file is not None and row.live)
+    symbols = factory.symbols_of(name, settings)
+    try:
+        venue = factory.connect(name, settings, clock=WallClock(), policies=policies, trading=trading, symbols=symbols,
+                                split=lambda total: dict.fromkeys(settings.classes, total))
+    except ConfigurationError as error:
+        for fault in error.faults:
+            yield Finding(what, FAIL, fault, "correct the settings; `list-venues` says what each venue can do")
+        return
+    try:
+        yield Finding(what, OK, _place(settings, row.testnet is not None) + ("" if trading else "; no key: market data only, paper fills"))
+        reached = True
+        async for finding in _market(what, venue, symbols):
+            reached = reached and (finding.state == OK or not finding.what.endswith(" reachable"))
+            yield finding
+        if not reached:
+            return    # everything else would only wait for its time-out
+        if trading:
+            async for finding in _account(what, venue, settings, live=mode == "live"):
+                yield finding
+        yield await _clock(what, venue, policies)
+    finally:
+        await venue.close()
+
+
+def _place(settings: VenueSettings, playground: bool) -> str:
+    if settings.endpoint:
+        return f"at {settings.endpoint}"
+    return "testnet or practice" if playground and (settings.testnet or settings.practice) else "production"
+
+
+async def _market(what: str, venue: Venue, symbols: tuple[str, ...]) -> AsyncIterator[Finding]:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            listed = {instrument.symbol for instrument in await venue.instruments()}
+    except (VenueError, TimeoutError) as error:
+        yield _unasked(f"{what} reachable", error)
+        return
+    yield Finding(f"{what} reachable", OK, f"lists {len(listed):,} instruments")
+    if absent := [symbol for symbol in symbols if symbol not in listed]:
+        near = {symbol: difflib.get_close_matches(symbol, listed, 1) for symbol in absent}
+        told = ", ".join(symbol + (f" (did you mean {close[0]}?)" if (close := near[symbol]) else "") for symbol in absent)
+        yield Finding(f"{what}.symbols", FAIL, f"not traded there: {told}", "correct symbols; they are written like BTC/USDT, "
+                      "BTC/USDT:USDT (perpetual), EUR/USD")
+
+
+async def _account(what: str, venue: Venue, settings: VenueSettings, *, live: bool) -> AsyncIterator[Finding]:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await venue.check()
+    except VenueDenied as denied:
+        yield Finding(f"{what} account", FAIL, str(denied), "make a new key that may trade and nothing else, on the account that is meant; "
+                      "docs/going-live.md has the steps")
+        return
+    except (VenueError, TimeoutError) as error:
+        yield _unasked(f"{what} account", error)
+        return
+    yield Finding(f"{what} account", OK, "the key trades and can neither withdraw nor transfer; account and position mode are right")
+    if isinstance(venue, CcxtVenue):
+        async for finding in _key(what, venue):
+            yield finding
+    async for finding in _wallet(what, venue, settings, live=live):
+        yield finding
+
+
+async def _key(what: str, venue: CcxtVenue) -> AsyncIterator[Finding]:
+    """Whether a stolen key would work elsewhere, and until when ours works, where the venue tells."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            facts = await venue.key_facts()
+    except (VenueError, TimeoutError) as error:
+        yield _unasked(f"{what} key", error)
+        return
+    if facts.addresses is None:
+        yield Finding(f"{what} key's addresses", OK, "the venue does not tell whether the key is bound to an address")
+    elif facts.addresses:
+        yield Finding(f"{what} key's addresses", OK, "the key works from its own addresses only")
+    else:
+        yield Finding(f"{what} key's addresses", WARN, "the key works from any address, so a stolen one does too",
+                      "bind it to this machine's address on the venue's key page")
+    if facts.expires_at is not None:
+        days = (facts.expires_at - venue.clock.now()) / DAY_MS
+        soon = days < EXPIRY_WARN_DAYS
+        yield Finding(f"{what} key's end", WARN if soon else OK, f"the key expires in {days:.0f} days", "make a new one before: an expired "
+                      "key halts its classes, and nothing but the stops at the venue protects what is open" if soon else "")
+
+
+async def _wallet(what: str, venue: Venue, settings: VenueSettings, *, live: bool) -> AsyncIterator[Finding]:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            wallet = await venue.wallet()
+    except (VenueError, TimeoutError) as error:
+        yield _unasked(f"{what} wallet", error)
+        return
+    parts = list(wallet.classes.values())
+    if not parts:
+        yield Finding(f"{what} wallet", WARN, "shows nothing", "fund the account")
+        return
+    cash, currency = max(part.cash for part in parts), parts[0].currency
+    claimed = sum(settings.allocate.values(), ZERO)
+    state, remedy = OK, ""
+    if cash <= ZERO:
+        state, remedy = WARN, f"deposit {currency}: without it nothing can be opened"
+    elif len(settings.classes) > 1 and set(settings.allocate) != set(settings.classes):
+        state, remedy = (FAIL if live else WARN), (f"two classes share this wallet: say allocate = {{ ... }} for "
+                                                   f"{', '.join(c.value for c in settings.classes)}")
+    elif claimed > cash:
+        state, remedy = WARN, f"allocate claims {claimed} {currency}: every class is scaled down; deposit, or allocate less"
+    yield Finding(f"{what} wallet", state, f"{_amount(cash)} {currency}, {len(wallet.open_orders)} orders of ours at work", remedy)
+
+
+def _amount(value: Decimal) -> str:
+    return f"{value:,.2f}"
+
+
+async def _clock(what: str, venue: Venue, policies: Policies) -> Finding:
+    name, limit_s = f"{what} clock", policies.risk.clock_offset_s_max
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            offset = await venue.clock_offset_ms()
+            if offset is None:
+                offset = await _overheard(venue)
+    except (VenueError, TimeoutError) as error:
+        return _unasked(name, error)
+    if offset is None:
+        return Finding(name, WARN, "the venue did not tell its time", "ask again while its market is open")
+    state = FAIL if abs(offset) > limit_s * 1000 else OK
+    return Finding(name, state, f"{offset:+,} ms from the venue's; at most {limit_s:g} s is allowed", "" if state == OK else
+                   "run a time service: timedatectl set-ntp true")
+
+
+async def _overheard(venue: Venue) -> int | None:
+    """The offset that the venue's own stream brings with it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(HEARTBEAT_S), aclosing(_stream(venue)) as heard:
+            async for _ in heard:
+                if await venue.clock_offset_ms() is not None:
+                    break
+    return await venue.clock_offset_ms()
+
+
+async def _stream(venue: Venue) -> AsyncGenerator[Any, None]:
+    async for batch in venue.market_events():
+        yield batch
+
+
+def _unasked(what: str, error: Exception) -> Finding:
+    if isinstance(error, VenueDenied):
+        return Finding(what, FAIL, str(error), "look at the key: revoked, expired, or bound to another address?")
+    if isinstance(error, VenueBusy):
+        return Finding(what, WARN, f"the venue wants no questions now: {error}", "wait a few minutes")
+    return Finding(what, WARN, f"cannot be asked: {error or 'no answer in time'}", NETWORK)

@@ -1,0 +1,195 @@
+"""`drill CLASS`: every wire that trading depends on, tried once with the smallest orders there are, and a log of it kept.
+
+Refuses while a daemon holds the live state folder, while the funds switches or a HALT file forbid real orders, and real money without a
+confirmation. The steps and the cleaning up are `venues/drill.py`; here are the account, the question and the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+import main
+from modules import Logger_Config
+from modules.cli import asking, inputs, permits
+from modules.cli.output import emit, money
+from modules.domain.errors import ConfigurationError, NotFound, OperatorRefused, VenueError, VenueUnreachable
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.policies import Policies
+from modules.domain.sessions import iso, parse_iso
+from modules.domain.settings import Settings, VenueSettings
+from modules.runtime.clock import WallClock
+from modules.store.lock import StateFolder
+from modules.venues import drill, factory
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modules.venues.selection import Listing
+
+FOLDER: Final = "drills"
+LOG_BYTES_MAX: Final = 1 << 20
+EMULATOR: Final = "emulator"
+PLAYGROUND: Final = "testnet"
+PRODUCTION: Final = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a drill runs: the venue with its settings, and whether that is real money."""
+
+    name: str
+    settings: VenueSettings
+    place: str
+    """emulator (loopback), testnet (practice accounts too) or production."""
+
+    @property
+    def endpoint(self) -> str:
+        """Scheme, host and port where the settings say so, else what the place is called."""
+        return self.settings.endpoint.rstrip("/") or self.place
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings, policies = inputs.settings_and_policies(arguments)
+    asset_class = AssetClass(arguments.asset_class)
+    ground = ground_of(settings, asset_class, testnet=arguments.testnet, key_file=arguments.key_file)
+    Logger_Config.configure(None)
+    if ground.place == PRODUCTION:
+        permits.demand(settings, policies, asset_class)
+    if (settings.state_dir / "live" / "HALT").exists():
+        raise OperatorRefused(f"{settings.state_dir / 'live' / 'HALT'} halts every class: nothing is sent while it is there")
+    with StateFolder(settings.state_dir / "live"):    # nobody else trades this account meanwhile
+        document = asyncio.run(_life(arguments, ground, asset_class, policies))
+    document["file"] = str(_keep(settings.state_dir / FOLDER, document))
+    emit(arguments, document, _show)
+    return 0 if document["passed"] else 1
+
+
+def ground_of(settings: Settings, asset_class: AssetClass, *, testnet: bool = False, key_file: Path | None = None) -> Ground:
+    """The venue that trades a class, on its playground if asked for. Raises NotFound, ConfigurationError."""
+    name, venue = permits.venue_of(settings, asset_class)
+    if testnet and venue.endpoint:
+        raise ConfigurationError([f"venues.{name}.endpoint = {venue.endpoint!r}: goes before --testnet; leave one of them out"])
+    if testnet and factory.known(name).testnet is None:
+        raise ConfigurationError([f"--testnet: {name} has none that is known here; without it the drill uses the real account"])
+    changes: dict[str, Any] = {"testnet": True} if testnet else {}
+    if key_file is not None:
+        changes["key_file"] = key_file
+    venue = venue.model_copy(update=changes)
+    if faults := factory.faults(name, venue, trading=True):
+        raise ConfigurationError(faults)
+    playground = venue.testnet or venue.practice
+    place = EMULATOR if _loopback(venue.endpoint) else PLAYGROUND if playground and not venue.endpoint else PRODUCTION
+    return Ground(name, venue, place)
+
+
+def _loopback(endpoint: str) -> bool:
+    return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+async def _life(arguments: argparse.Namespace, ground: Ground, asset_class: AssetClass, policies: Policies) -> dict[str, Any]:
+    """Connect, choose the instrument, ask, drill. A signal to end ends the drill, and it cleans up all the same."""
+    clock = WallClock()
+    symbols = (arguments.symbol,) if arguments.symbol else factory.symbols_of(ground.name, ground.settings)
+    venue = factory.connect(ground.name, ground.settings, clock=clock, policies=policies, trading=True, symbols=symbols,
+                            split=lambda total: dict.fromkeys(ground.settings.classes, total))
+    began = clock.now()
+    try:
+        chosen = await _chosen(venue, asset_class, symbols)
+        if ground.place == PRODUCTION and not arguments.confirm:
+            ask(ground, chosen[1])
+        made = drill.Drill(venue, cast("Listing", venue), chosen[0], clock, _tell)
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        outcome = await made.run()
+    finally:
+        await venue.close()
+    return {
+        "venue": ground.name, "asset_class": asset_class.value, "place": ground.place, "endpoint": ground.endpoint,
+        "symbol": chosen[0].symbol, "began": iso(began), "ended": iso(clock.now()), "passed": outcome.passed,
+        "cost": None if outcome.cost is None else format(outcome.cost, "f"), "currency": chosen[0].settle,
+        "steps": [{"step": step.name, "ok": step.ok, "said": Logger_Config.redactor.text(step.said), "ms": step.ms}
+                  for step in outcome.steps],
+        "left": [Logger_Config.redactor.text(words) for words in outcome.left], "version": main.VERSION}
+
+
+async def _chosen(venue: Any, asset_class: AssetClass, symbols: tuple[str, ...]) -> tuple[Instrument, str]:
+    """The cheapest of the class's instruments among `symbols`, and what the drill would buy of it, in words."""
+    try:
+        listed = [one for one in await venue.instruments() if one.asset_class is asset_class and one.symbol in symbols]
+        if not listed:
+            raise NotFound(f"none of {', '.join(symbols)} is a {asset_class.value} instrument there: say --symbol")
+        found = drill.cheapest(listed, await venue.statistics())
+    except VenueError as error:
+        raise VenueUnreachable(f"the venue cannot be asked, so nothing was sent: {error}") from None
+    if found is None:
+        raise NotFound("no instrument there has a sane quote now; is the market closed?")
+    instrument, row = found
+    bid = type(instrument.tick)(repr(row.bid))
+    quantity = drill.quantity_for(instrument, bid)
+    return instrument, f"buy and sell {quantity.normalize():f} {instrument.symbol}, about {money(instrument.notional(quantity, bid))} " \
+                       f"{instrument.quote}; fees and spread are what it costs"
+
+
+def ask(ground: Ground, what: str) -> None:
+    """Raises OperatorRefused unless the person at the terminal types it out."""
+    words = f"This is real money at {ground.name} ({ground.endpoint}). The drill will {what}."
+    if not asking.attended():
+        raise OperatorRefused(f"{words} Nobody is there to confirm it: say --confirm, or use --testnet")
+    if not asking.confirmed(words, "drill"):
+        raise OperatorRefused("not confirmed; nothing was sent")
+
+
+def _tell(step: drill.Step) -> None:
+    said = Logger_Config.redactor.text(step.said)
+    print(f"{'ok  ' if step.ok else 'FAIL'} {step.name}: {said} ({step.ms} ms)", file=sys.stderr, flush=True)
+
+
+def _keep(folder: Path, document: Mapping[str, Any]) -> Path:
+    """The log, for its owner alone. It holds no key and no account number."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stamp = "".join(c for c in document["began"] if c.isdigit())
+    path = folder / f"{document['venue']}-{document['asset_class']}-{stamp}.json"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(json.dumps(document, indent=2) + "\n")
+    return path
+
+
+def kept(state_dir: Path, name: str, asset_class: AssetClass) -> list[dict[str, Any]]:
+    """The logs of this venue and class, oldest first; a file that is no log is passed over."""
+    found = []
+    for path in sorted((state_dir / FOLDER).glob(f"{name}-{asset_class.value}-*.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LOG_BYTES_MAX else None
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(document, dict) and isinstance(document.get("passed"), bool) and _dated(document.get("began")) and isinstance(
+                document.get("endpoint"), str):
+            found.append(document | {"file": str(path)})
+    return found
+
+
+def _dated(moment: object) -> bool:
+    try:
+        return isinstance(moment, str) and parse_iso(moment) > 0
+    except ValueError:
+        return False
+
+
+def _show(out: Console, document: Mapping[str, Any]) -> None:
+    cost = "unknown" if document["cost"] is None else f"{money(document['cost'], 6)} {document['currency']}"
+    out.print(f"{'PASSED' if document['passed'] else 'FAILED'} at {document['venue']} ({document['endpoint']}) on {document['symbol']}; "
+              f"cost {cost}; log: {document['file']}", markup=False)
+    for words in document["left"]:
+        out.print(f"LEFT BEHIND: {words}", style="bold red", markup=False)

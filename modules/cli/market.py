@@ -1,0 +1,171 @@
+"""Where a daemon trades: real accounts, or paper on their live prices. Opens the venues the settings name and waits until they answer.
+
+Refuses, with every fault at once and before anything leaves for a network: live trading where a venue lacks a capability, a missing key,
+a class the venue has not, an account that another daemon has. A venue that cannot be reached is asked again with growing pauses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+import structlog
+
+import main
+from modules.domain.errors import ConfigurationError, VenueBusy, VenueDenied, VenueError
+from modules.domain.events import PositionClosed, TradeAbandoned, TradeOpened
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.policies import Policies
+from modules.domain.settings import Settings, VenueSettings
+from modules.runtime import keyfile
+from modules.store.lock import account_lock
+from modules.venues import factory
+from modules.venues.live_paper import LivePaperVenue
+from modules.venues.paper_book import PaperBook
+from modules.venues.protocol import Venue
+from modules.venues.selection import Listing, symbols_for
+
+if TYPE_CHECKING:
+    from modules.runtime.clock import Clock
+    from modules.store.journal import Journal
+
+log = structlog.get_logger("market")
+
+RETRY_S: Final = (2.0, 5.0, 10.0, 30.0, 60.0)
+"""Waits between attempts to reach a venue at start; the last one repeats."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Market:
+    """What a Plan wants to know of where it trades."""
+
+    venues: Mapping[str, Venue]
+    venue_of: Mapping[AssetClass, str]
+    settlement: Mapping[AssetClass, str]
+    allocate: Mapping[AssetClass, Decimal | None]
+    references: Mapping[AssetClass, str]
+    symbols: frozenset[str]
+    """What is streamed; venues list many more."""
+
+
+def check(settings: Settings) -> None:
+    """Raises ConfigurationError with everything that speaks against trading these venues in this mode."""
+    trading = settings.mode == "live"
+    faults = [fault for name, venue in settings.venues.items() for fault in factory.faults(name, venue, trading=trading)]
+    if faults:
+        raise ConfigurationError(faults)
+
+
+def lock_accounts(settings: Settings, held: ExitStack) -> None:
+    """Hold every account that is traded with real money for as long as `held` lasts. Raises StateLocked, ConfigurationError."""
+    for name, venue in settings.venues.items():
+        account = venue.account_id
+        if not account and venue.key_file is not None:
+            account, _ = keyfile.read_pair(venue.key_file, f"venues.{name}.key_file")
+        held.enter_context(account_lock(name, account))
+
+
+async def opened(settings: Settings, policies: Policies, clock: Clock, journal: Journal) -> Market:
+    """The venues of `settings`, reached. Waits for those that do not answer. Raises ConfigurationError where waiting would not help."""
+    venue_of = {asset_class: name for name, venue in settings.venues.items() for asset_class in venue.classes}
+    held = _held(journal)
+    venues: dict[str, Venue] = {}
+    traded: list[Instrument] = []
+    async with AsyncExitStack() as unless_all:
+        for name, venue in settings.venues.items():
+            keep = {symbol for symbol, asset_class in held.items() if venue_of.get(asset_class) == name}
+            found, instruments = await _reached(name, clock, _Opening(name, venue, settings, policies, clock, keep).open)
+            unless_all.push_async_callback(found.close)
+            venues[name] = found
+            traded += instruments
+        unless_all.pop_all()
+    allocate = {asset_class: venue.allocate.get(asset_class) if settings.mode == "live" else None
+                for venue in settings.venues.values() for asset_class in venue.classes}
+    return Market(venues, venue_of, {c: _currency(settings, name) for c, name in venue_of.items()}, allocate,
+                  main.reference_series(traded), frozenset(instrument.symbol for instrument in traded))
+
+
+def _currency(settings: Settings, name: str) -> str:
+    return settings.venues[name].settlement or factory.known(name).settlement
+
+
+def _held(journal: Journal) -> dict[str, AssetClass]:
+    """Symbols of trades that were open when the journal ended: what is held is streamed whatever the rules say today."""
+    open_trades: dict[str, TradeOpened] = {}
+    for fact in journal.of(TradeOpened, PositionClosed, TradeAbandoned):
+        if isinstance(fact, TradeOpened):
+            open_trades[fact.trade_id] = fact
+        elif isinstance(fact, PositionClosed):
+            open_trades.pop(fact.trade.trade_id, None)
+        elif isinstance(fact, TradeAbandoned):
+            open_trades.pop(fact.trade_id, None)
+    return {symbol: trade.asset_class for trade in open_trades.values() for symbol in (trade.symbol, *(leg.symbol for leg in trade.legs))}
+
+
+class _Opening:
+    """One venue: what of it is traded, and the adapter for that."""
+
+    def __init__(self, name: str, venue: VenueSettings, settings: Settings, policies: Policies, clock: Clock, held: set[str]) -> None:
+        self._name = name
+        self._venue = venue
+        self._settings = settings
+        self._policies = policies
+        self._clock = clock
+        self._held = held
+
+    def _connect(self, symbols: Sequence[str], *, trading: bool) -> Venue:
+        return factory.connect(self._name, self._venue, clock=self._clock, policies=self._policies, trading=trading, symbols=symbols)
+
+    async def open(self) -> tuple[Venue, list[Instrument]]:
+        symbols = await self._chosen()
+        live = self._settings.mode == "live"
+        async with AsyncExitStack() as unless_listed:
+            venue = self._connect(symbols, trading=live)
+            unless_listed.push_async_callback(venue.close)
+            listed = await venue.instruments()
+            unless_listed.pop_all()
+        wanted = frozenset(symbols)
+        instruments = [instrument for instrument in listed if instrument.symbol in wanted]
+        return venue if live else self._paper(venue, instruments), instruments
+
+    async def _chosen(self) -> Sequence[str]:
+        scout = self._connect((), trading=False)
+        try:
+            choice = await symbols_for(cast(Listing, scout), self._venue, self._held, now=self._clock.now(),
+                                       usual=factory.symbols_of(self._name, self._venue))
+        finally:
+            await scout.close()
+        if not choice.symbols:
+            raise ConfigurationError([f"venues.{self._name}.symbols: none of the usual ones is listed there; name what to trade"])
+        return choice.symbols
+
+    def _paper(self, data: Venue, instruments: Sequence[Instrument]) -> LivePaperVenue:
+        books = {asset_class: PaperBook(_currency(self._settings, self._name), self._settings.dry_run_wallet[asset_class])
+                 for asset_class in self._venue.classes}
+        elsewhere = [c for c in AssetClass if c not in books and any(c in venue.classes for venue in self._settings.venues.values())]
+        return LivePaperVenue(data, instruments, self._clock, self._policies, books, elsewhere)
+
+
+async def _reached(name: str, clock: Clock, ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer, however long the venue takes to be there; each failure is told. Raises ConfigurationError if it denies us."""
+    attempt = 0
+    while True:
+        try:
+            return await ask()
+        except VenueDenied as error:
+            raise ConfigurationError([f"venues.{name}: {error}"]) from None
+        except VenueError as error:
+            pause = RETRY_S[min(attempt, len(RETRY_S) - 1)]
+            attempt += 1
+            words = f"{name} cannot be reached, again in {pause:g} s (Ctrl-C ends): {error}"
+            log.warning(words, action="connect", exchange=name)
+            print(words, file=sys.stderr, flush=True)
+            if isinstance(error, VenueBusy):
+                pause = max(pause, (error.until - clock.now()) / 1000.0)
+            await asyncio.sleep(pause)

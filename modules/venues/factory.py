@@ -1,0 +1,157 @@
+"""From a venue's name and settings to its adapter, and the table of what each venue is known to be able to do.
+
+Opens no connection. Refuses what would fail later in the middle of trading: a class the venue has not, live trading where a capability
+is missing (naming it), a key file that is not there. Market data needs no key, but OANDA's, which tells nobody anything without a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from pydantic import SecretStr
+
+from modules.domain.errors import ConfigurationError
+from modules.domain.instrument import AssetClass
+from modules.domain.policies import Policies
+from modules.domain.settings import VenueSettings
+from modules.runtime import keyfile
+from modules.runtime.clock import Clock
+from modules.venues import ccxt_binance, oanda_wire
+from modules.venues.ccxt_bybit import BybitDialect
+from modules.venues.ccxt_client import Credentials, Endpoint
+from modules.venues.ccxt_data import DataDialect
+from modules.venues.ccxt_dialect import Dialect
+from modules.venues.ccxt_venue import CcxtVenue
+from modules.venues.oanda_venue import OandaVenue
+from modules.venues.protocol import Venue
+
+Split = Callable[[Decimal], Mapping[AssetClass, Decimal]]
+_UNITS: Final = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_CRYPTO: Final = {
+    AssetClass.SPOT: ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "DOGE/USDT", "ADA/USDT", "LINK/USDT", "LTC/USDT"),
+    AssetClass.PERP: ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT", "XRP/USDT:USDT", "DOGE/USDT:USDT", "ADA/USDT:USDT",
+                      "LINK/USDT:USDT", "LTC/USDT:USDT"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VenueRow:
+    """What is known of a venue. `missing` says in words what live trading there lacks; "" = certified: emulator, fault matrix, dialect."""
+
+    classes: tuple[AssetClass, ...]
+    missing: str
+    testnet: Endpoint | None = None
+    """Its own playground; None = it has none, or none that is known here."""
+    symbols: Mapping[AssetClass, Sequence[str]] = field(default_factory=lambda: _CRYPTO)
+    """The short list that is traded where none is given."""
+    settlement: str = "USDT"
+    needs_token: bool = False
+    """Even for market data."""
+
+    @property
+    def live(self) -> bool:
+        return not self.missing
+
+
+UNPROVEN: Final = ("nobody has shown that it can set and find orders by client order id, list trades by order and rest a stop order that "
+                   "really is one")
+KNOWN: Final[Mapping[str, VenueRow]] = {
+    "bybit": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", Endpoint("https://api-testnet.bybit.com", "wss://stream-testnet.bybit.com")),
+    "binance": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", ccxt_binance.DEMO),
+    "oanda": VenueRow(
+        (AssetClass.FOREX,), "", Endpoint(oanda_wire.PRACTICE.rest, oanda_wire.PRACTICE.stream),
+        {AssetClass.FOREX: ("EUR/USD", "GBP/USD", "USD/JPY", "AUD/USD", "USD/CAD", "USD/CHF", "NZD/USD", "EUR/GBP", "EUR/JPY")},
+        "USD", needs_token=True),
+    "deribit": VenueRow((AssetClass.PERP,), "ccxt can neither set nor find a client order id there, nor place a stop by triggerPrice"),
+    "kraken": VenueRow((AssetClass.SPOT,), "ccxt cannot find an order there by client order id, and a triggerPrice becomes a market order"),
+    "krakenfutures": VenueRow((AssetClass.PERP,), "ccxt can neither find nor cancel an order there by client order id"),
+}
+"""Other names are asked of ccxt: market data and paper only."""
+
+
+def known(name: str) -> VenueRow:
+    """The row of a venue; one that is not in the table may be used for market data, if ccxt knows it."""
+    return KNOWN.get(name, VenueRow((AssetClass.SPOT, AssetClass.PERP), UNPROVEN))
+
+
+def interval_ms(timeframe: str) -> int:
+    """"5m" -> 300,000."""
+    return int(timeframe[:-1]) * _UNITS[timeframe[-1]]
+
+
+def symbols_of(name: str, settings: VenueSettings) -> tuple[str, ...]:
+    """What is streamed there: the fixed list of the settings, else the shipped short one of each class."""
+    if settings.symbols:
+        return settings.symbols
+    listed = known(name).symbols
+    return tuple(symbol for asset_class in settings.classes for symbol in listed.get(asset_class, ()))
+
+
+def faults(name: str, settings: VenueSettings, *, trading: bool) -> list[str]:
+    """Everything that speaks against `connect`, one line each; [] = nothing."""
+    row, key = known(name), f"venues.{name}"
+    found = [f"{key}.classes: {name} has no {asset_class.value} here; it has {', '.join(c.value for c in row.classes)}"
+             for asset_class in settings.classes if asset_class not in row.classes]
+    if trading and not row.live:
+        found.append(f"{key}: live trading is refused: {row.missing}. Paper on its data works (mode = \"paper\")")
+    if settings.key_file is None and (trading or row.needs_token):
+        found.append(f"{key}.key_file: {'live trading' if trading else f'{name} tells prices to nobody without a token:'} needs the file "
+                     "that holds its key")
+    if row.needs_token and not settings.account_id:
+        found.append(f"{key}.account_id: the account's number is needed")
+    if settings.testnet and row.testnet is None:
+        found.append(f"{key}.testnet: {name} has none that is known here")
+    return found
+
+
+def connect(
+    name: str, settings: VenueSettings, *, clock: Clock, policies: Policies, trading: bool, symbols: Sequence[str],
+    seen_until: int | None = None, split: Split | None = None,
+) -> Venue:
+    """The adapter of one venue. `trading` False: market data only, no key is read but a token that data needs.
+
+    `seen_until` (UTC ms): until when the journal knows this account, None = a new journal. `split(total)` divides one wallet's cash over
+    the classes. Raises ConfigurationError with every fault at once.
+    """
+    if found := faults(name, settings, trading=trading):
+        raise ConfigurationError(found)
+    if name == "oanda":
+        return _oanda(settings, clock, symbols, seen_until)
+    endpoint = _endpoint(settings, known(name))
+    credentials = None
+    if trading and settings.key_file is not None:
+        key, secret = keyfile.read_pair(settings.key_file, f"venues.{name}.key_file")
+        credentials = Credentials(SecretStr(key), SecretStr(secret))
+    fees = {asset_class: (policies.costs.of(asset_class).maker_fee, policies.costs.of(asset_class).taker_fee)
+            for asset_class in settings.classes}
+    return CcxtVenue(clock, classes=settings.classes, symbols=symbols, timeframe=settings.timeframe, fees=fees, credentials=credentials,
+                     endpoint=endpoint, split=split, dialect=_dialect(name))
+
+
+def _dialect(name: str) -> Dialect:
+    if name == "bybit":
+        return BybitDialect()
+    if name == "binance":
+        return ccxt_binance.BinanceDialect()
+    return DataDialect(name)
+
+
+def _endpoint(settings: VenueSettings, row: VenueRow) -> Endpoint | None:
+    if settings.endpoint:
+        root = settings.endpoint.rstrip("/")
+        return Endpoint(root, "ws" + root.removeprefix("http"))
+    return row.testnet if settings.testnet else None
+
+
+def _oanda(settings: VenueSettings, clock: Clock, symbols: Sequence[str], seen_until: int | None) -> OandaVenue:
+    assert settings.key_file is not None  # faults() saw to it
+    token = SecretStr(keyfile.read(settings.key_file, "venues.oanda.key_file"))
+    endpoint = oanda_wire.PRACTICE if settings.practice or settings.testnet else oanda_wire.PRODUCTION
+    if settings.endpoint:
+        endpoint = oanda_wire.Endpoint(settings.endpoint.rstrip("/"), settings.endpoint.rstrip("/"))
+    length = interval_ms(settings.timeframe)
+    return OandaVenue(endpoint, settings.account_id, token, clock, dict.fromkeys(symbols, length),
+                      settle=settings.settlement or known("oanda").settlement, seen_until=seen_until)

@@ -1,0 +1,216 @@
+"""Paper trading on a live market: another venue's prices, our own fills and our own wallet. No key, and nothing ever leaves for the venue.
+
+Owns what PaperVenue owns, on a market that nobody can stop: prices come as they come, late, twice or not at all, and the process may not be
+there to see them. Restarted, it first holds what rested against the bars it missed. May refuse what the instrument's rules or the wallet
+forbid; knows no price that the market did not show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from itertools import count
+from typing import Final, Protocol, runtime_checkable
+
+import structlog
+
+from modules.domain.errors import VenueError
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.market import NAN, Bar, Batch, FundingRate
+from modules.domain.order import Fate, NotSent, Order
+from modules.domain.policies import Policies
+from modules.runtime.clock import Clock
+from modules.venues.live_desk import LiveDesk
+from modules.venues.live_quotes import LiveQuotes
+from modules.venues.paper_account import PaperAccount
+from modules.venues.paper_book import PaperBook
+from modules.venues.paper_prices import AVERAGE_BARS, Prices
+from modules.venues.paper_restore import Memory, Reader
+from modules.venues.protocol import AccountEvent, Step, Venue
+
+log = structlog.get_logger("live_paper")
+
+RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Waits between attempts to learn what was missed; the last one repeats."""
+
+
+@runtime_checkable
+class TellsFunding(Protocol):
+    """A data venue that knows the funding of the past."""
+
+    async def settled_funding(self, symbol: str, since: int) -> Sequence[FundingRate]:
+        """Every settlement after `since` (UTC ms), oldest first: `rate` was settled at `at`. Raises VenueError."""
+        ...
+
+
+class LivePaperVenue(PaperAccount):
+    """A `Venue` over the market half of another, `data`, which it closes with itself.
+
+    `instruments` are what is traded of it; `books` the opening wallets; `elsewhere` the classes that other venues have.
+    """
+
+    def __init__(self, data: Venue, instruments: Sequence[Instrument], clock: Clock, policies: Policies,
+                 books: Mapping[AssetClass, PaperBook], elsewhere: Sequence[AssetClass] = ()) -> None:
+        super().__init__(data.name, clock, books)
+        self._data = data
+        self._latency = policies.costs.latency_ms
+        self._elsewhere = elsewhere
+        self._quotes = LiveQuotes(
+            instruments, data.interval_ms, clock, policies.risk.quote_age_s_max, float(policies.kill_switch.mark_jump_max))
+        self._prices = Prices(self._quotes, policies.costs)
+        self._prices.at_step = True  # there is always a present moment
+        self._desk: LiveDesk = LiveDesk(data.name, self._prices, policies.costs, self._books, clock.now(), self._emit)
+        self._memory: Memory | None = None
+        """What an earlier run left, while it is not known yet what it missed."""
+
+    # -- the past -----------------------------------------------------------------------------------------------------------
+
+    def reader(self) -> Reader:
+        """What is to be shown the journal, so that `recollect` can be given its memory."""
+        return Reader(self.name, self._books, self._latency, self._instrument, self._elsewhere)
+
+    def _instrument(self, symbol: str) -> Instrument | None:
+        series = self._prices.series.get(symbol)
+        return series.instrument if series is not None else None
+
+    def recollect(self, memory: Memory) -> None:
+        """Take over what an earlier run left; `missed` tells what the market has done to it since. No facts, no past."""
+        if memory.at:
+            self._memory = memory
+            self._desk.recall(memory.orders.values(), memory.fills, memory.numbers, Step(memory.at), memory.transfers)
+
+    async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
+        """What the market did to our orders and positions while nobody ran, each once. Waits until the venue can be asked."""
+        if self._memory is None:
+            return ()
+        memory, self._memory = self._memory, None
+        symbols = self._watched()
+        for attempt in count():
+            try:
+                past = {symbol: await self._past(symbol, memory.at) for symbol in symbols}
+                funding = [rate for symbol in symbols for rate in await self._funding(symbol, memory.at)]
+                break
+            except VenueError as error:
+                pause = RETRY_S[min(attempt, len(RETRY_S) - 1)]
+                log.warning(f"what was missed is not known yet, again in {pause:g} s", action="catch_up", reason=str(error))
+                await asyncio.sleep(pause)
+        self._relive(memory, past, funding)
+        events: list[AccountEvent] = []
+        while not self._events.empty():
+            event = self._events.get_nowait()
+            if event is not None:
+                events.append(event)
+        if events:
+            log.info("caught up with the market", action="catch_up", reason=f"{len(events)} events while nobody ran")
+        return events
+
+    def _relive(self, memory: Memory, past: Mapping[str, Sequence[Bar]], funding: Sequence[FundingRate]) -> None:
+        """Bars and settlements in the order they happened, those seen before the end only as the past."""
+        due = sorted((rate for rate in funding), key=lambda rate: rate.at, reverse=True)
+        for at, symbol, bar in sorted((bar.ts + self.interval_ms(symbol), symbol, bar) for symbol, bars in past.items() for bar in bars):
+            while due and due[-1].at < at:
+                self._desk.settled((due.pop(),), memory.funded)
+            if at <= memory.at:
+                self._prices.series[symbol].remember((bar,))
+            else:
+                self._desk.bar(symbol, bar, broken=bar.ts < memory.at)
+        self._desk.settled(reversed(due), memory.funded)
+
+    def _watched(self) -> list[str]:
+        """What something rests on or is held in; with a forex pair all of them, for one converts another."""
+        watched = self._desk.watched
+        known = {symbol: self._prices.known(symbol).asset_class for symbol in watched}
+        if AssetClass.FOREX in known.values():
+            watched = sorted({*watched, *(name for name, one in self._prices.series.items() if one.asset_class is AssetClass.FOREX)})
+        return watched
+
+    async def _past(self, symbol: str, since: int) -> Sequence[Bar]:
+        """Bars closed since, and as many before as the average volume wants."""
+        now = self._clock.now()
+        return await self._data.history(symbol, now, max(0, now - since) // self.interval_ms(symbol) + 1 + AVERAGE_BARS)
+
+    async def _funding(self, symbol: str, since: int) -> Sequence[FundingRate]:
+        if self._prices.known(symbol).asset_class is not AssetClass.PERP or symbol not in self._desk.held:
+            return ()
+        if isinstance(self._data, TellsFunding):
+            return await self._data.settled_funding(symbol, since)
+        log.warning("funding of the time nobody ran is not known here and not booked", action="catch_up", symbol=symbol)
+        return ()
+
+    # -- market -------------------------------------------------------------------------------------------------------------
+
+    async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
+        """The venue's. What has closed since a bar was last seen is matched too, for it may close while the daemon warms up."""
+        found = await self._data.history(symbol, until, bars)
+        series = self._prices.series.get(symbol)
+        if series is not None and series.bar is None:
+            series.remember(found[-AVERAGE_BARS:])
+        elif series is not None:
+            for bar in found:
+                self._desk.bar(symbol, bar)
+        return found
+
+    def interval_ms(self, symbol: str) -> int:
+        return self._data.interval_ms(symbol)
+
+    async def market_events(self) -> AsyncIterator[Batch]:
+        # A protocol's AsyncIterator may be a generator, and then has to be closed with us.
+        async with aclosing(self._data.market_events()) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                told = await self._completed(batch)
+                self._take(told)
+                if self._emitted:
+                    await self._hand_over()
+                self._clock.pulse(told.at)
+                yield told
+
+    async def _completed(self, batch: Batch) -> Batch:
+        """The bars of a batch with those before them that no batch told, in the order of closing."""
+        bars: list[tuple[str, Bar]] = []
+        for symbol, bar in batch.bars:
+            series = self._prices.series.get(symbol)
+            if series is not None and series.closed_at and bar.ts > series.closed_at:
+                bars += [(symbol, missing) for missing in await self._between(symbol, series.closed_at, bar.ts)]
+            bars.append((symbol, bar))
+        bars.sort(key=lambda named: named[1].ts)
+        return batch._replace(bars=tuple(bars)) if len(bars) > len(batch.bars) else batch
+
+    async def _between(self, symbol: str, since: int, until: int) -> Sequence[Bar]:
+        try:
+            found = await self._data.history(symbol, until, (until - since) // self.interval_ms(symbol))
+        except VenueError as error:
+            log.warning("a hole stays a hole", action="listen", symbol=symbol, reason=str(error))
+            return ()
+        return [bar for bar in found if since <= bar.ts < until]
+
+    def _take(self, batch: Batch) -> None:
+        """What this moment does to the account: closed bars before quotes, which are newer than any of them."""
+        now, desk, series = self._clock.now(), self._desk, self._prices.series
+        desk.rates(batch.funding, batch.financing, now)
+        for symbol, bar in batch.bars:
+            if symbol in series:
+                desk.bar(symbol, bar)
+        for symbol, quote in batch.quotes:
+            if symbol in series:
+                bar_now = series[symbol].bar
+                if self._quotes.take(symbol, quote, bar_now.close if bar_now is not None else NAN):
+                    desk.quote(symbol, quote, now)
+        if desk.pending:
+            desk.trade(now)
+
+    # -- orders -----------------------------------------------------------------------------------------------------------
+
+    async def submit(self, order: Order) -> Fate:
+        if self._closed:
+            return NotSent("the paper venue is closed")
+        arrives = self._clock.now() + self._latency
+        await self._clock.sleep_until(arrives)
+        now = self._clock.now()
+        fate = self._desk.accept(order, now, min(now, arrives))
+        self._desk.trade(now)
+        return fate
+
+    async def close(self) -> None:
+        await super().close()
+        await self._data.close()

@@ -1,0 +1,61 @@
+"""What our paper orders may trade at on a live market: the last bid and ask we heard, for as long as they can be believed.
+
+Owns the newest sane quote of each symbol. Refuses one that is crossed, empty or far away from the last closed bar, and one that is too old:
+then there is no price, and no price is ever invented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.market import Bar, Quote
+from modules.runtime.clock import Clock
+
+
+class LiveQuotes:
+    """A price source for the paper desk. `age_s`: how long a quote is believed; `jump`: how many times a quote may be off the last close.
+
+    A quote older than `age_s` still stands while its connection speaks - another symbol of its class was quoted within `age_s`, so
+    silence means that nothing changed - but never for longer than one bar.
+    """
+
+    def __init__(self, instruments: Sequence[Instrument], interval_ms: Callable[[str], int], clock: Clock, age_s: float,
+                 jump: float) -> None:
+        self.instruments = instruments
+        self.intervals_ms: Mapping[str, int] = {instrument.symbol: interval_ms(instrument.symbol) for instrument in instruments}
+        self._classes = {instrument.symbol: instrument.asset_class for instrument in instruments}
+        self._clock = clock
+        self._age_ms = age_s * 1000.0
+        self._jump = jump
+        self._quotes: dict[str, Quote] = {}
+        self._heard: dict[AssetClass, int] = {}
+
+    def take(self, symbol: str, quote: Quote, close: float) -> bool:
+        """Believe `quote` from now on, whatever time it names itself; False = refused. `close`: of the last bar, NaN = none known."""
+        asset_class = self._classes.get(symbol)
+        if asset_class is None or not quote.sane or quote.mid > close * self._jump or quote.mid * self._jump < close:
+            return False
+        now = self._clock.now()
+        self._quotes[symbol] = quote._replace(at=now)
+        self._heard[asset_class] = now
+        return True
+
+    def opening(self, symbol: str) -> Quote | None:
+        """Bid and ask to trade at now; None = nobody can know."""
+        quote = self._quotes.get(symbol)
+        if quote is None:
+            return None
+        now = self._clock.now()
+        if now - quote.at <= self._age_ms:
+            return quote
+        connected = now - self._heard[self._classes[symbol]] <= self._age_ms
+        return quote if connected and now - quote.at <= self.intervals_ms[symbol] else None
+
+    def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
+        """None of its own: the past of a live market is asked for over the wire."""
+        return ()
+
+    def contract(self, symbol: str) -> Instrument | None:
+        """No option contracts here."""
+        return None
