@@ -14,6 +14,8 @@ WORKDIR /app
 COPY main.py config.py LICENSE ./
 COPY modules modules
 COPY policies policies
+# Settings are mounted: /settings/config.toml, and the key files it names. Without them it runs the demo.
+RUN ln -s /settings/config.toml config.toml
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 BOT__STATE_DIR=/data/state BOT__LOG_DIR=/data/logs
 USER bot
 VOLUME /data

@@ -9,6 +9,10 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__":  # before the daemon's own imports: `version`, `status` and `--help` answer without them
+    import signal
+
+    if sys.argv[1:2] in ([], ["trade"]) or sys.argv[1].startswith("-"):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a daemon told to end while it still loads ends in good order
     from modules.cli.app import run
 
     sys.exit(run(sys.argv[1:]))
@@ -16,7 +20,7 @@ if __name__ == "__main__":  # before the daemon's own imports: `version`, `statu
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from modules.backtest.replay import Recorder
-from modules.domain.errors import VenueError
+from modules.domain.errors import VenueDenied, VenueError
 from modules.domain.events import DaemonStarted, Fact
 from modules.domain.instrument import ASSET_CLASSES, AssetClass, Instrument
 from modules.domain.market import Bar
@@ -73,6 +77,8 @@ HISTORY_MS: Final = 31 * DAY_MS
 PICTURED: Final = 200
 """Bars of it that are kept for pictures."""
 SHUTDOWN_S: Final = 8.0
+ASKED_TOGETHER: Final = 4
+"""Pasts that are asked for at a time."""
 HISTORY_RETRY_S: Final = (1.0, 5.0, 15.0)
 """Waits after each failed attempt to learn a symbol's past."""
 WATCH_S: Final = 5.0
@@ -304,14 +310,28 @@ class Daemon:
                 return await venue.history(symbol, at, bars)
             except VenueError as error:
                 log.warning("no history yet", action="warm_up", symbol=symbol, reason=str(error))
+                if isinstance(error, VenueDenied):
+                    break  # asking again would only keep the other venues waiting
                 await asyncio.sleep(pause)
         return ()
 
+    async def _pasts(self, venue: Venue, at: int) -> AsyncIterator[tuple[str, Sequence[Bar]]]:
+        """Every series' past; over a wire several are asked for at a time, for most of that is waiting."""
+        symbols = self._listed[venue.name]
+        together = 1 if isinstance(venue, PaperVenue) else ASKED_TOGETHER
+        for first in range(0, len(symbols), together):
+            some = symbols[first:first + together]
+            if together == 1:
+                pasts = [await self._history(venue, some[0], at)]
+            else:
+                pasts = await asyncio.gather(*(self._history(venue, symbol, at) for symbol in some))
+            for symbol, bars in zip(some, pasts, strict=True):
+                yield symbol, bars
+
     async def _warm(self, venue: Venue, at: int) -> None:
         """Show the past to the market's books and, as much as they need of it, to the strategies."""
-        for symbol in self._listed[venue.name]:
+        async for symbol, bars in self._pasts(venue, at):
             series = self.market.series[symbol]
-            bars = await self._history(venue, symbol, at)
             needed = max((runner.strategy.warmup for runner in self.strategies.runners.get(symbol, ())), default=0)
             first = max(0, len(bars) - max(needed, DAY_MS // series.interval_ms))
             self.market.remember(symbol, bars[:first])

@@ -40,6 +40,8 @@ ITEMS: Final = {
     "verdict": Item("P4", ("--bars", "3000", "--instruments", "2", "--workers", "1", "--repeat", "1")),
     "demotion": Item("live demotion", ("--years", "2", "--runs", "4")),
     "learning": Item("learning", ("--seeds", "2")),
+    "learning_demo": Item("learning, end to end", ("--seeds", "1", "--days", "2")),
+    "learning_recorded": Item("learning, recorded prices", ("--classes", "FOREX", "--since", "2024-09-01T00:00:00Z")),
     "growth": Item("P11", ("--scale", "0.004", "--repeat", "1")),
 }
 

@@ -1,4 +1,4 @@
-"""The learner on recorded prices, against never learning and against hindsight. `python -m benchmarks.learning_recorded --data FOLDER`.
+"""The learner on recorded prices, against never learning and against hindsight. `python -m benchmarks.learning_recorded [--data FOLDER]`.
 
 Every shipped strategy with its shipped parameters trades every recorded instrument of a class (hourly bars, one instrument per underlying,
 the validation kernel's fills and gates, net of modelled costs); a trade's net R belongs to the day it closed. Then the same daily results
@@ -32,6 +32,7 @@ from modules.domain.signal import Structure
 from modules.learning import allocation
 
 Floats = NDArray[np.float64]
+SHARED: Final = Path(__file__).resolve().parents[2] / "shared" / "market_data"
 DRAWS: Final = 10_000
 WEEK: Final = 7
 PER_YEAR: Final = {AssetClass.FOREX: 252.0}
@@ -107,7 +108,7 @@ def judge(results: Floats, policy: LearningPolicy, per_year: float, names: Seque
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=SHARED, help="default: the recordings beside this repository")
     parser.add_argument("--classes", default="SPOT,PERP,FOREX")
     parser.add_argument("--since", default="2018-01-01T00:00:00Z")
     parser.add_argument("--until", default="2025-01-01T00:00:00Z")
@@ -115,7 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     since, until = parse_iso(options.since), parse_iso(options.until)
     policy, found = common.policies().learning, dict[str, Any]()
-    for asset_class in map(AssetClass, options.classes.split(",")):
+    if not options.data.is_dir():
+        print(f"  {options.data}: no recordings there; nothing was measured")
+    for asset_class in map(AssetClass, options.classes.split(",") if options.data.is_dir() else ()):
         names, results, counts, instruments = daily_net_r(options.data, asset_class, since, until)
         active = np.flatnonzero(results.any(axis=1))
         if len(active) < 60:

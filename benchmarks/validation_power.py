@@ -26,7 +26,7 @@ from benchmarks import common
 from benchmarks.validation_prices import Prices
 from benchmarks.validation_worlds import COLUMNS, PERIODS, ROWS, VARIANTS, Daily, daily_results
 from modules.backtest import metrics, overfit, walk_forward
-from modules.backtest.bootstrap import draws_for, max_t
+from modules.backtest.bootstrap import draws_for, joint_block, max_t
 from modules.backtest.validation import Floats
 from modules.backtest.verdict import Evidence, Outcome, judge, limit
 from modules.domain.instrument import AssetClass
@@ -38,7 +38,10 @@ PASSES_EASILY: Final = {"trades": 5_000, "excess_p": 0.0, "stressed_net": 1.0, "
 SUBMISSIONS: Final = 100
 NEAR: Final = 0.85
 """Of the t that a single test would need: what is further below cannot pass a test over all trials either, and needs no bootstrap."""
-SCREEN: Final = 2_000
+SCREENS: Final = (200, 2_000)
+ENOUGH: Final = 10.0
+COLUMNS_ASKED: Final = 50
+"""So many columns are asked for their block length: in these worlds all are alike."""
 HOPELESS: Final = 20.0
 """Times the allowed p value: what shows more than this in the first resamples is not brought below it by the others."""
 SETS_EACH: Final = 10
@@ -86,9 +89,12 @@ def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submission
     if not hasty or sharpe > policy.sharpe_min[AssetClass.PERP]:
         allowed = limit(policy, submissions)
         table = np.concatenate((daily, others), axis=1)
-        found = max_t(table, SCREEN, seed)  # the first of the same resamples
-        if not hasty or found.p_of[chosen] <= HOPELESS * allowed:
-            found = max_t(table, draws_for(allowed, policy.bootstrap_draws), seed)
+        block = joint_block(table[:, :: max(1, table.shape[1] // COLUMNS_ASKED)])
+        wanted = draws_for(allowed, policy.bootstrap_draws)
+        for draws in (*(SCREENS if hasty else ()), wanted):  # always the first of the same resamples
+            found = max_t(table, draws, seed, block=block)
+            if found.p_of[chosen] * draws >= ENOUGH and found.p_of[chosen] > HOPELESS * allowed:
+                break
         p, t, critical = float(found.p_of[chosen]), float(found.t[chosen]), found.critical(allowed)
         halves = overfit.cscv(daily, policy.cscv_blocks)
     return Evidence(

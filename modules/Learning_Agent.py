@@ -201,15 +201,19 @@ class LearningAgent:
         return last is not None and at - last >= days * DAY_MS
 
     async def run(self, clock: Clock, command: Callable[[str, str], Sequence[str]] | None) -> None:
-        """Look every hour whether a search is due; what it finds stands on the list of challengers and enters at the next start."""
+        """Look every hour whether a search is due (an empty command: there is nothing to search in); what it finds
+        stands on the list of challengers and enters at the next start."""
         while command is not None and self._folder is not None:
             await clock.sleep_until(clock.now() + LOOK_MS)
             if self.due(clock.now()):
                 for asset_class, names in self._names.items():
                     for name in names:
+                        words = command(name, asset_class.value)
+                        if not words:
+                            continue
                         log.info("search begins", action="search_started", strategy_id=name, asset_class=asset_class.value)
                         try:
-                            ended = await child.run(command(name, asset_class.value), timeout_s=SEARCH_S)
+                            ended = await child.run(words, timeout_s=SEARCH_S)
                         except (OSError, ValueError) as error:
                             ended = child.Ended(None, b"", str(error))
                         log.info("search ended", action="search_ended", strategy_id=name, code=ended.code, reason=ended.errors[-300:])
@@ -321,7 +325,7 @@ class LearningAgent:
         """A certificate brings the prior; what was learned about this strategy before is kept."""
         made = fact.certificate
         record = self._record((made.strategy, made.asset_class))
-        record.prior, record.fresh = Prior(made.envelope.mean_r, made.envelope.sd_r), True
+        record.prior, record.fresh = Prior(made.envelope.mean_r, made.envelope.sd_r, made.envelope.win_rate), True
 
     def _halted(self, fact: TradingHalted) -> None:
         for asset_class, found in self._classes.items():

@@ -171,6 +171,8 @@ class WalletSync:
                 try:
                     async with asyncio.timeout(self._policy.wallet_poll_s):
                         await poke.wait()
+                        # What else comes with it comes now, and a venue's wallet may be a moment behind its executions.
+                        await self._clock.sleep_until(self._clock.now() + int(self._policy.wallet_settle_s * 1000))
                 except TimeoutError:
                     pass  # nothing happened: the regular poll
             poke.clear()

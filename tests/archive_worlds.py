@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.emulators import bybit, oanda
+from tests.emulators import binance, bybit, oanda
 
 V = TypeVar("V")
 MINUTE = 60_000
@@ -59,6 +59,16 @@ def bybit_past(minutes: int = 2_500, **pasts: Any) -> Iterator[bybit.BybitEmulat
         for key in venue.market.products:
             venue.market.candles[key] = pasts.get(f"{key[0]}_{key[1]}", candles(minutes))
         venue.funding["BTCUSDT"] = [(START + 8 * HOUR * number, f"0.000{number % 9 + 1}") for number in range(minutes // 480 + 1)]
+        yield venue
+
+
+@contextmanager
+def binance_past(minutes: int = 1_200) -> Iterator[binance.BinanceEmulator]:
+    """The same on Binance; settlements are stamped some ms late, as there."""
+    with threaded(binance.serving) as venue:
+        for key in venue.market.products:
+            venue.market.candles[key] = candles(minutes)
+        venue.funding["BTCUSDT"] = [(START + 8 * HOUR * number + 3, f"0.000{number % 9 + 1}") for number in range(minutes // 480 + 1)]
         yield venue
 
 

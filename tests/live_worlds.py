@@ -141,6 +141,10 @@ class Watch:
         self._since: int | None = None
         self.longest_ms = 0
 
+    def begin(self) -> None:
+        """Count from now on: nobody was there before."""
+        self._since, self.longest_ms = None, 0
+
     def look(self) -> None:
         if not self._bare():
             self._since = None

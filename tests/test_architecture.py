@@ -268,7 +268,8 @@ def only_risk_management_builds_an_approved_order(source: Source) -> Found:
 
 
 def only_trade_executor_talks_orders_with_a_venue(source: Source) -> Found:
-    if source.authority != "Trade_Executor":
+    # The drill tries an account that no daemon holds: it has the account's lock, and there is no journal its orders could be missing from.
+    if source.authority != "Trade_Executor" and source.path.name != "drill.py":
         for call, called in source.calls:
             whom, _, verb = called.rpartition(".")
             if verb in ("submit", "cancel") and "venue" in whom.lower():

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from modules.backtest.trial_anchor import head_of
+from modules.backtest.trials import TrialRegistry
 from modules.cli.app import run
 from modules.store.journal import Journal
 from modules.store.lock import StateFolder
@@ -42,6 +44,26 @@ def test_what_was_lost_comes_back_to_the_last_row(folder: Path) -> None:
     assert head(folder / "state/demo/journal.sqlite") == before
     assert (folder / "state/demo/HALT").exists(), "a halt by hand survives"
     assert run(["journal", "verify"]) == 0 and run(["profit"]) == 0
+
+
+def test_the_registry_of_trials_and_the_certificates_come_back_where_they_are_gone_and_nowhere_else(folder: Path) -> None:
+    path, certificate = folder / "state/validation/trials-spot.db", folder / "state/certificates/x.json"
+    registry = TrialRegistry(path, same_code=0.85, same_results=0.9)
+    counted = registry.register(strategy="x", code="c", fingerprint="f", basket="b", data="d", sets=({"a": 1.0},))
+    certificate.parent.mkdir()
+    certificate.write_text("{}")
+    assert run(["backup", "kept.tar.gz"]) == 0
+    registry.submit(counted.idea, "later")
+    longer = registry.anchor
+    registry.close()
+    assert run(["restore", "kept.tar.gz"]) == 0
+    assert head_of(path) == longer, "what is there has gone on since"
+    certificate.unlink()
+    for one in path.parent.glob("trials-*"):
+        one.unlink()
+    assert run(["restore", "kept.tar.gz"]) == 0
+    assert head_of(path).entries == longer.entries - 1 and certificate.exists()
+    assert not (folder / "state/demo/shared").exists()
 
 
 def test_what_is_there_is_moved_aside_never_overwritten(folder: Path) -> None:

@@ -269,7 +269,7 @@ async def test_only_closed_candles_are_streamed_and_a_hole_is_filled_over_rest(v
         told: list[Batch] = []
         market, key = venue.market, ("spot", "BTCUSDT")
         forming = market.candles[key][-1][0]
-        made.clock.ahead_ms = 3_600_000  # type: ignore[attr-defined]
+        made.clock.ahead_ms = 3_600_000
 
         async def listen() -> None:
             async for batch in made.market_events():
@@ -372,7 +372,7 @@ async def test_without_a_key_there_is_market_data_and_nothing_else(venue_name: s
 @pytest.mark.parametrize("changes", [{"quantity": "-0.01"}, {"quantity": "0"}, {"quantity": "0.0000001"}, {"quantity": "NaN"},
                                      {"kind": OrderKind.LIMIT, "price": "-1"}, {"kind": OrderKind.LIMIT, "price": "1.001"},
                                      {"kind": OrderKind.LIMIT}, {"quantity": "0.00002"}, {"symbol": "NOPE/USDT"}])
-async def test_our_own_gate_refuses_what_ccxt_would_let_through(venue_name: str, changes: dict[str, str]) -> None:
+async def test_our_own_gate_refuses_what_ccxt_would_let_through(venue_name: str, changes: dict[str, Any]) -> None:
     async with OPEN[venue_name]() as (venue, made):
         assert isinstance(await made.submit(order("1", **changes)), Refused)
         assert venue.asked[f"POST {CREATE[venue_name]}"] == 0

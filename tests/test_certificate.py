@@ -194,6 +194,15 @@ def test_the_shipped_gate_is_not_weak_and_a_weakened_one_states_its_rate() -> No
     assert "trades_min 100 (shipped 500)" in weakened(validation.model_copy(update={"trades_min": 100}))
 
 
+@pytest.mark.parametrize("asset_class", [AssetClass.OPTION, AssetClass.FOREX])
+def test_a_bar_that_one_class_has_lower_than_another_is_watched_by_itself(asset_class: AssetClass) -> None:
+    validation = shipped_policies().validation
+    raised = {**validation.drawdown_max, asset_class: Decimal("0.15")}
+    assert f"drawdown_max.{asset_class} 0.15 (shipped 0.12)" in weakened(validation.model_copy(update={"drawdown_max": raised}))
+    floor = {**validation.sharpe_min, asset_class: Decimal("0.5")}
+    assert f"sharpe_min.{asset_class} 0.5 (shipped 1)" in weakened(validation.model_copy(update={"sharpe_min": floor}))
+
+
 def test_a_stricter_gate_is_nothing_to_warn_of() -> None:
     validation = shipped_policies().validation
     assert weakened(validation.model_copy(update={"p_value_max": 0.001, "trades_min": 900})) == ""

@@ -98,10 +98,11 @@ def test_a_faulty_configuration_lists_every_fault_of_every_file_at_once(folder: 
         assert fault in said
 
 
-def test_modes_that_have_no_venue_say_so_and_which_mode_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "config.toml").write_text('mode = "paper"\n[venues.bybit]\nclasses = ["SPOT"]\n')
+def test_a_venue_that_cannot_be_traded_live_says_why_and_which_mode_works(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "config.toml").write_text('mode = "live"\n[venues.kraken]\nclasses = ["SPOT"]\nkey_file = "k"\n')
     assert run(["trade"]) == 4
-    assert "--mode demo" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "live trading is refused" in said and 'mode = "paper"' in said
     assert not (folder / "state").exists()
 
 

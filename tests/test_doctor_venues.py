@@ -42,6 +42,15 @@ def test_a_good_account_at_bybit_is_ok_line_by_line(folder: Path, capsys: pytest
     assert "expires in" in found["venues.bybit key's end"]["said"]
 
 
+def test_a_good_account_at_binance_is_ok_line_by_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with venue_threads.binance() as venue:
+        venue_threads.binance_settings(folder, venue)
+        code, found = findings(capsys)
+    for line in (".key_file", " reachable", " account", " wallet", " clock"):
+        assert found[f"venues.binance{line}"]["state"] == "ok", found
+    assert code == 0 and "venues.binance key's addresses" in found
+
+
 def test_a_key_that_may_withdraw_fails_and_names_the_right(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with venue_threads.bybit() as venue:
         venue.rights["Wallet"] = ["Withdraw"]
@@ -61,11 +70,13 @@ def test_a_clock_that_is_seconds_off_fails_with_both_numbers(folder: Path, capsy
 
 def test_a_misspelled_symbol_and_unshared_money_are_told_before_the_start(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with venue_threads.bybit() as venue:
-        path = venue_threads.bybit_settings(folder, venue)
+        venue_threads.bybit_settings(folder, venue, "")
+        code, found = findings(capsys)
+        assert code == 1 and "allocate" in found["venues.bybit"]["said"]
+        path = venue_threads.bybit_settings(folder, venue, ALLOCATE)
         path.write_text(path.read_text().replace('"BTC/USDT",', '"BTC/USTD",'))
         code, found = findings(capsys)
     assert code == 1 and "did you mean BTC/USDT?" in found["venues.bybit.symbols"]["said"]
-    assert found["venues.bybit wallet"]["state"] == "fail" and "allocate" in found["venues.bybit wallet"]["remedy"]
 
 
 def test_without_a_network_doctor_warns_and_ends(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

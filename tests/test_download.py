@@ -18,32 +18,43 @@ from typing import Any
 
 import pytest
 
+import config
 from modules.backtest.archive_folder import ArchiveFolder, missing, united
 from modules.backtest.downloading import fetch, plan
 from modules.backtest.gaps import Recorded, holes, outages
 from modules.backtest.recorded import RecordedSource
 from modules.cli.app import run
+from modules.cli.download import connected
 from modules.domain.errors import StateLocked, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.settings import VenueSettings
 from modules.runtime.clock import WallClock
 from modules.venues.archive import Kind, Page, settlement_hours
+from modules.venues.ccxt_archive import _candles
 from tests.archive_worlds import (
     DAY,
     HOUR,
     MINUTE,
     START,
+    binance_past,
     bybit_past,
     bybit_settings,
     candles,
     oanda_settings,
+    settings_file,
     threaded,
 )
 from tests.builders import make_instrument
 from tests.daemon_process import ROOT
-from tests.emulators import bybit, oanda
+from tests.emulators import binance, bybit, oanda
 
 SPOT, PERP = AssetClass.SPOT, AssetClass.PERP
 KLINE = "/v5/market/kline"
+
+
+def candles_of(path: Path) -> list[tuple[int | float, ...]]:
+    """A file's bars as the emulators keep theirs."""
+    return [(int(row["ts"]), *(float(row[name]) for name in ("open", "high", "low", "close", "volume"))) for row in rows_of(path)]
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -72,9 +83,7 @@ def test_what_is_kept_is_what_the_venue_told_and_replay_runs_on_it(tmp_path: Pat
         words = from_bybit(tmp_path, venue, "BTC/USDT,BTC/USDT:USDT")
         told = download(*words, capsys=capsys)
         truth = venue.market.candles["spot", "BTCUSDT"]
-        kept = rows_of(tmp_path / "out" / "bybit_BTCUSDT_1m.csv")
-        assert [(int(row["ts"]), *(float(row[name]) for name in ("open", "high", "low", "close", "volume"))) for row in kept] == [
-            (one[0], *map(float, one[1:])) for one in truth]
+        assert candles_of(tmp_path / "out" / "bybit_BTCUSDT_1m.csv") == [(one[0], *map(float, one[1:])) for one in truth]
         assert [row["funding_rate"] for row in rows_of(tmp_path / "out" / "bybit_BTCUSDT-PERP_funding.csv")] == [
             f"{float(rate)!r}" for _, rate in venue.funding["BTCUSDT"]]
         assert {row["interval_h"] for row in rows_of(tmp_path / "out" / "bybit_BTCUSDT-PERP_funding.csv")} == {"8"}
@@ -99,7 +108,8 @@ def test_what_is_kept_is_what_the_venue_told_and_replay_runs_on_it(tmp_path: Pat
 
 def test_a_ban_is_waited_out_and_a_cut_answer_asked_for_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with bybit_past() as venue:
-        venue.faults += [bybit.Fault(KLINE, bybit.Reply(429, b"too many", headers=(("Retry-After", "1"),)), False),
+        venue.faults += [bybit.Fault("instruments-info", bybit.Reply(how="cut"), False),
+                         bybit.Fault(KLINE, bybit.Reply(429, b"too many", headers=(("Retry-After", "1"),)), False),
                          bybit.Fault(KLINE, bybit.Reply(how="cut"), False), bybit.Fault(KLINE, bybit.Reply(how="close"), False)]
         began = time.monotonic()
         told = download(*from_bybit(tmp_path, venue), capsys=capsys)
@@ -127,11 +137,27 @@ def test_killed_in_the_middle_it_shows_no_half_row_and_goes_on_where_it_was(tmp_
         asked = venue.asked[KLINE]
         told = download(*words, capsys=capsys)
         assert told["complete"] and told["series"][0]["new_rows"] == 4 * 1_440
-        truth = [one[0] for one in venue.market.candles["spot", "BTCUSDT"]]
-        assert [int(row["ts"]) for row in rows_of(tmp_path / "out" / "bybit_BTCUSDT_1m.csv")] == truth
+        truth = [(one[0], *map(float, one[1:])) for one in venue.market.candles["spot", "BTCUSDT"]]
+        assert candles_of(tmp_path / "out" / "bybit_BTCUSDT_1m.csv") == truth
         assert certain >= 1_000, "what was on disk is not asked for again:"
         assert venue.asked[KLINE] - asked == -(-(4 * 1_440 - certain) // 1_000)
     assert not part.exists()
+
+
+def test_binance_is_downloaded_the_same_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with binance_past() as venue:
+        path = settings_file(tmp_path, "binance", classes=["SPOT", "PERP"], endpoint=venue.url)
+        venue.faults.append(binance.Fault("/fapi/v1/klines", binance.Reply(429, b'{"code": -1003, "msg": "Too many requests."}',
+                                                                           headers=(("Retry-After", "1"),)), False))
+        told = download("-c", str(path), "--venue", "binance", "--symbols", "BTC/USDT,BTC/USDT:USDT", "--since", "20260302", "--until",
+                        "20260303", "--out", str(tmp_path / "out"), capsys=capsys)
+        assert run(["list-instruments", "-c", str(path), "--venue", "binance", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {one["file"]: one["rows"] for one in told["series"]} == {
+        "binance_BTCUSDT_1m.csv": 1_200, "binance_BTCUSDT-PERP_1m.csv": 1_200, "binance_BTCUSDT-PERP_1m_mark.csv": 1_200,
+        "binance_BTCUSDT-PERP_funding.csv": 3}
+    assert [int(row["ts"]) - START for row in rows_of(tmp_path / "out" / "binance_BTCUSDT-PERP_funding.csv")] == [0, 8 * HOUR, 16 * HOUR]
+    assert all(one["spread_ratio"] for one in listed["instruments"]), "perpetuals too, whose list of 24 h figures has no bid and ask"
 
 
 @pytest.mark.slow
@@ -264,6 +290,25 @@ def test_every_row_comes_once_however_a_venue_pages(tmp_path: Path, seed: int) -
     assert [int(row["ts"]) for row in rows_of(path)] == times
 
 
+def test_a_venue_that_only_keeps_its_last_candles_is_not_asked_for_each_page_before(tmp_path: Path) -> None:
+    class Short(Moody):
+        async def page(self, kind: Kind, instrument: Instrument, interval_ms: int, since: int, until: int) -> Page:
+            self.asked.append((since, until))
+            rows = [[at, 1.0, 1.0, 1.0, 1.0, 1.0] for at in self.times[-60:]]
+            return _candles(kind, rows, interval_ms, since, until, START + DAY)
+
+    times = [START + number * MINUTE for number in range(1_000)]
+    archive = Short(times, random.Random(1))
+
+    async def go() -> int:
+        with ArchiveFolder(tmp_path) as folder:
+            jobs, _ = plan(folder, archive, [make_instrument(SPOT)], MINUTE, START, START + 1_000 * MINUTE, [Kind.BARS])
+            (done,) = await fetch(archive, jobs, WallClock(), say=print, advance=lambda job, at: None)
+            return done.merged.rows
+
+    assert asyncio.run(go()) == 60 and len(archive.asked) <= 6
+
+
 def test_a_venue_that_stops_answering_leaves_the_rest_for_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modules.backtest.downloading.PATIENCE_S", (0.01, 0.01))
 
@@ -311,6 +356,36 @@ def test_a_symbol_of_another_venue_needs_another_folder(tmp_path: Path) -> None:
         folder.check_venue("bybit", [make_instrument(SPOT, venue="bybit")])
         with pytest.raises(Exception, match="rules of bybit; use another folder"):
             folder.check_venue("binance", [make_instrument(SPOT, venue="binance")])
+
+
+def test_two_bar_lengths_in_one_folder_have_the_same_rules(tmp_path: Path) -> None:
+    rules = make_instrument(SPOT, venue="bybit")
+    with ArchiveFolder(tmp_path) as folder:
+        folder.list_instruments([rules])
+        for length in (MINUTE, 5 * MINUTE):
+            file = folder.series("bybit", Kind.BARS, rules, length)
+            file.add([(START + number * length, *[100.0] * 5, *[500.0] * 5) for number in range(20)], (START, START + 20 * length))
+            file.merge()
+    found = {one.symbol: one for one in RecordedSource(tmp_path, costs=None).instruments}
+    assert set(found) == {rules.symbol, f"{rules.symbol}#bybit-1m"}
+    assert {one.tick for one in found.values()} == {rules.tick} and {one.lot for one in found.values()} == {rules.lot}
+
+
+def test_any_venue_of_ccxt_says_what_history_it_keeps(tmp_path: Path) -> None:
+    async def go() -> dict[str, tuple[bool, bool, bool]]:
+        clock, policies = WallClock(), config.load_policies(ROOT / "policies")
+        found = {}
+        for name in ("kraken", "okx", "bitget"):
+            settings = VenueSettings(classes=(SPOT,) if name == "kraken" else (SPOT, PERP))
+            _, archive = connected(name, settings, policies, clock, ())
+            spot, perp = make_instrument(SPOT), make_instrument(PERP)
+            found[name] = (archive.tells(Kind.BARS, spot, MINUTE), archive.tells(Kind.BARS, spot, 7 * MINUTE),
+                           archive.tells(Kind.FUNDING, perp, MINUTE))
+            assert archive.span_ms(Kind.BARS, spot, MINUTE) >= 100 * MINUTE <= archive.span_ms(Kind.BARS, perp, MINUTE)
+            await archive.close()
+        return found
+
+    assert asyncio.run(go()) == {"kraken": (True, False, False), "okx": (True, False, True), "bitget": (True, False, True)}
 
 
 # -- small parts --------------------------------------------------------------------------------------------------------------------

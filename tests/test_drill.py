@@ -17,13 +17,13 @@ from modules.cli.app import run
 from modules.domain.errors import OperatorRefused
 from modules.domain.instrument import AssetClass
 from modules.domain.settings import VenueSettings
-from modules.store.lock import StateFolder
+from modules.store.lock import StateFolder, account_lock
 from modules.venues import drill
 from tests import venue_threads
 from tests.bybit_worlds import PERP, SPOT
 from tests.bybit_worlds import bybit as bybit_world
 from tests.daemon_process import ROOT
-from tests.emulators.bybit import SECRET, BybitEmulator, Fault, Reply, coded
+from tests.emulators.bybit import KEY, SECRET, BybitEmulator, Fault, Reply, coded
 from tests.emulators.oanda import Fault as OandaFault
 from tests.emulators.oanda import Reply as OandaReply
 from tests.test_oanda_venue import Desk, desk
@@ -99,6 +99,15 @@ def test_a_drill_at_bybit_passes_every_step_and_is_kept_for_its_owner(
     assert kept["passed"] and kept["endpoint"] == venue.url
 
 
+@pytest.mark.slow  # ccxt keeps to the pace that Binance allows
+@pytest.mark.parametrize("asset_class", ["spot", "perp"])
+def test_a_drill_at_binance_passes_every_step(folder: Path, capsys: pytest.CaptureFixture[str], asset_class: str) -> None:
+    with venue_threads.binance() as venue:
+        venue_threads.binance_settings(folder, venue)
+        code, document, err = drilled(capsys, asset_class)
+    assert (code, document.get("left")) == (0, []) and [step["step"] for step in document["steps"]] == STEPS, (document, err)
+
+
 def test_a_drill_at_oanda_passes_every_step(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with venue_threads.oanda() as venue:
         venue_threads.oanda_settings(folder, venue)
@@ -108,12 +117,14 @@ def test_a_drill_at_oanda_passes_every_step(folder: Path, capsys: pytest.Capture
     assert position == 0 and D(document["cost"]) == lost > 0
 
 
-def test_the_cheapest_instrument_is_taken(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with venue_threads.bybit() as venue:
-        path = venue_threads.bybit_settings(folder, venue)
-        path.write_text(path.read_text().replace('symbols = ["BTC/USDT", "BTC/USDT:USDT"]', 'symbols = ["BTC/USDT:USDT", "ETH/USDT:USDT"]'))
-        _, document, _ = drilled(capsys, "perp")
-    assert document["symbol"] == "ETH/USDT:USDT"  # $25 a lot, not $50
+def test_the_cheapest_instrument_is_taken() -> None:
+    async def go() -> str:
+        async with asyncio.timeout(60), bybit_world() as (_, made):
+            found = drill.cheapest([one for one in await made.instruments() if ":" in one.symbol], await made.statistics())
+            return "" if found is None else found[0].symbol
+
+    assert asyncio.run(go()) == "ETH/USDT:USDT"  # $25 a lot, not $50
+    assert drill.cheapest([], []) is None
 
 
 # -- it refuses -----------------------------------------------------------------------------------------------------------------
@@ -122,6 +133,9 @@ def test_the_cheapest_instrument_is_taken(folder: Path, capsys: pytest.CaptureFi
 def test_it_refuses_while_a_daemon_or_a_halt_file_holds_the_account(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with venue_threads.bybit() as venue:
         venue_threads.bybit_settings(folder, venue)
+        with account_lock("bybit", f"{KEY} {venue.url}"):
+            code, _, err = drilled(capsys, "spot")
+            assert code == 1 and "bybit" in err
         with StateFolder(folder / "state" / "live") as state:
             code, _, err = drilled(capsys, "spot")
             assert code == 1 and "running process" in err

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from modules.backtest.trial_anchor import file_of
+from modules.backtest.trials import TrialRegistry
 from modules.cli import inputs, permits
 from modules.cli.app import run
 from modules.cli.arguments import parse
@@ -26,6 +28,7 @@ from tests.certificates import certificate
 from tests.daemon_process import ROOT
 from tests.emulators.bybit import BybitEmulator
 from tests.emulators.telegram import TOKEN, bot_api
+from tests.test_mqtt import a_broker, needs_broker
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 NOW = WallClock().now()
@@ -56,10 +59,15 @@ class World:
                 decisions.count_bars(SPOT, 12, first + day * DAY_MS + hour * HOUR_MS)
         decisions.close()
 
-    def certify(self, age_days: int = 1, **changes: Any) -> None:
+    def certify(self, age_days: int = 1, *, counted: bool = True, **changes: Any) -> None:
         at = NOW - age_days * DAY_MS
-        save(certificate(issued_at=at, revalidate_at=at + 30 * DAY_MS, expires_at=at + 45 * DAY_MS, data_until=at - DAY_MS,
-                         data_from=at - 700 * DAY_MS, **changes), self.state / "certificates")
+        made = certificate(issued_at=at, revalidate_at=at + 30 * DAY_MS, expires_at=at + 45 * DAY_MS, data_until=at - DAY_MS,
+                           data_from=at - 700 * DAY_MS, **changes)
+        save(made, self.state / "certificates")
+        if counted:
+            registry = TrialRegistry(file_of(self.state / "validation", made.asset_class), same_code=0.85, same_results=0.9)
+            registry.issued(made.strategy, made.digest, at)
+            registry.close()
 
     def drilled(self, passed: bool = True, age_days: int = 1, endpoint: str = "") -> None:
         (self.state / "drills").mkdir(parents=True, exist_ok=True)
@@ -111,6 +119,18 @@ def test_at_the_beginning_every_missing_line_names_its_next_command(world: World
             parse(command.split())  # it is one the program takes
 
 
+def test_settings_without_a_key_are_one_missing_line_among_the_others(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.paper()
+    path = world.folder / "config.toml"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "key_file" not in line).replace('"live"', '"paper"'))
+    code, lines = world.asked(capsys, "--no-alerts", "--confirm")
+    assert code == 1 and "needs key_file" in lines["settings"]["said"] and lines["paper"]["state"] == "ok"
+    assert missing(lines) == {"settings", "doctor", "certificate", "drill", "funds switch"} and world.switches() == []
+    path.unlink()
+    code, lines = world.asked(capsys)
+    assert code == 1 and set(lines) == {"settings"}  # nothing trades SPOT
+
+
 def test_all_ok_only_with_a_yes_to_the_switch_which_is_put_on_record(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.everything()
     code, lines = world.asked(capsys, "--no-alerts")
@@ -146,16 +166,18 @@ def test_days_on_another_venue_do_not_count(world: World, capsys: pytest.Capture
     assert "0 of 7" in world.asked(capsys)[1]["paper"]["said"]
 
 
-@pytest.mark.parametrize("flaw", ["expired", "other code", "other class"])
+@pytest.mark.parametrize("flaw", ["expired", "other code", "other class", "made by hand"])
 def test_a_certificate_that_permits_nothing_is_none(world: World, capsys: pytest.CaptureFixture[str], flaw: str) -> None:
     if flaw == "expired":
         world.certify(age_days=46)
+    elif flaw == "made by hand":
+        world.certify(counted=False)
     elif flaw == "other code":
         world.certify(code_hash="0" * 64)
     else:
         world.certify(asset_class=AssetClass.PERP)
     line = world.asked(capsys)[1]["certificate"]
-    words = {"expired": "expired", "other code": "code changed", "other class": "may trade"}[flaw]
+    words = {"expired": "expired", "other code": "code changed", "other class": "may trade", "made by hand": "no approval"}[flaw]
     assert line["state"] == "missing" and words in line["said"]
 
 
@@ -180,6 +202,22 @@ def test_a_channel_that_does_not_take_the_test_is_none(world: World, capsys: pyt
     path.write_text(path.read_text() + '[mqtt]\nhost = "127.0.0.1"\nport = 9\n')
     line = world.asked(capsys, "--no-alerts")[1]["alerts"]
     assert line["state"] == "missing" and line["said"].startswith("MQTT: the broker does not take it")
+
+
+@needs_broker
+def test_a_broker_that_takes_the_message_is_a_channel(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with venue_threads.served(lambda: a_broker(world.folder)) as broker:
+        path = world.folder / "config.toml"
+        path.write_text(path.read_text() + f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\n')
+        line = world.asked(capsys)[1]["alerts"]
+    assert line["state"] == "ok" and line["said"].startswith("MQTT took a test message")
+
+
+def test_a_drill_that_was_really_run_is_what_the_checklist_reads(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["drill", "spot", "--json"]) == 0
+    line = world.asked(capsys)[1]["drill"]
+    assert line["state"] == "ok" and "on BTC/USDT: passed" in line["said"]
+    assert run(["list-venues"]) == 0 and "SPOT passed" in capsys.readouterr().out
 
 
 def test_a_message_that_arrives_is_what_makes_a_channel_ok(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -232,7 +232,7 @@ def test_rows_that_contradict_what_is_there_are_refused(tmp_path: Path, capsys: 
     assert (told["files"][0]["new_rows"], told["files"][0]["rows_now"]) == (20, 30)
     path.write_text("\n".join(["ts,open,high,low,close,volume", *candle_lines(10)]).replace("105.0,107.0", "105.5,107.0") + "\n")
     fault = imported(path, tmp_path / "out", capsys=capsys, code=1)["faults"][0]["fault"]
-    assert "row 6 (2026-03-02 05:00) says open 105.5" in fault and "has open 105," in fault and "which is right?" in fault
+    assert "row 6 (2026-03-02 05:00, 2 rows in all) says open 105.5" in fault and "has open 105," in fault and "which is right?" in fault
     (kept,) = (tmp_path / "out").glob("*.csv")
     assert rows_of(kept) == TRUTH
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import common, parity
-from modules.backtest import kernel
+from modules.backtest import kernel, tasks
 from modules.backtest.kernel import REASONS, Rules, Run, StrategyFault
 from modules.backtest.series import Series
 from modules.domain.instrument import AssetClass
@@ -215,6 +215,23 @@ def test_a_strategy_that_misbehaves_is_named_with_its_bar(step: Callable[..., An
 def test_prices_that_are_no_prices_are_not_believed() -> None:
     series = shaped(flat(), 15, open=math.nan, high=math.nan, low=math.nan, close=math.nan)
     assert np.isfinite(plain(strategy(), series).trades["net"]).all()
+
+
+def test_the_fill_ratio_is_what_the_bars_volume_let_through() -> None:
+    series = walk(60)
+    thin = replace(series, volume=np.full(60, 4.0 * 1_000.0 / float(series.close[10])))  # a tenth of it: 400 of the 1,000 wanted
+    found = kernel.run(strategy(), Plan(), thin, rules(), compiled=False)
+    shares = tasks.filled([found], 1.0 - 0.001)
+    assert len(shares) == 1 and shares[0] == pytest.approx(0.4, rel=0.05)
+    dry = kernel.run(strategy(), Plan(), replace(series, volume=np.zeros(60)), rules(), compiled=False)
+    assert dry.unfilled == 1 and tasks.filled([dry], 1.0).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("stop_outs", [0, 9, 64])
+def test_any_number_of_stop_outs_the_policy_allows_can_be_asked_about(stop_outs: int) -> None:
+    policies = common.policies()
+    asked = policies.model_copy(update={"risk": policies.risk.model_copy(update={"cooldown_stop_outs": stop_outs})})
+    assert len(kernel.run(strategy(), Plan(), walk(60), Rules(asked, gates=False), compiled=False).trades) == 1
 
 
 def test_option_structures_are_refused_by_name() -> None:

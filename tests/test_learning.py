@@ -192,6 +192,19 @@ def test_a_planted_distortion_is_straightened_and_calibrated_scores_are_not_harm
         assert ece <= 0.06 and above_base <= 0.002
 
 
+def test_a_validated_win_rate_counts_as_fifty_outcomes_so_that_two_hundred_lose_less_than_two_thousandths() -> None:
+    generator, above = np.random.default_rng(9), []
+    for _ in range(40):
+        x, won = generator.random(200), generator.random(200) < 0.4
+        past = float((generator.random(500) < 0.4).mean())
+        made = calibrate(x, np.where(won, 1.5, -1.0), Prior(0.0, 1.0, past), POLICY.calibration, 0.25)
+        told = np.interp(generator.random(20_000), made.wins.score, made.wins.value)
+        expected = -0.4 * np.log(told) - 0.6 * np.log1p(-told)
+        above.append(float(expected.mean()) + 0.4 * math.log(0.4) + 0.6 * math.log(0.6))
+    assert np.mean(above) <= 0.002
+    assert calibrate(np.zeros(0), np.zeros(0), Prior(0.1, 1.0, 0.35), POLICY.calibration, 0.25).wins.at(1.0) == pytest.approx(0.35)
+
+
 @pytest.mark.parametrize("outcomes", [900, 20_000])
 def test_scores_that_say_nothing_cost_next_to_nothing_against_the_base_rate(outcomes: int) -> None:
     generator, above = np.random.default_rng(9), []

@@ -44,9 +44,9 @@ pytestmark = pytest.mark.slow
 ROOT: Final = Path(__file__).resolve().parents[1]
 SPOT: Final = AssetClass.SPOT
 HOUR: Final = 3_600_000
-PROVING, EARNING, TURNED = 4_800, 20 * 24, 24 * 24
+PROVING, EARNING, TURNED = 4_800, 36 * 24, 12 * 24
 """Hours of history that is validated, of live trading with the edge, and with the opposite of it."""
-NAMES: Final = ("BTC", "ETH")
+NAMES: Final = ("BTC", "ETH", "SOL", "ADA")
 STRATEGY: Final = '''"""Follows what the volume foretells. Installed with parameters that hardly ever trade."""
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def step(state: State, market: Market, params: Params) -> tuple[State, Intent]:
     return State(side, left), Intent(side, 0.05 * market.close if side != 0.0 else 0.0, 0.0, 0)
 
 
-STRATEGY = Strategy("planted", "follows the volume", Params(), init, step, 24, (AssetClass.SPOT,),
+STRATEGY = Strategy("planted", "follows the volume", (AssetClass.SPOT,), Params(), init, step, 24,
                     {"threshold": (0.25, 0.5, 1.9), "hold": (6, 12)})
 '''
 
@@ -119,7 +119,7 @@ def policies() -> Policies:
         "bootstrap_draws": 2_000, "sets_max": 6, "windows": 4, "random_draws": 20, "trades_min": 60, "evidence_sharpe_multiple": 6.0})
     risk = shipped.risk.model_copy(update={"cooldown_losses": 1_000, "cooldown_stop_outs": 8, "correlated_others_max": 9})
     kill = shipped.kill_switch.model_copy(update={"drawdown_daily_max": Decimal(1), "drawdown_monthly_max": Decimal(1)})
-    contest = shipped.learning.challenge.model_copy(update={"trades_min": 30, "rollback_trades_min": 10, "days_max": 35, "search_days": 7})
+    contest = shipped.learning.challenge.model_copy(update={"trades_min": 60, "rollback_trades_min": 10, "days_max": 40, "search_days": 7})
     learning = shipped.learning.model_copy(update={"challenge": contest})
     return shipped.model_copy(update={"validation": validation, "risk": risk, "kill_switch": kill, "learning": learning})
 
@@ -163,7 +163,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
         path = folder / "policies" / f"{name}_policy.json"
         path.write_text(getattr(policies(), name).model_dump_json(), encoding="utf-8")
     live_from = (time.time_ns() // 1_000_000 // HOUR + 2) * HOUR
-    recorded(folder / "history", live_from - PROVING * HOUR, (0.5, 0.5, -0.5), PROVING)
+    recorded(folder / "history", live_from - PROVING * HOUR, (0.3, 0.7, -0.7), PROVING)
     recorded(folder / "worthless", live_from - PROVING * HOUR, (0.0, 0.0, 0.0), PROVING)
     strategy = discover(folder / "modules" / "strategies", "promotion_example").strategies["planted"]
     return Installation(folder, live_from, strategy)
@@ -233,13 +233,13 @@ def test_the_scheduled_search_finds_a_challenger_that_the_gate_certifies_that_ta
     assert verdict["verdict"] == "APPROVED", verdict["missing"]
     assert verdict["params"] == found.params and Path(verdict["certificate"]).parent == installed.folder / "state" / "certificates"
 
-    history = recorded(tmp_path / "history", installed.live_from - PROVING * HOUR, (0.5, 0.5, -0.5))
+    history = recorded(tmp_path / "history", installed.live_from - PROVING * HOUR, (0.3, 0.7, -0.7))
     facts = lived(installed, found, history, tmp_path / "state", installed.folder / "state" / "certificates")
     entered, = (fact for fact in facts if isinstance(fact, ChallengerEntered))
     assert entered.challenger == found.name
     promoted, back = judged(facts)
     assert (promoted.outcome, back.outcome) == (challenge.PROMOTED, challenge.ROLLED_BACK)
-    assert promoted.trades >= 30 and promoted.p <= 0.05 and promoted.difference_r > 0.0
+    assert promoted.trades >= 60 and promoted.p <= 0.05 and promoted.difference_r > 0.0
     turned = installed.live_from + EARNING * HOUR
     assert promoted.at < turned < back.at, "it goes back only after its edge turned round"
 
@@ -258,9 +258,9 @@ def test_a_challenger_that_the_gate_did_not_approve_is_never_promoted_however_we
     if data is not None:
         verdict = installed.verdict(found.name, installed.folder / data)
         assert verdict["verdict"] in ("REJECTED", "INSUFFICIENT_EVIDENCE") and verdict["certificate"] is None
-    history = recorded(tmp_path / "history", installed.live_from - PROVING * HOUR, (0.5, 0.5, 0.5))
+    history = recorded(tmp_path / "history", installed.live_from - PROVING * HOUR, (0.3, 0.7, 0.7))
     facts = lived(installed, found, history, tmp_path / "state", certificates)
     dropped, = judged(facts)
-    assert dropped.outcome == challenge.DROPPED and dropped.trades >= 30 and dropped.p <= 0.05, "better by far, and not certified"
+    assert dropped.outcome == challenge.DROPPED and dropped.trades >= 60 and dropped.p <= 0.05, "better by far, and not certified"
     assert "no certificate" in dropped.reason
     assert not [fact for fact in facts if isinstance(fact, TradeOpened)]

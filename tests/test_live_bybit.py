@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from modules.domain.errors import ConfigurationError, VenueDenied
 from modules.domain.events import (
@@ -20,9 +21,12 @@ from modules.domain.events import (
     Filled,
     ForeignFill,
     FundingBooked,
+    OrderExpired,
+    OrderInDoubt,
     PositionClosed,
     Reconciled,
     Scope,
+    TradeAbandoned,
     TradingHalted,
     TransferSeen,
     UnallocatedMoved,
@@ -30,8 +34,12 @@ from modules.domain.events import (
 from modules.domain.instrument import AssetClass
 from modules.domain.order import ExitReason, Purpose
 from modules.runtime.clock import WallClock
+from modules.venues.oanda_venue import OandaVenue
+from modules.venues.oanda_wire import Endpoint as Place
+from modules.venues.oanda_wire import Pace
 from tests.bybit_worlds import BOTH, PERP, SPOT, PushedClock, adapter
 from tests.emulators import bybit as emulator
+from tests.emulators import oanda as broker
 from tests.live_worlds import Life, Watch, above, driven, life, patient
 
 D = Decimal
@@ -50,6 +58,8 @@ class World:
         self.clock = PushedClock()
         self.watch = Watch(lambda: WallClock().now(), self._bare)
         self.lives: list[Life] = []
+        self.bare_ms = PROTECT_MS
+        """How long a position may be bare at most."""
 
     def tick(self) -> None:
         self.watch.look()
@@ -107,12 +117,12 @@ class World:
     def sent(self) -> Counter[str]:
         return Counter(body["orderLinkId"] for path, body in self.venue.bodies if path.endswith("/order/create"))
 
-    def agree(self, alive: Life) -> None:
+    def agree(self, alive: Life, classes: tuple[AssetClass, ...] = BOTH) -> None:
         """Sum of the classes' books + the owner's part = the venue's wallet, coin by coin."""
         portfolio, owners = alive.daemon.portfolio, alive.daemon.wallets.unallocated("bybit")
-        cash = sum((portfolio.wallet_cash(c) for c in alive.daemon.classes), D(0))
+        cash = sum((portfolio.wallet_cash(c) for c in classes), D(0))
         assert cash + owners.pop("USDT", D(0)) == self.market.wallet["USDT"]
-        coins = {k: v for c in alive.daemon.classes for k, v in portfolio.coins(c).items()}
+        coins = {k: v for c in classes for k, v in portfolio.coins(c).items()}
         total = {name: coins.get(name, D(0)) + owners.get(name, D(0)) for name in coins.keys() | owners.keys()}
         held = {coin: amount for coin, amount in self.market.wallet.items() if coin != "USDT" and amount}
         size = self.market.holdings["linear", "BTCUSDT"].size
@@ -127,7 +137,7 @@ def on_bybit(folder: Path, story: Callable[[World], Awaitable[None]]) -> None:
             async with driven(made.tick):
                 yield made
             assert max(made.sent().values(), default=1) == 1, "an order was sent twice"
-            assert made.watch.longest_ms < PROTECT_MS
+            assert made.watch.longest_ms < made.bare_ms
 
     async def go() -> None:
         async with asyncio.timeout(60), world() as made:
@@ -182,9 +192,10 @@ def test_killed_in_the_middle_with_a_position_open_it_finds_everything_and_puts_
         # While nobody is there: funding, a deposit, the spot stop fills, and the owner cancels the perpetual's stop in the venue's app.
         on.market.fund("BTCUSDT", "0.000137")
         on.market.transfer("USDT", "77.7")
-        on.market.move("spot", "BTCUSDT", "50100")
+        on.market.move("spot", "BTCUSDT", "49000")
         (bare,) = [ticket for ticket in on.stops() if ticket.product.category == "linear"]
         on.market.cancel({"category": "linear", "symbol": "BTCUSDT", "orderId": bare.id})
+        on.watch.begin()
         second = await on.starts()
         await second.until(lambda: [ticket.product.category for ticket in on.stops()] == ["linear"], "the stop is back")
         assert on.watch.longest_ms < PROTECT_MS
@@ -294,5 +305,56 @@ def test_classes_that_share_a_wallet_need_an_amount_each(tmp_path: Path) -> None
     async def story(on: World) -> None:
         with pytest.raises(ConfigurationError, match=r"venues\.bybit\.allocate: PERP"):
             await on.born(allocate={AssetClass.SPOT: D(1_000), AssetClass.PERP: None}).daemon.start()
+
+    on_bybit(tmp_path, story)
+
+
+def test_a_broker_that_takes_our_token_away_halts_its_own_class_and_no_other(tmp_path: Path) -> None:
+    async def story(on: World) -> None:
+        async with broker.serving(on.clock.now()) as oanda:
+            oanda.heartbeat_s = 0.2
+            forex = OandaVenue(Place(oanda.url, oanda.url), broker.ACCOUNT, SecretStr(broker.TOKEN), on.clock, {"EUR/USD": 60_000},
+                               pace=Pace(audit_s=0.3, retry_s=0.1))
+            crypto = adapter(on.venue, symbols=[SPOT, PERP])
+            crypto.clock = on.clock
+            for client in (crypto.data, crypto.trade):
+                client.milliseconds = on.clock.now
+            alive = life(
+                [crypto, forex], on.clock, on.folder, strategies={c: above(c, level=LEVEL, stop=0.01) for c in BOTH},
+                settlement={**dict.fromkeys(BOTH, "USDT"), AssetClass.FOREX: "USD"}, allocate={**ALLOCATE, AssetClass.FOREX: None},
+                venue_of={**dict.fromkeys(BOTH, "bybit"), AssetClass.FOREX: "oanda"}, policies=patient(),
+                symbols=frozenset({SPOT, PERP, "EUR/USD"}))
+            on.lives.append(alive)
+            await alive.daemon.start()
+            alive.run()
+            assert alive.daemon.portfolio.ledger(AssetClass.FOREX).cash == oanda.book.balance
+            await alive.until(lambda: alive.daemon.market.quote(PERP) is not None and alive.daemon.warm, "quotes")
+            oanda.always = [broker.Fault("GET", "/v3/accounts", broker.Reply(401, b'{"errorMessage": "no"}'))]
+            await alive.until(lambda: alive.of(TradingHalted), "the halt")
+            await on.enters(alive)
+            assert {fact.scope for fact in alive.of(TradingHalted)} == {Scope.FOREX}
+            on.agree(alive)
+            await alive.die()
+
+    on_bybit(tmp_path, story)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_an_entry_whose_answer_is_lost_is_found_or_proven_absent_and_never_sent_again(tmp_path: Path, accepted: bool) -> None:
+    async def story(on: World) -> None:
+        alive = await on.starts(classes=(AssetClass.PERP,))
+        on.venue.faults = [emulator.Fault("order/create", emulator.Reply(502, b"<html>bad gateway</html>"), accepted)]
+        on.price(HIGH)
+        on.minute()
+        await alive.until(lambda: alive.of(OrderInDoubt) or alive.of(Filled), "an entry of which nobody knows")
+        if accepted:
+            await alive.until(lambda: len(on.stops()) == 1, "found, and its stop placed")
+            assert len(alive.of(PositionClosed)) == 0 and sum(on.sent().values()) == 2
+        else:
+            await alive.until(lambda: alive.of(OrderExpired), "proven that it was never placed")
+            assert alive.of(OrderExpired)[0].reason.startswith("never placed") and alive.of(TradeAbandoned)
+            assert on.market.holdings["linear", "BTCUSDT"].size == 0 and sum(on.sent().values()) <= 1
+            assert alive.daemon.funds.reserved(AssetClass.PERP) == 0
+        on.agree(alive, (AssetClass.PERP,))
 
     on_bybit(tmp_path, story)

@@ -173,7 +173,8 @@ def test_a_restart_in_the_middle_books_each_thing_once_and_puts_back_a_stop_that
         on.clock._start += 5 * 3_600_000
         on.tick()
         on.book.transfer(D("250.5"))
-        on.watch.longest_ms, born = 0, on.clock.now()
+        born = on.clock.now()
+        on.watch.begin()
         second = on.born()
         await second.daemon.start()
         assert second.resting(Purpose.STOP) and len(on.resting()) == 1, "the stop is back before anything else is done"

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
 import pytest
 
 from modules.news import feeds
-from modules.news.feeds import FeedBroken
+from modules.news.feeds import FeedBroken, parse_cryptopanic, parse_xml
 from modules.news.fetch import Feeds, FeedState
 from modules.news.items import Item
-from modules.news.releases import Snapshot
+from modules.news.releases import Snapshot, parse_ics, parse_weekly
 from modules.news.sources import Shape, Source
 from tests.emulators.feeds import ATOM, CRYPTOPANIC, EXTERNAL, LAUGHS, FeedServer, item, rss, serving
 
@@ -176,3 +179,31 @@ def test_dates_are_read_or_unknown(text: str, expected: int | None) -> None:
 ])
 def test_independence_is_reckoned_by_the_registered_domain(address: str, domain: str) -> None:
     assert feeds.domain_of(address) == domain
+
+
+_CRYPTOPANIC = json.dumps({"results": [{"id": 1, "title": "BTC up", "published_at": "2026-11-22T10:00:00Z", "currencies": [{"code": "BTC"}],
+                                        "source": {"domain": "a.example"}, "url": "https://x.example"}]}).encode()
+_WEEKLY = json.dumps([{"title": "CPI m/m", "country": "USD", "date": "2026-12-10T08:30:00-05:00", "impact": "High"}]).encode()
+_ICS = (b"BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nDTSTART;TZID=US-Eastern:20261210T083000\r\nSUMMARY:Consumer Price Index\r\nEND:VEVENT\r\n"
+        b"END:VCALENDAR\r\n")
+_JUNK = (b"\x00", b"\xff\xfe", b"\xe2\x80\xae", b"<!ENTITY a 'b'>", b"9" * 40, b"null", b"[[[[", b"\\ud800", b"&#55296;", b"1e999", b"\r\n ",
+         b"<![CDATA[", b"+99:99", b"0000-00-00", b"T25:61")
+
+
+@pytest.mark.parametrize(("read", "body"), [
+    (lambda body: parse_xml(body, "s", "d.example", NOW), b"<rss><channel><item><title>Bitcoin &amp; ether</title><guid>1</guid><pubDate>"
+     b"Sun, 22 Nov 2026 10:00:00 GMT</pubDate></item></channel></rss>"),
+    (lambda body: parse_cryptopanic(body, "s", "d.example", NOW), _CRYPTOPANIC), (lambda body: parse_weekly(body, "s", NOW), _WEEKLY),
+    (lambda body: parse_ics(body, "s", NOW), _ICS)], ids=["xml", "cryptopanic", "weekly", "ics"])
+def test_a_body_mangled_at_random_is_read_or_refused_and_nothing_else(read: Callable[[bytes], object], body: bytes) -> None:
+    draw = random.Random(4)
+    for _ in range(800):
+        mangled = bytearray(body)
+        for _ in range(draw.randint(1, 6)):
+            place = draw.randrange(len(mangled) + 1)
+            if draw.random() < 0.4:
+                del mangled[place:place + draw.randint(1, 12)]
+            else:
+                mangled[place:place] = draw.choice((*_JUNK, bytes([draw.randrange(256)])))
+        with suppress(FeedBroken):
+            read(bytes(mangled))

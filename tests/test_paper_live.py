@@ -21,6 +21,7 @@ from modules.domain.money import ZERO
 from modules.domain.order import Accepted, Order, OrderKind, Purpose
 from modules.domain.policies import CostModel, CostPolicy, Policies
 from modules.runtime.clock import VirtualClock, VirtualLoop
+from modules.venues.ccxt_streams import _Candles
 from modules.venues.live_paper import LivePaperVenue
 from modules.venues.paper_book import PaperBook
 from modules.venues.protocol import AccountEvent, FillSeen, FundingPaid, OrderDone
@@ -459,3 +460,11 @@ def test_the_data_venue_is_closed_with_the_paper_venue() -> None:
         pass
 
     assert played(story).script.closed
+
+
+def test_what_closed_between_the_history_and_the_streams_first_word_is_asked_for_at_once() -> None:
+    candles = _Candles(MINUTE, handed=at(2))
+    assert candles.take(bar(5, 100, 100, 100, 100)) == (None, 2)  # minutes 3 and 4
+    assert candles.take(bar(5, 100, 101, 100, 101)) == (None, 0)
+    assert candles.take(bar(6, 101, 101, 101, 101)) == (bar(5, 100, 101, 100, 101), 0)
+    assert _Candles(MINUTE, handed=at(2)).take(bar(3, 100, 100, 100, 100)) == (None, 0)

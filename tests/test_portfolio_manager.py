@@ -788,3 +788,22 @@ def test_equity_costs_microseconds_a_position(desk: Desk) -> None:
         desk.trade(symbol, BUY, "0.001", "100", trade_id=symbol)
         desk.marks[symbol] = D("101.5")
     assert best_us(lambda: desk.equity(SPOT), 500) <= within(2 * len(symbols) + 2)
+
+
+def test_an_open_trades_result_at_the_mark_is_net_of_what_it_has_cost_and_all_of_them_make_up_the_equity(desk: Desk) -> None:
+    desk.open("s", BTC_SPOT)
+    desk.trade(BTC_SPOT, BUY, "0.1", "50000", trade_id="s", fee="5")
+    desk.open("p", BTC_PERP, Side.SELL)
+    desk.trade(BTC_PERP, Side.SELL, "0.2", "50000", trade_id="p", fee="2")
+    desk.close(BTC_PERP, BUY, "0.1", "49000", trade_id="p", fee="1")
+    desk.marks |= {BTC_SPOT: D(51_000), BTC_PERP: D(50_500)}
+    assert desk.books.net_at_marks("s", desk.marks.get, desk.rates.get) == D(100) - D(5)
+    assert desk.books.net_at_marks("p", desk.marks.get, desk.rates.get) == D(100) - D(50) - D(3)
+    for trade_id, asset_class in (("s", SPOT), ("p", AssetClass.PERP)):
+        equity = desk.equity(asset_class)
+        assert equity is not None
+        assert desk.books.net_at_marks(trade_id, desk.marks.get, desk.rates.get) == equity - D(10_000)
+    del desk.marks[BTC_SPOT]
+    assert desk.books.net_at_marks("s", desk.marks.get, desk.rates.get) is None
+    with pytest.raises(KeyError):
+        desk.books.net_at_marks("nothing", desk.marks.get, desk.rates.get)

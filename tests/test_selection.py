@@ -17,8 +17,8 @@ import config
 from modules.cli.app import run
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import AssetClass, Instrument
-from modules.domain.settings import SelectSettings, VenueSettings
-from modules.venues.selection import DAY_MS, Choice, Statistic, choose, matches, symbols_for, usd_volume
+from modules.domain.settings import SelectSettings, Settings, VenueSettings, matches
+from modules.venues.selection import DAY_MS, Choice, Statistic, choose, symbols_for, usd_volume
 from tests.archive_worlds import START, bybit_past, bybit_settings, oanda_settings, settings_file, threaded
 from tests.builders import make_instrument
 from tests.emulators import oanda
@@ -67,6 +67,7 @@ def test_white_and_blacklists_take_shell_patterns_and_freqtrades_expressions() -
     for pattern in ("BTC/USDT", "BTC/*", "BTC/.*", "(BTC|ETH)/.*", "*/USDT"):
         assert matches("BTC/USDT", [pattern]), pattern
     assert not matches("WBTC/USDT", ["BTC/*", "BTC/.*"]) and not matches("BTC/USDT", [".*UP/.*", "BTC"])
+    assert not Settings(pair_blacklist=("BTC/.*",)).tradable("BTC/USDT") and Settings(pair_whitelist=("BTC/.*",)).tradable("BTC/USDT")
     rows = [row("BTC/USDT"), row("ETH/USDT"), row("SOL/USDT")]
     listed = RULE.model_copy(update={"pair_whitelist": ("(BTC|ETH)/.*",), "pair_blacklist": ("ETH/*",)})
     assert chosen(rows, listed) == Choice(("BTC/USDT",), {"ETH/USDT": "on pair_blacklist", "SOL/USDT": "not on pair_whitelist"})
@@ -178,6 +179,14 @@ def test_list_instruments_shows_a_venues_figures_and_the_reasons(tmp_path: Path,
     figures = {one["symbol"]: one for one in told["instruments"]}
     assert figures["BTC/USDT"]["volume_24h_usd"] == 50_000_000.0 and 0 < figures["BTC/USDT"]["spread_ratio"] < 1e-4
     assert figures["ETH/USDT"]["reason"] == "on pair_blacklist" and not figures["ETH/USDT"]["chosen"]
+
+
+def test_a_rule_that_leaves_nothing_can_still_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with threaded(lambda: oanda.serving(START)) as venue:
+        path = oanda_settings(tmp_path, venue)
+        path.write_text(path.read_text() + '[venues.oanda.select]\npair_whitelist = ["XAU/*"]\n')
+        told = listed("-c", str(path), "--venue", "oanda", "--all", capsys=capsys)
+    assert told["chosen"] == [] and {one["reason"] for one in told["instruments"]} == {"not on pair_whitelist"}
 
 
 def test_list_instruments_of_a_broker_goes_by_spread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

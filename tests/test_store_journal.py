@@ -592,6 +592,25 @@ def test_on_a_full_disk_the_reserve_still_takes_the_exits(small_disk: Path) -> N
     assert read(path) == story(number)
 
 
+def test_the_reserve_is_taken_again_when_there_is_plenty_of_room(small_disk: Path) -> None:
+    with Journal(small_disk / "journal.sqlite", reserve_bytes=64 * 1024) as journal:
+        assert not journal.regain_space(), "nothing is low"
+        ballast = small_disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        number = 0
+        while not journal.low_space:
+            journal.append(fact(number))
+            number += 1
+        assert not journal.regain_space(), "what was just given up is not plenty"
+        ballast.unlink()
+        assert journal.regain_space() and not journal.low_space
+        assert (small_disk / "reserve").stat().st_size == 64 * 1024
+        journal.append(fact(number))
+    assert read(small_disk / "journal.sqlite") == story(number + 1)
+
+
 def test_a_disk_without_room_for_the_reserve_is_low_from_the_start(small_disk: Path) -> None:
     with Journal(small_disk / "journal.sqlite") as journal:
         assert journal.low_space

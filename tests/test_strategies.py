@@ -244,6 +244,8 @@ def test_a_broken_file_is_quarantined_by_name_and_the_others_go_on(tmp_path: Pat
     (tmp_path / "raises.py").write_text("class Odd(Exception): ...\nraise Odd('when executed')\n")
     (tmp_path / "syntax.py").write_text("def broken(:\n")
     (tmp_path / "forgot.py").write_text("Strategy = None\n")
+    (tmp_path / "jumbled.py").write_text(
+        "from modules.strategies.trend import STRATEGY as T\nimport dataclasses\nSTRATEGY = dataclasses.replace(T, warmup='long')\n")
     (tmp_path / "_helper.py").write_text("raise SystemError\n")
     (tmp_path / "good.py").write_text(
         "from modules.strategies.trend import STRATEGY as T\nimport dataclasses\nSTRATEGY = dataclasses.replace(T, name='good')\n"
@@ -253,10 +255,12 @@ def test_a_broken_file_is_quarantined_by_name_and_the_others_go_on(tmp_path: Pat
     )
     found = discover(tmp_path, "quarantine_example")
     assert list(found.strategies) == ["good"]
-    assert [fault.split(":")[0] for fault in found.faults] == ["fails_to_import.py", "forgot.py", "later.py", "raises.py", "syntax.py"]
+    assert [fault.split(":")[0] for fault in found.faults] == [
+        "fails_to_import.py", "forgot.py", "jumbled.py", "later.py", "raises.py", "syntax.py"]
     assert "ModuleNotFoundError" in found.faults[0]
     assert "(line 2)" in found.faults[0]
-    assert "is taken" in found.faults[2]
+    assert "cannot be read" in found.faults[2]
+    assert "is taken" in found.faults[3]
     with pytest.raises(NotFound, match=r"quarantined: raises\.py"):
         raise NotFound(registry.not_found("raises", found.strategies, found.faults))
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from modules.domain.instrument import AssetClass
 from modules.domain.settings import Settings
 from modules.domain.view import TradingState
 from modules.news.calendar import Calendar
-from modules.notify import chat_words, pictures
+from modules.notify import chat_words, phone, pictures
 from modules.runtime.clock import WallClock
 from modules.store.decisions import Decisions
 from modules.store.equity import EquityCurve
@@ -222,6 +222,41 @@ async def test_the_first_message_says_what_a_person_wants_to_know_first(tmp_path
         "<b>DEMO.</b> SPOT 500.00 USDT, phase 1, $10 a trade, halts at -25.00 today.",
         "0 of 0 strategies certified: nothing can trade live.", "Next event: CPI 13:30 UTC.", "/why /kill /help"]
     assert ("KILL", "/kill") in sent.buttons
+
+
+@pytest.mark.parametrize(("mode", "switched", "said"), [
+    ("live", {}, True), ("live", {"SPOT"}, True), ("live", {"master", "SPOT"}, False), ("paper", {}, False)])
+def test_the_first_message_of_a_live_daemon_says_where_no_real_order_goes_out(mode: str, switched: set[str], said: bool) -> None:
+    status = {"mode": mode, "classes": {"SPOT": {"equity": "500", "currency": "USDT", "phase": 1, "halted_by": "", "paused": False}}}
+    funds = {"master_on": "master" in switched, "classes": {"SPOT": {"on": "SPOT" in switched}}}
+    text = phone.first_message(status, shipped_policies(), certified=1, strategies=7, next_event="", funds=funds)
+    assert ("funds are OFF: no real order goes out" in text) is said
+    assert text.startswith(f"<b>{mode.upper()}.</b> SPOT 500.00 USDT, phase 1, $10 a trade, halts at -25.00 today.")
+    assert "1 of 7 strategies certified.\n" in text
+
+
+async def test_the_last_words_go_out_before_whatever_waits(tmp_path: Path) -> None:
+    async with a_seat(tmp_path, pace=replace(QUICK, spacing_s=0.3)) as seat:
+        for number in range(5):
+            seat.agent.tell(f"warning {number}")
+        await seat.api.until(1)
+        for number in range(5):
+            seat.daemon.journal.append(FeedLost(AT, f"COIN{number}/USDT", "silence"))
+        began = asyncio.get_running_loop().time()
+        await seat.agent.last_words("The daemon ENDED by a fault: <the disk>", bad=True, within_s=5.0)
+        assert asyncio.get_running_loop().time() - began < 4.0, "it waits no longer than it must"
+        texts = [message.text for message in seat.api.sent]
+        ended = next(index for index, text in enumerate(texts) if "ENDED by a fault: &lt;the disk&gt;" in text)
+        assert all("feed lost" not in text for text in texts[:ended])
+
+
+async def test_last_words_to_a_telegram_that_hangs_take_no_longer_than_they_may(tmp_path: Path) -> None:
+    async with a_seat(tmp_path) as seat:
+        seat.api.lasting["sendMessage"] = "hang"
+        await eventually(lambda: seat.api.asked["getUpdates"] > 0)
+        began = asyncio.get_running_loop().time()
+        await seat.agent.last_words("The daemon was stopped.", bad=True, within_s=0.2)
+        assert 0.15 < asyncio.get_running_loop().time() - began < 3.0
 
 
 def test_the_document_names_every_command_and_no_other() -> None:

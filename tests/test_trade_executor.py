@@ -500,6 +500,27 @@ def test_coins_the_owner_sells_are_his_own_before_they_are_ours() -> None:
     rig.play(scenario)
 
 
+def test_after_a_crash_nothing_is_settled_until_what_was_in_doubt_and_bare_is_cleared_up() -> None:
+    rig = Rig()
+
+    async def crashed(rig: Rig) -> None:
+        await opened(rig)
+        rig.venue.answers["entry"] = [hang]
+        rig.enter(BTC_SPOT, trade_id="trade-2")
+        await rig.clock.settle()
+        assert rig.executor.settled, "a doubt of this life closes its own instrument only"
+
+    rig.play(crashed)
+    venue = FakeVenue()
+
+    async def scenario(rig: Rig) -> None:
+        assert not rig.executor.settled
+        await rig.wait(120)
+        assert rig.executor.settled and rig.executor.in_doubt == []
+
+    restarted(rig, scenario, venue)
+
+
 @pytest.mark.parametrize("answer", [InDoubt("garbled reply"), hang], ids=["garbled", "no answer"])
 def test_an_order_in_doubt_keeps_its_funds_and_closes_its_instrument(answer: Answer) -> None:
     rig = Rig()

@@ -17,9 +17,10 @@ from modules.news.items import Item
 from modules.news.releases import Snapshot
 from modules.news.store import NewsStore
 from modules.venues.protocol import MacroEvent
-from tests.test_kernel import NEEDS_DATA, START, plain, rules, strategy, walk
+from tests.test_kernel import NEEDS_DATA, plain, rules, strategy
+from tests.test_series import MINUTE, START, walk
 
-MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+DAY = 86_400_000
 LATE = int(common.policies().costs.latency_ms)
 
 

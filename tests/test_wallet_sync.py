@@ -446,3 +446,42 @@ def test_that_an_account_was_fully_told_is_put_on_record_now_and_then() -> None:
     desk.loop.run_until_complete(scenario())
     desk.loop.close()
     assert len(desk.of(Reconciled)) == 3
+
+
+def test_a_difference_no_stream_explained_is_asked_about_before_it_is_believed() -> None:
+    desk = Desk()
+
+    async def scenario() -> None:
+        await desk.sync.reconcile(desk.account)
+        running = asyncio.ensure_future(desk.sync.run())
+        await asyncio.sleep(1)
+        desk.account.wallets = [wallet(perp="10000.5")]
+        desk.account.untold = [FundingPaid("paper", BTC_PERP, PERP, D("0.5"), 0.0001, AT + 1, "f1")]
+        await asyncio.sleep(3 * POLICIES.execution.wallet_poll_s)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    desk.loop.run_until_complete(scenario())
+    desk.loop.close()
+    assert adjustments(desk) == [] and [fact.amount for fact in desk.of(FundingBooked)] == [D("0.5")]
+
+
+def test_a_fee_in_a_third_coin_leaves_the_owners_coins_his_and_the_books_exact() -> None:
+    desk = Desk()
+    mine = wallet(coins={"BNB": D("1.5")})
+    desk.sync.compare("paper", mine)
+    desk.sync.compare("paper", mine)
+    assert desk.sync.unallocated("paper") == {"BNB": D("1.5")}
+
+    async def hold(desk: Rig) -> None:
+        assert isinstance(desk, Desk)
+        order = desk.enter(BTC_SPOT)
+        await desk.clock.settle()
+        desk.sync.take(FillSeen(make_fill(order, fee=D("0.01"), fee_currency="BNB", fee_rate=D(600)), True))
+
+    desk.play(hold)
+    ledger = desk.portfolio.ledger(SPOT)
+    assert ledger.fees == D(6), "what the coin was worth"
+    after = wallet(spot="5000", coins={"BNB": D("1.49"), "BTC": D("0.1")})
+    assert desk.sync.compare("paper", after) == 0
+    assert desk.sync.unallocated("paper") == {"BNB": D("1.5")} and adjustments(desk) == []

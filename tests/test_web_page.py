@@ -132,8 +132,10 @@ class Daemon:
         self.port = free_port()
         (folder / "policies").symlink_to(ROOT / "policies")
         (folder / "config.toml").write_text(f"[http]\nenabled = true\nport = {self.port}\n", encoding="utf-8")
-        self.process = Process(folder, "-c", "config.toml", speed=1800)
-        self.process.wait("a closed trade", lambda: self.process.ask("trades")["closed"], 90.0)
+        self.process = Process(folder, "-c", "config.toml", speed=900)  # faster, and on a busy machine orders are too old to be filled
+
+    def wait(self) -> None:
+        self.process.wait("a closed trade", lambda: self.process.ask("trades")["closed"], 240.0)
 
     @property
     def address(self) -> str:
@@ -143,8 +145,11 @@ class Daemon:
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     started = Daemon(tmp_path_factory.mktemp("page"))
-    yield started
-    started.process.end()
+    try:
+        started.wait()
+        yield started
+    finally:
+        started.process.end()
 
 
 async def test_metrics_are_read_by_prometheus_own_parser_and_agree_with_the_status(daemon: Daemon) -> None:
@@ -188,6 +193,10 @@ async def test_every_document_of_the_page_is_json_with_what_was_asked(daemon: Da
         for path, status in (("chart?symbol=NO/PE", 404), ("decisions?outcome=MAYBE", 400), ("decisions?rule=NONE", 404),
                              ("equity?days=-1", 400), ("trades?n=1e9", 400)):
             assert (await ask(path, status))["error"]
+        assert all({"mark", "net_now"} <= trade.keys() for trade in (await ask("trades"))["open"])
+        events = (await ask("events"))["events"]
+        assert all(event["at"][10] == "T" and len(event["at"]) >= 19 for event in events), "times as people read them"
+        assert (await ask("chart"))["symbol"] in {row["symbol"] for row in (await ask("instruments"))["instruments"]}
         curve = (await ask("equity?days=7"))["classes"]["SPOT"]["points"]
         assert Decimal(str(curve[0][1])) > 0 and all(one[0] < other[0] for one, other in pairwise(curve))
 

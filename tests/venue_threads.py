@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modules.runtime.clock import WallClock
+from tests.emulators import binance as binance_emulator
 from tests.emulators import bybit as bybit_emulator
 from tests.emulators import oanda as oanda_emulator
+from tests.emulators.binance import BinanceEmulator
 from tests.emulators.bybit import BybitEmulator
 from tests.emulators.oanda import OandaEmulator
 
@@ -52,6 +54,11 @@ def bybit() -> Any:
     return served(bybit_emulator.serving)
 
 
+def binance() -> Any:
+    """A `served` Binance, spot and USD-M, whose prices stand still."""
+    return served(binance_emulator.serving)
+
+
 def oanda() -> Any:
     """A `served` OANDA on the wall clock, open on weekends too, whose prices stand still."""
     clock = WallClock()
@@ -66,7 +73,10 @@ def oanda() -> Any:
     return served(lambda: oanda_emulator.serving(clock.now()), tick)
 
 
-def bybit_settings(folder: Path, venue: BybitEmulator, more: str = "", mode: str = "live", classes: str = '"SPOT", "PERP"') -> Path:
+SHARED = 'allocate = { SPOT = "500", PERP = "300" }'
+
+
+def bybit_settings(folder: Path, venue: BybitEmulator, more: str = SHARED, mode: str = "live", classes: str = '"SPOT", "PERP"') -> Path:
     """config.toml and a key file in `folder`; `more` are lines of its [venues.bybit]."""
     key = folder / "bybit.key"
     key.write_text(f"key={bybit_emulator.KEY}\nsecret={bybit_emulator.SECRET}\n")
@@ -77,6 +87,18 @@ key_file = "{key}"
 endpoint = "{venue.url}"
 symbols = ["BTC/USDT", "BTC/USDT:USDT"]
 {more}""")
+
+
+def binance_settings(folder: Path, venue: BinanceEmulator) -> Path:
+    key = folder / "binance.key"
+    key.write_text(f"key={binance_emulator.KEY}\nsecret={binance_emulator.SECRET}\n")
+    key.chmod(0o600)
+    return _settings(folder, "live", f"""[venues.binance]
+classes = ["SPOT", "PERP"]
+key_file = "{key}"
+endpoint = "{venue.url}"
+symbols = ["BTC/USDT", "BTC/USDT:USDT"]
+{SHARED}""")
 
 
 def oanda_settings(folder: Path, venue: OandaEmulator, more: str = "", mode: str = "live") -> Path:

@@ -27,6 +27,16 @@ def program() -> str:
     return total.hexdigest()
 
 
+@cache
+def daemon() -> str:
+    """sha256 over the source of the whole program: what a replay's result depends on."""
+    total = hashlib.sha256()
+    for path in (MODULES.parent / "main.py", *sorted(MODULES.rglob("*.py"))):
+        total.update(f"{path.relative_to(MODULES.parent)}\n".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
 def of(*parts: Any) -> str:
     """One key for plain values and arrays; the order counts."""
     return hashlib.sha256("\n".join(_part(part) for part in parts).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Fetches a venue's past into an ArchiveFolder: what is missing there and nothing else, page by page, each on disk before the next.
 
-A hole counts as one only when the venue said so twice. Bans are waited out; a venue that does not answer is asked again for minutes and
-then given up, with all that came kept. Invents nothing: what the venue does not tell stays a hole.
+A hole at the edge of an answer counts as one only when the venue said so twice. Bans are waited out; a venue that does not answer is
+asked again for minutes and then given up, with all that came kept. Invents nothing: what the venue does not tell stays a hole.
 """
 
 from __future__ import annotations
@@ -92,6 +92,23 @@ async def fetch(archive: Archive, jobs: Sequence[Job], clock: Clock, *, say: Say
     return list(await asyncio.gather(*map(one, jobs)))
 
 
+async def patiently(question: Callable[[], Awaitable[T]], name: str, clock: Clock, say: Say) -> T:
+    """The answer, however long a ban lasts. Raises VenueError where patience ends or asking again cannot help."""
+    tries = iter(PATIENCE_S)
+    while True:
+        try:
+            return await question()
+        except VenueBusy as busy:
+            say(f"{name} wants silence until {iso(busy.until)[:19]}")
+            await clock.sleep_until(busy.until + 1)
+        except VenueUnreachable as error:
+            wait = next(tries, None)
+            if wait is None:
+                raise
+            say(f"{error}; again in {wait:.0f} s")
+            await clock.sleep_until(clock.now() + round(wait * 1_000))
+
+
 class _Fetch:
     """One job at work."""
 
@@ -99,6 +116,8 @@ class _Fetch:
         self._archive, self._job, self._clock, self._say, self._advance = archive, job, clock, say, advance
         self._starts = starts
         self._refused = 0
+        self._begins: int | None = None
+        """Where the venue said that its rows begin, when it had none of a span."""
 
     async def run(self, *, assume_financing: bool) -> Fetched:
         job = self._job
@@ -128,12 +147,15 @@ class _Fetch:
                 job.file.add([], (since, first))
                 since = first
         while since < until:
-            end = min(since + length, until)
+            end, self._begins = min(since + length, until), None
             async for rows, part in self._pages(since, end):
                 if rows or part[1] <= self._clock.now() - SURE_MS:
                     job.file.add(rows, part)
                 self._advance(job, part[1])
             since = end
+            if self._begins is not None and end < (leap := min(self._begins, until)):
+                job.file.add([], (end, leap))
+                since = leap
 
     async def _first(self) -> int:
         """Where the instrument's bars begin, asked once for all kinds of its series."""
@@ -158,6 +180,7 @@ class _Fetch:
             self._refused += found.refused
             if not found.rows:
                 if again:
+                    self._begins = found.begins
                     yield (), span
                 else:
                     waiting.append((span, None, True))
@@ -172,20 +195,7 @@ class _Fetch:
                 waiting.append(((span[0], first), None, False))
 
     async def _ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """The answer, however long a ban lasts. Raises VenueError where patience ends or asking again cannot help."""
-        tries = iter(PATIENCE_S)
-        while True:
-            try:
-                return await question()
-            except VenueBusy as busy:
-                self._say(f"{self._archive.name} wants silence until {iso(busy.until)[:19]}")
-                await self._clock.sleep_until(busy.until + 1)
-            except VenueUnreachable as error:
-                wait = next(tries, None)
-                if wait is None:
-                    raise
-                self._say(f"{error}; again in {wait:.0f} s")
-                await self._clock.sleep_until(self._clock.now() + round(wait * 1_000))
+        return await patiently(question, self._archive.name, self._clock, self._say)
 
     async def _interest(self, *, assume: bool) -> bool:
         """Today's rates as one more row: a venue that tells no past builds one up from now on."""

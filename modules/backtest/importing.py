@@ -202,6 +202,7 @@ def _fresh(source: Source, file: SeriesFile, table: Table) -> Table:
         row = int(rows[at])
         said, have = (", ".join(f"{name} {float(values[name][place]):.10g}" for name in COLUMNS[source.kind][1:5] if name in table)
                       for values, place in ((table, row), (there, int(old[at]))))
-        raise DataError([f"{source.path.name}: row {row + 1} ({iso(int(ts[row]))}{f', {count} rows in all' if count > 1 else ''}) says {said} "
-                         f"where {file.path.name} has {have}; which is right? Import into another folder, or delete the file that is wrong"])
+        where = f"row {row + 1} ({iso(int(ts[row]))}{f', {count} rows in all' if count > 1 else ''})"
+        raise DataError([f"{source.path.name}: {where} says {said} where {file.path.name} has {have}; which is right? "
+                         "Import into another folder, or delete the file that is wrong"])
     return {name: column[~known] for name, column in table.items()}

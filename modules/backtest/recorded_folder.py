@@ -188,7 +188,7 @@ def _assemble(found: _Found, folder: Path, timerange: tuple[int | None, int | No
     positions = {instrument.symbol: index for index, instrument in enumerate(listed)}
     known = venue_steps(folder)
     notes: list[str] = []
-    series = [_series(found, entry, symbol, rules.get(symbol), known, costs, notes) for symbol, entry in _symbols(joined).items()]
+    series = [_series(found, entry, symbol, _rule(rules, symbol, entry), known, costs, notes) for symbol, entry in _symbols(joined).items()]
     series.sort(key=lambda one: (positions.get(one.instrument.symbol, len(positions)), _ORDER.index(one.instrument.asset_class),
                                  one.instrument.symbol))
     if chains is not None:
@@ -198,6 +198,14 @@ def _assemble(found: _Found, folder: Path, timerange: tuple[int | None, int | No
     contracts = {symbol: rule for symbol, rule in rules.items() if rule.asset_class is AssetClass.OPTION}
     events = merged_events([*found.events, *replay.events()])
     return Loaded(series, chains, found.chain_venue, contracts, events, replay, found.skipped, notes)
+
+
+def _rule(rules: dict[str, Instrument], symbol: str, entry: tuple[str, Market, int, Bars]) -> Instrument | None:
+    """The listed rules of a series: its own, or for a further series of one market those of its venue."""
+    plain = rules.get(entry[1].symbol)
+    if symbol in rules or plain is None or plain.venue != entry[0]:
+        return rules.get(symbol)
+    return replace(plain, symbol=symbol)
 
 
 def _require_something(found: _Found, folder: Path, joined: list[tuple[str, Market, int, Bars]], chains: Chains | None) -> None:

@@ -209,6 +209,7 @@ def _validation(verbs: _Verbs) -> None:
 def _drift(verbs: _Verbs) -> None:
     drift = verbs.add("drift", "did the daemon decide what its strategies say over the bars it saw? exit code 1 if not")
     drift.add_argument("--days", type=_days, default=30, metavar="N", help="how far back (default 30)")
+    drift.add_argument("--warm", action="store_true", help="also compile what validate would have to compile first (a minute, once)")
 
 
 def _going_live(verbs: _Verbs) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shutil
 import sqlite3
 import tarfile
 import tempfile
@@ -30,6 +31,8 @@ JOURNAL: Final = "journal.sqlite"
 DATABASES: Final = (JOURNAL, "decisions.sqlite", "candles.sqlite", "equity.sqlite", "news.db")
 PLAIN: Final = ("demo_seed", "HALT")
 FOLDERS: Final = ("certificates", "learning", "validation")
+SHARED: Final = "shared"
+"""In the archive: what all modes have in common, beside their folders: certificates and the registries their trials were counted in."""
 MANIFEST: Final = "backup.json"
 FORMAT: Final = 1
 BYTES_MAX: Final = 1 << 36
@@ -73,6 +76,7 @@ def _archive(folder: Path, work: Path, mode: str, at: int) -> dict[str, Any]:
         document = {"format": FORMAT, "mode": mode, "at": iso(at), "rows": journal.verify(), "head": journal.head}
     parts += [name for name in PLAIN if (folder / name).is_file()]
     parts += [str(path.relative_to(folder)) for kind in FOLDERS for path in sorted((folder / kind).rglob("*.json"))]
+    parts += _shared(folder.parent, work)
     document["parts"] = parts
     with tarfile.open(work / "archive", "x:gz", compresslevel=6) as archive:
         manifest = json.dumps(document, indent=1).encode()
@@ -82,6 +86,33 @@ def _archive(folder: Path, work: Path, mode: str, at: int) -> dict[str, Any]:
         for name in parts:
             archive.add(work / name if (work / name).exists() else folder / name, arcname=name, recursive=False)
     return document
+
+
+def _shared(state: Path, work: Path) -> list[str]:
+    """Copy it to where the archive takes it from. After the journal: a registry may be ahead of what a journal knows, never behind."""
+    names = []
+    for source in (*sorted((state / "certificates").glob("*.json")), *sorted((state / "validation").glob("trials-*.db"))):
+        name = f"{SHARED}/{source.parent.name}/{source.name}"
+        target = work / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.suffix == ".db":
+            _copy(source, target)
+        else:
+            target.write_bytes(source.read_bytes())
+        names.append(name)
+    return names
+
+
+def _put_back_shared(folder: Path) -> None:
+    """Only what is not there: another mode may have gone on with it, and a registry only ever grows."""
+    for source in sorted(path for path in (folder / SHARED).rglob("*") if path.is_file()):
+        target = folder.parent / source.relative_to(folder / SHARED)
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if target.exists():
+            source.unlink()
+        else:
+            source.rename(target)
+    shutil.rmtree(folder / SHARED, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -110,6 +141,7 @@ def restore(arguments: argparse.Namespace) -> int:
             raise BackupRefused(f"{source}: is of mode {document['mode']}, the settings say {settings.mode}; their money must never meet")
         aside = _aside(folder)
         new.rename(folder)
+        _put_back_shared(folder)
     shown = {"file": str(source), "state": str(folder), "before": str(aside) if aside is not None else None, **document}
     emit(arguments, shown, lambda out, d: out.print(
         f"{d['state']}: {d['rows']} journal rows as of {d['at'][:16]}, chain unbroken." + (
@@ -161,5 +193,6 @@ def _unpacked(source: Path, new: Path) -> Mapping[str, Any]:
 def _allowed(member: tarfile.TarInfo) -> bool:
     """A plain file with a name this program gives."""
     path = PurePosixPath(member.name)
-    known = member.name in (MANIFEST, *DATABASES, *PLAIN) or (path.parts[0] in FOLDERS and path.suffix == ".json")
+    known = member.name in (MANIFEST, *DATABASES, *PLAIN) or (path.parts[0] in FOLDERS and path.suffix == ".json") or (
+        path.parts[0] == SHARED and path.suffix in (".json", ".db"))
     return member.isreg() and known and ".." not in path.parts and not path.is_absolute()

@@ -80,7 +80,7 @@ def telegram(settings: Settings, daemon: Daemon, reports: Reports, next_event: C
     def opening() -> str:
         proven: Mapping[str, Any] = daemon.desk.handle("validation", {}, "")
         return phone.first_message(reports.status({}), daemon.policies, certified=proven["certified"], strategies=proven["strategies"],
-                                   next_event=next_event())
+                                   next_event=next_event(), funds=reports.funds({}))
 
     return TelegramAgent(settings=given, token=secret(given.token, given.token_file, "telegram.token_file"), desk=daemon.desk,
                          now=WallClock().now, opening=opening, hide=redactor.text)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modules import Logger_Config
 from modules.backtest.archive_folder import ArchiveFolder
-from modules.backtest.downloading import Fetched, Job, fetch, plan
+from modules.backtest.downloading import Fetched, Job, fetch, patiently, plan
 from modules.backtest.gaps import Hole, Recorded, holes, outages
 from modules.backtest.recorded_names import interval_of
 from modules.cli import inputs
@@ -118,8 +118,9 @@ async def _run(arguments: argparse.Namespace, settings: Settings, policies: Poli
     began = clock.now()
     try:
         with ArchiveFolder(folder_path) as folder:
+            offered = await patiently(archive.offered, name, clock, _say)
             symbols = symbols or (await symbols_for(listing, here, (), now=clock.now(), usual=factory.symbols_of(name, here))).symbols
-            instruments = _chosen(name, symbols, await archive.offered(), policies)
+            instruments = _chosen(name, symbols, offered, policies)
             folder.check_venue(name, instruments)
             kinds = [Kind.BARS, *([Kind.MARK] if arguments.mark else []), *([Kind.FUNDING] if arguments.funding else []), Kind.FINANCING]
             jobs, untold = plan(folder, archive, instruments, length, since, until, kinds)
@@ -220,11 +221,15 @@ def show(out: Console, document: Mapping[str, Any]) -> None:
         out.print("Run the same command again: it goes on where it was.", markup=False)
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 @contextmanager
 def _progress(jobs: Sequence[Job]) -> Iterator[tuple[Callable[[str], None], Callable[[Job, int], None]]]:
     """A bar on stderr over the time that is asked for; without a terminal, what is worth a word as a line of its own."""
     if not sys.stderr.isatty():
-        yield lambda text: print(text, file=sys.stderr), lambda job, at: None
+        yield _say, lambda job, at: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn

@@ -1,7 +1,8 @@
 """`drift`: the stored candles stepped again through the strategies, beside what the daemon decided. The daemon runs it once a day.
 
 Reads journal, decisions and candles of the settings' mode, also while a daemon writes them; changes nothing. Certified strategies are
-compared from their certificate on, with its parameters. Exit code 1 if any strategy differs by more than the policy allows.
+compared from their certificate on, with its parameters. Exit code 1 if any strategy differs by more than the policy allows. With
+`--warm` it also compiles validation's kernel, as the daemon has it do while nobody waits.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
             rows.append({"strategy": strategy.name, "asset_class": asset_class.value, "compared": found.found.compared,
                          "different": different, "first": found.found.first, "why_not": found.why_not,
                          "drifts": different >= limits.drift_min and share > float(limits.drift_share_max)})
-    emit(arguments, {"until": iso(now) if now else None, "days": arguments.days, "strategies": rows}, _show)
+    compiled = None
+    if arguments.warm:
+        from modules.backtest.warm import warm
+
+        compiled = warm({one.name: one for listed in inputs.strategies(settings).values() for one in listed}.values(), rules)
+    emit(arguments, {"until": iso(now) if now else None, "days": arguments.days, "strategies": rows, "compiled": compiled}, _show)
     return 1 if any(row["drifts"] for row in rows) else 0
 
 

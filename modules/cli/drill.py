@@ -1,6 +1,6 @@
 """`drill CLASS`: every wire that trading depends on, tried once with the smallest orders there are, and a log of it kept.
 
-Refuses while a daemon holds the live state folder, while the funds switches or a HALT file forbid real orders, and real money without a
+Refuses while a daemon holds the account, while the funds switches or a HALT file forbid real orders, and real money without a
 confirmation. The steps and the cleaning up are `venues/drill.py`; here are the account, the question and the log.
 """
 
@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 
 import main
 from modules import Logger_Config
-from modules.cli import asking, inputs, permits
+from modules.cli import asking, inputs, market, permits
 from modules.cli.output import emit, money
 from modules.domain.errors import ConfigurationError, NotFound, OperatorRefused, VenueError, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument
@@ -67,7 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
         permits.demand(settings, policies, asset_class)
     if (settings.state_dir / "live" / "HALT").exists():
         raise OperatorRefused(f"{settings.state_dir / 'live' / 'HALT'} halts every class: nothing is sent while it is there")
-    with StateFolder(settings.state_dir / "live"):    # nobody else trades this account meanwhile
+    with ExitStack() as held:    # nobody else trades this account meanwhile
+        if not arguments.testnet:
+            held.enter_context(StateFolder(settings.state_dir / "live"))    # a service may have a folder for locks of its own
+        market.lock_accounts(settings.model_copy(update={"venues": {ground.name: ground.settings}}), held)
         document = asyncio.run(_life(arguments, ground, asset_class, policies))
     document["file"] = str(_keep(settings.state_dir / FOLDER, document))
     emit(arguments, document, _show)

@@ -35,6 +35,7 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 86_400_000
 TEST_WORDS: Final = "Test from go-live: if you read this, halts and fills will reach you here."
 RUN: Final = "python main.py"
+SETTINGS: Final = "correct the settings; docs/going-live.md has an example, new-config writes one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,22 @@ class Line:
 
 def run(arguments: argparse.Namespace) -> int:
     asset_class = AssetClass(arguments.asset_class)
+    lines: list[Line] = []
     try:
-        settings, policies = inputs.settings_and_policies(arguments, mode="live")
+        try:
+            settings, policies = inputs.settings_and_policies(arguments, mode="live")
+        except ConfigurationError as error:    # good enough for paper, perhaps: then the other lines can be told all the same
+            lines = [Line("settings", MISSING, fault, SETTINGS) for fault in error.faults]
+            settings, policies = inputs.settings_and_policies(arguments)
         venue, _ = permits.venue_of(settings, asset_class)
     except (ConfigurationError, NotFound) as error:
-        faults = error.faults if isinstance(error, ConfigurationError) else [str(error)]
-        return _said(arguments, asset_class, "", [
-            Line("settings", MISSING, fault, f"{RUN} new-config, or correct the file") for fault in faults])
+        lines = lines or [Line("settings", MISSING, str(error), SETTINGS)]
+        return _said(arguments, asset_class, "", lines)
     at = WallClock().now()
-    lines = [Line("settings", OK, f"{asset_class.value} at {venue}"), _venue(venue), *_doctor(arguments, asset_class, venue),
-             _paper(settings, policies, asset_class, venue, at), _certificate(settings, policies, asset_class, at)]
+    lines = lines or [Line("settings", OK, f"{asset_class.value} at {venue}")]
+    asked = [Line("doctor", MISSING, "not asked while the settings do not fit live trading", f"{RUN} doctor")]
+    lines += [_venue(venue), *(_doctor(arguments, asset_class, venue) if lines[0].state == OK else asked),
+              _paper(settings, policies, asset_class, venue), _certificate(settings, policies, asset_class, at)]
     lines += _alerts(arguments, settings)
     drilled = _drilled(settings, policies, asset_class, at)
     lines += [drilled, _switch(arguments, settings, policies, asset_class, at, [line for line in lines if line.state != OK], drilled),
@@ -108,7 +115,7 @@ def _doctor(arguments: argparse.Namespace, asset_class: AssetClass, venue: str) 
         yield Line("doctor", MISSING, f"{one.what}: {one.said}", one.remedy or f"{RUN} doctor")
 
 
-def _paper(settings: Settings, policies: Policies, asset_class: AssetClass, venue: str, at: int) -> Line:
+def _paper(settings: Settings, policies: Policies, asset_class: AssetClass, venue: str) -> Line:
     days = paper_days(settings, policies, asset_class, venue)
     wanted = policies.funds.paper_days_min
     said = f"{days} of {wanted} days of paper trading on {venue} (a day has bars in {policies.funds.paper_hours_min} hours or more)"

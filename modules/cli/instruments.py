@@ -50,7 +50,7 @@ async def _venue(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the venue offers now, its figures, and which of it the configured rule (else the default one) would choose."""
     from modules.cli.download import connected, venue_settings
     from modules.venues import factory
-    from modules.venues.selection import symbols_for
+    from modules.venues.selection import by_rule, symbols_for
 
     settings, policies = inputs.settings_and_policies(arguments)
     clock, name = WallClock(), arguments.venue
@@ -58,13 +58,15 @@ async def _venue(arguments: argparse.Namespace) -> dict[str, Any]:
     here = venue_settings(settings, name, (), configured.timeframe if configured is not None else "5m")
     if arguments.asset_class is not None:
         here = here.model_copy(update={"classes": (AssetClass(arguments.asset_class),)})
-    by_rule = here.select is not None or configured is None
-    asked = here.model_copy(update={"select": here.select or SelectSettings()}) if by_rule else here
+    rule = here.select or (SelectSettings() if configured is None else None)
     listing, archive = connected(name, here, policies, clock, ())
     try:
-        choice = await symbols_for(listing, asked, (), now=clock.now(), usual=factory.symbols_of(name, here))
-        figures = {row.symbol: row for row in await listing.statistics()}
         offered = {one.symbol: one for one in await listing.offered() if one.asset_class in here.classes}
+        if rule is not None:
+            choice = await by_rule(listing, list(offered.values()), rule, (), now=clock.now())
+        else:
+            choice = await symbols_for(listing, here, (), now=clock.now(), usual=factory.symbols_of(name, here))
+        figures = {row.symbol: row for row in await listing.statistics()}
     finally:
         await archive.close()
     left_out = {symbol: choice.left_out.get(symbol, "not among the symbols of the settings") for symbol in offered
@@ -72,7 +74,7 @@ async def _venue(arguments: argparse.Namespace) -> dict[str, Any]:
     rows = [_row(offered[symbol], figures.get(symbol), "") for symbol in choice.symbols if symbol in offered]
     if arguments.all:
         rows += [_row(offered[symbol], figures.get(symbol), reason) for symbol, reason in left_out.items()]
-    return {"venue": name, "rule": "select" if by_rule else "symbols", "chosen": list(choice.symbols), "left_out": len(left_out),
+    return {"venue": name, "rule": "select" if rule is not None else "symbols", "chosen": list(choice.symbols), "left_out": len(left_out),
             "instruments": rows}
 
 

@@ -67,7 +67,8 @@ def read(facts: Iterable[Fact]) -> tuple[dict[AssetClass, Story], dict[tuple[str
             stories[fact.asset_class].shadows[fact.strategy] += 1
         elif isinstance(fact, StrategyApproved):
             made = fact.certificate
-            priors[made.strategy, made.asset_class] = Prior(made.envelope.mean_r, made.envelope.sd_r)
+            priors[made.strategy, made.asset_class] = Prior(
+                made.envelope.mean_r, made.envelope.sd_r, made.envelope.win_rate)
         elif isinstance(fact, ChallengerJudged):
             judged.append(fact)
     return dict(stories), priors, judged

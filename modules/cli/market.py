@@ -7,7 +7,6 @@ a class the venue has not, an account that another daemon has. A venue that cann
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
@@ -68,11 +67,12 @@ def lock_accounts(settings: Settings, held: ExitStack) -> None:
         account = venue.account_id
         if not account and venue.key_file is not None:
             account, _ = keyfile.read_pair(venue.key_file, f"venues.{name}.key_file")
-        held.enter_context(account_lock(name, account))
+        held.enter_context(account_lock(name, f"{account} {venue.endpoint}".strip()))    # another address, another account
 
 
-async def opened(settings: Settings, policies: Policies, clock: Clock, journal: Journal) -> Market:
-    """The venues of `settings`, reached. Waits for those that do not answer. Raises ConfigurationError where waiting would not help."""
+async def opened(settings: Settings, policies: Policies, clock: Clock, journal: Journal, told: Callable[[str], None]) -> Market:
+    """The venues of `settings`, reached. Waits for those that do not answer and tells why. Raises ConfigurationError where waiting would
+    not help."""
     venue_of = {asset_class: name for name, venue in settings.venues.items() for asset_class in venue.classes}
     held = _held(journal)
     venues: dict[str, Venue] = {}
@@ -80,7 +80,7 @@ async def opened(settings: Settings, policies: Policies, clock: Clock, journal: 
     async with AsyncExitStack() as unless_all:
         for name, venue in settings.venues.items():
             keep = {symbol for symbol, asset_class in held.items() if venue_of.get(asset_class) == name}
-            found, instruments = await _reached(name, clock, _Opening(name, venue, settings, policies, clock, keep).open)
+            found, instruments = await _reached(name, clock, told, _Opening(name, venue, settings, policies, clock, keep).open)
             unless_all.push_async_callback(found.close)
             venues[name] = found
             traded += instruments
@@ -152,7 +152,7 @@ class _Opening:
         return LivePaperVenue(data, instruments, self._clock, self._policies, books, elsewhere)
 
 
-async def _reached(name: str, clock: Clock, ask: Callable[[], Awaitable[T]]) -> T:
+async def _reached(name: str, clock: Clock, told: Callable[[str], None], ask: Callable[[], Awaitable[T]]) -> T:
     """The answer, however long the venue takes to be there; each failure is told. Raises ConfigurationError if it denies us."""
     attempt = 0
     while True:
@@ -163,9 +163,9 @@ async def _reached(name: str, clock: Clock, ask: Callable[[], Awaitable[T]]) -> 
         except VenueError as error:
             pause = RETRY_S[min(attempt, len(RETRY_S) - 1)]
             attempt += 1
-            words = f"{name} cannot be reached, again in {pause:g} s (Ctrl-C ends): {error}"
+            words = f"{name} cannot be reached, again in {pause:g} s: {error}"
             log.warning(words, action="connect", exchange=name)
-            print(words, file=sys.stderr, flush=True)
+            told(words)
             if isinstance(error, VenueBusy):
                 pause = max(pause, (error.until - clock.now()) / 1000.0)
             await asyncio.sleep(pause)

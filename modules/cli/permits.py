@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from modules.backtest import trial_anchor
 from modules.domain import certificate as certificates
-from modules.domain.certificate import CertificateError
-from modules.domain.errors import NotFound, OperatorRefused
+from modules.domain.certificate import Certificate, CertificateError
+from modules.domain.errors import NotFound, OperatorRefused, StoreUnreadable
 from modules.domain.events import Fact, PositionClosed, Scope, TradeAbandoned, TradeOpened
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
@@ -90,6 +91,8 @@ def certified(settings: Settings, policies: Policies, asset_class: AssetClass, a
         strategy, left = installed.get(found.strategy), certificates.days_left(found, at)
         if strategy is None:
             bad.append(f"{path.name}: {found.strategy} is not installed")
+        elif not _counted(settings, found):
+            bad.append(f"{path.name}: the trial registry knows of no approval that became it")
         elif left <= 0.0:
             bad.append(f"{path.name}: has expired")
         elif faults := certificates.check(found, code_hash=fingerprint.code_hash(strategy), policy=policy,
@@ -98,6 +101,14 @@ def certified(settings: Settings, policies: Policies, asset_class: AssetClass, a
         else:
             good.append(f"{found.strategy} on {len(found.instruments)} instruments, {left:.0f} days left")
     return good, bad
+
+
+def _counted(settings: Settings, found: Certificate) -> bool:
+    """Whether the trial registry says that it was earned here."""
+    try:
+        return trial_anchor.issued(trial_anchor.file_of(settings.state_dir / "validation", found.asset_class), found.digest)
+    except StoreUnreadable:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,14 +117,15 @@ class Reports:
         if not self.running:
             return ["the daemon is not running"]
         found = [f"feed {symbol} is lost" for symbol, feed in feeds.items() if feed["state"] == "lost"]
+        if not self.daemon.warm:
+            found.append("warming up: nothing is opened before the strategies have seen the past")
         limit = self.daemon.policies.risk.wallet_age_s_max
         if age is None or age > limit:
             found.append(f"wallet age {'unknown' if age is None else f'{age:.0f} s'}, limit {limit:.0f} s")
         if lag is not None and lag > LAG_MS_MAX:
             found.append(f"event loop lag p99 {lag:.0f} ms, limit {LAG_MS_MAX:.0f} ms")
         if self.daemon.journal.low_space:
-            found.append("the disk is full: entries are closed, what is left of the journal's reserve is for exits; free some space and "
-                         "restart")
+            found.append("the disk is full: entries are closed, what is left of the journal's reserve is for exits; free some space")
         if self.daemon.decisions.degraded:
             found.append(f"decisions are not being recorded ({self.daemon.decisions.degraded}); trading goes on")
         return found

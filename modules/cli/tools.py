@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli.output import emit, number, table
+from modules.cli.output import emit, table
 from modules.domain.errors import NotFound
 
 if TYPE_CHECKING:
@@ -77,19 +77,6 @@ def _show_strategies(out: Console, document: Mapping[str, Any]) -> None:
         (s["name"], ", ".join(s["asset_classes"]), s["structure"], s["description"]) for s in document["strategies"])))
     for fault in document["quarantined"]:
         out.print(f"quarantined: {fault}", markup=False)
-
-
-def list_instruments(arguments: argparse.Namespace) -> int:
-    """The demo market's: no other venue is connected."""
-    from modules.store.codec import to_json
-    from modules.venues.demo.catalog import INSTRUMENTS
-
-    chosen = [i for i in INSTRUMENTS if arguments.asset_class in (None, i.asset_class.value)]
-    emit(arguments, {"venue": "demo", "instruments": [to_json(i) for i in chosen]}, lambda out, d: out.print(table(
-        "Demo market (options come with its chains)", ("symbol", "class", ">tick", ">lot", ">minimum", ">taker fee", ">leverage"), (
-            (i["symbol"], i["asset_class"], number(i["tick"]), number(i["lot"]), number(i["notional_min"]), number(i["taker_fee"]),
-             number(i["leverage_max"])) for i in d["instruments"]))))
-    return 0
 
 
 def new_strategy(arguments: argparse.Namespace) -> int:

@@ -10,8 +10,9 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack, nullcontext
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
@@ -23,7 +24,7 @@ from modules.cli import channels, inputs, page
 from modules.cli.chat_reports import ChatReports
 from modules.cli.page import Pictures
 from modules.cli.reports import Reports
-from modules.domain.errors import ConfigurationError, JournalUnwritable
+from modules.domain.errors import ConfigurationError, JournalUnwritable, OperatorRefused, VenueBusy, VenueUnreachable
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Policies
 from modules.domain.sessions import iso
@@ -53,6 +54,8 @@ log = structlog.get_logger("trade")
 T = TypeVar("T")
 KEEP_DECISIONS_MS: Final = 90 * 86_400_000
 FLUSH_S: Final = 5.0
+RETRY_S: Final = (2.0, 5.0, 10.0, 30.0, 60.0)
+"""Waits between attempts to start where a venue did not answer in the middle of it; the last one repeats."""
 PARTING_S: Final = 2.0
 """What a channel may take for its last words; the whole end must not take ten."""
 
@@ -71,8 +74,47 @@ def run(arguments: argparse.Namespace) -> int:
         folder = held.enter_context(StateFolder(inputs.state_folder(settings)))
         if settings.mode == "live":
             market.lock_accounts(settings, held)
-        journal = held.enter_context(Journal(folder.journal))
-        return _Process(arguments, settings, policies, folder, journal, strategies, Calendar(events[0], policies.news, events[1])).run()
+            _permitted(settings, policies)
+        for pause in chain(RETRY_S, repeat(RETRY_S[-1])):
+            try:
+                with Journal(folder.journal) as journal:
+                    return _Process(
+                        arguments, settings, policies, folder, journal, strategies, Calendar(events[0], policies.news, events[1])).run()
+            except (VenueUnreachable, VenueBusy) as error:  # while it started: what runs waits out such things by itself
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the loop that had it is gone
+                words = f"the start failed, again in {pause:g} s: {error}"
+                log.error(words)
+                print(words, file=sys.stderr, flush=True)
+                if asyncio.run(_stopped_within(pause, arguments.sd_notify)):
+                    return 0
+        raise AssertionError("unreachable")
+
+
+async def _stopped_within(seconds: float, watched: bool) -> bool:
+    """Wait; whether it was told to stop meanwhile."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    alive = asyncio.create_task(lifesigns.watchdog()) if watched else None
+    try:
+        async with asyncio.timeout(seconds):
+            return await stop.wait()
+    except TimeoutError:
+        return False
+    finally:
+        if alive is not None:
+            alive.cancel()
+
+
+def _permitted(settings: Settings, policies: Policies) -> None:
+    """Raises ConfigurationError where nothing may be opened and nothing is open; says on stderr what will not be."""
+    from modules.cli import permits
+
+    gate = permits.gate(settings, policies, WallClock().now())
+    if gate.refused:
+        raise ConfigurationError(list(gate.refused))
+    for words in gate.warned:
+        print(words, file=sys.stderr)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -114,6 +156,8 @@ class _Process:
         self._pictures = Pictures(folder)
         self._told_to_stop = asyncio.Event()
         self._built = False
+        self._ready = False
+        self._waiting = "connecting"
         source = DemoMarket(settings.demo.seed, None) if settings.mode == "demo" else None
         if source is not None:
             _same_market(folder, settings.demo.seed)
@@ -172,12 +216,16 @@ class _Process:
     def _drift_command(self) -> list[str]:
         """What compares this daemon's decisions with a replay of the bars it saw."""
         files = [word for path in inputs.files(self._arguments) for word in ("--config", str(path))]
-        return [sys.executable, str(main.__file__), "drift", *files, "--json"]
+        return [sys.executable, str(main.__file__), "drift", *files, "--warm", "--json"]
 
     def _research_command(self, strategy: str, asset_class: str) -> list[str]:
-        """The same for a search in sample that may put a challenger on the list."""
+        """The same for a search in sample that may put a challenger on the list, over the history its certificate was earned on; empty for
+        a strategy that never had one: there is no telling which history would be its own."""
+        standing = self.daemon.validation.standings(self.daemon.clock.now()).get((strategy, AssetClass(asset_class)))
+        if standing is None or not standing.certificate.source:
+            return []
         command = self._validation_command(strategy, asset_class)
-        return [*(word if word != "validate" else "optimize" for word in command), "--challenge"]
+        return [*(word if word != "validate" else "optimize" for word in command), "--data", standing.certificate.source, "--challenge"]
 
     def run(self) -> int:
         """Until it is told to stop: 0. A journal that takes nothing more ends it: nothing may leave that is not on record."""
@@ -196,8 +244,16 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        if not await self._began():
-            return
+        early = [asyncio.create_task(self._keep(name, work), name=name) for name, work in self._from_the_first().items()]
+        try:
+            if await self._began():
+                await self._trade()
+        finally:
+            for task in early:
+                task.cancel()
+            await asyncio.gather(*early, return_exceptions=True)
+
+    async def _trade(self) -> None:
         self._console = Console(lambda: self._reports.status({}), self._opening)
         for words in self._early:
             self._console.tell(words, self.daemon.clock.now())
@@ -220,13 +276,13 @@ class _Process:
 
     async def _began(self) -> bool:
         """Reach the venues and start the daemon. False = told to stop before it was there: nothing has been traded then."""
-        began = False
+        began, opened = False, None
         try:
-            opened = None
             if self._settings.mode != "demo":
                 from modules.cli import market
 
-                opened = await self._unless_stopped(market.opened(self._settings, self._policies, self._clock, self._journal))
+                opened = await self._unless_stopped(
+                    market.opened(self._settings, self._policies, self._clock, self._journal, self._wait_for))
             if not self._told_to_stop.is_set():
                 self._build(opened)
                 with self._clock.held() if self._source is not None else nullcontext():
@@ -234,15 +290,33 @@ class _Process:
         finally:
             if not began:
                 self._pictures.close()
-                await (self.daemon.close() if self._built else self._closed())
+                await (self.daemon.close() if self._built else self._closed(opened))
         collector.keep_for_good()
+        self._ready = began
         return began
+
+    def _wait_for(self, words: str) -> None:
+        """Why it has not started yet: for who looks at the terminal, and for who asks."""
+        self._waiting = words
+        print(f"{words} (Ctrl-C ends)", file=sys.stderr, flush=True)
+
+    async def _answer(self, command: str, arguments: Mapping[str, Any], by: str) -> Any:
+        """The desk, or before there is one what the start waits for."""
+        if self._ready:
+            return await self.daemon.desk.answer(command, arguments, by)
+        if command != "status":
+            raise OperatorRefused(f"not started yet: {self._waiting}; to have it start halted: touch {self._folder.halt_file}")
+        return {"mode": self._settings.mode, "running": False, "since": None, "at": iso(self._clock.now()), "classes": {}, "feeds": {},
+                "wallet_age_s": None, "in_doubt": [], "loop_lag_ms_p99": None, "policy_hash": self._policies.hash,
+                "problems": [f"not started yet: {self._waiting}"]}
 
     async def _started(self) -> bool:
         await self.daemon.start()
         return True
 
-    async def _closed(self) -> None:
+    async def _closed(self, opened: market.Market | None) -> None:
+        for venue in opened.venues.values() if opened is not None else ():
+            await venue.close()
         self._decisions.close()
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
@@ -264,16 +338,24 @@ class _Process:
         for say in self._partings:
             await say(words, bad=bool(fault), within_s=PARTING_S)
 
+    def _from_the_first(self) -> dict[str, Any]:
+        """What runs while venues are waited for. A demo waits for nobody: who asks it finds it started or not there."""
+        work: dict[str, Any] = {"watchdog": lifesigns.watchdog} if self._arguments.sd_notify else {}
+        return work if self._source is not None else work | {"control socket": self._server().run}
+
+    def _server(self) -> ControlServer:
+        return ControlServer(self._folder.control_socket, self._answer)
+
     def _peripherals(self) -> dict[str, Any]:
         assert self._console is not None
-        server = ControlServer(self._folder.control_socket, self.daemon.desk.answer)
         work: dict[str, Any] = {
-            "control socket": server.run, "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush,
+            "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush,
             "problems": ProblemWatch(lambda: list(self._reports.status({})["problems"]), self._announce).run}
         if self._page is not None:
             work["web page"] = self._page.run
-        work |= self._channels
-        return work | ({"watchdog": lifesigns.watchdog} if self._arguments.sd_notify else {})
+        if self._source is not None:
+            work["control socket"] = self._server().run
+        return work | self._channels
 
     def _web_page(self) -> WebPage:
         measured = page.metrics(self.daemon, self._reports, main.VERSION)
@@ -357,6 +439,8 @@ class _Process:
             await asyncio.sleep(FLUSH_S)
             self._decisions.flush()
             self._pictures.flush()
+            if self.daemon.journal.regain_space():
+                log.warning("there is room on the disk again: entries are open again")
             if loop.time() - pruned_at > 3600.0:
                 pruned_at = loop.time()
                 self._decisions.prune(self.daemon.clock.now() - KEEP_DECISIONS_MS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -231,7 +231,7 @@ class Settings(Section):
     strategies: dict[AssetClass, Symbols] = {}
     """Names per class; a class not named runs all shipped strategies that fit it."""
     pair_whitelist: Symbols = ()
-    """Symbols or shell patterns (BTC/*); empty = all."""
+    """Symbols, shell patterns (BTC/*) or regular expressions (BTC/.*); empty = all."""
     pair_blacklist: Symbols = ()
     max_open_trades: Annotated[Whole, Field(ge=0)] | None = None
     """Tightens the policy's; it can never loosen it."""
@@ -256,14 +256,26 @@ class Settings(Section):
 
     def tradable(self, symbol: str) -> bool:
         """Whether white- and blacklist let `symbol` (ccxt unified) be traded; the blacklist wins."""
-        if any(fnmatchcase(symbol, pattern) for pattern in self.pair_blacklist):
+        if matches(symbol, self.pair_blacklist):
             return False
-        return not self.pair_whitelist or any(fnmatchcase(symbol, pattern) for pattern in self.pair_whitelist)
+        return not self.pair_whitelist or matches(symbol, self.pair_whitelist)
 
     def public(self) -> dict[str, Any]:
         """What show-config prints: JSON types only, secrets as ***."""
         shown: dict[str, Any] = plain(self.model_dump())
         return shown
+
+
+def matches(symbol: str, patterns: Collection[str]) -> bool:
+    """Whether one of `patterns` means `symbol`: its name, a shell pattern (BTC/*), or a regular expression as in freqtrade (BTC/.*)."""
+    return any(fnmatchcase(symbol, pattern) or _is(symbol, pattern) for pattern in patterns)
+
+
+def _is(symbol: str, pattern: str) -> bool:
+    try:
+        return re.fullmatch(pattern, symbol) is not None
+    except re.error:
+        return False  # a shell pattern that is no expression
 
 
 def plain(value: object) -> Any:

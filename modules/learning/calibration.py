@@ -27,10 +27,11 @@ DOUBT: Final = 3.0
 
 
 class Prior(NamedTuple):
-    """From the certificate: out-of-sample mean and standard deviation of net R."""
+    """From the certificate: out-of-sample mean and standard deviation of net R, and the share of trades that won; None = not known."""
 
     mean_r: float
     sd_r: float
+    win_rate: float | None = None
 
 
 class Curve(NamedTuple):
@@ -74,9 +75,12 @@ def calibrate(scores: Floats, net_r: Floats, prior: Prior, policy: CalibrationPo
         expected = _monotone(x, net_r, weights, prior.mean_r, float(policy.prior_weight))
     distance = NormalDist().inv_cdf(float(policy.bound))
     lower = Curve(expected.score, expected.value - distance * np.interp(expected.score, error.score, error.value))
-    # What the prior says of wins counts as two outcomes: enough where there are none, nothing beside a hundred.
-    unseen = 1.0 - NormalDist(prior.mean_r, max(prior.sd_r, _EDGE)).cdf(0.0)
-    base = (float(weights @ won) + 2.0 * unseen) / (float(weights.sum()) + 2.0)
+    # A win rate that was validated counts as much as the mean that was. One guessed from a bell curve, which results rarely follow, counts
+    # as two outcomes: enough where there are none, nothing beside a hundred.
+    unseen, mass = prior.win_rate, float(policy.prior_weight)
+    if unseen is None:
+        unseen, mass = 1.0 - NormalDist(prior.mean_r, max(prior.sd_r, _EDGE)).cdf(0.0), 2.0
+    base = (float(weights @ won) + mass * unseen) / (float(weights.sum()) + mass)
     wins = _flat(base)
     if isotonic:
         wins = _earned(_monotone(x, won, weights, base, 2.0), x, won, weights, base, _ISOTONIC_FREEDOM)

@@ -41,6 +41,7 @@ _PAIR: Final = re.compile(r"\b([a-z]{3})\s?/\s?([a-z]{3})\b|\b(eur|gbp|aud|nzd|u
 _TOKEN: Final = re.compile(r"[+\-−]?\$?\d[\d.,]*\s?(?:%|percent\b|pct\b)|\$?\d[\d.,]*(?:bn|mn|k|m|b)?\b|[a-z]+(?:['’][a-z]+)*|[?!;:]")
 _APOSTROPHE_S: Final = re.compile(r"['’]s\b")
 _CONNECTORS: Final = word_set("as amid after despite while on following ahead before but though although when since with for from")
+_WHY: Final = word_set("on over")
 BANKS: Final = {"fed": "USD", "fomc": "USD", "powell": "USD", "ecb": "EUR", "lagarde": "EUR", "boe": "GBP", "bailey": "GBP", "boj": "JPY",
                  "ueda": "JPY", "snb": "CHF", "rba": "AUD", "rbnz": "NZD", "boc": "CAD"}
 _POLICY: Final = {"hawkish": 1, "dovish": -1, "hike": 1, "hikes": 1, "hiking": 1, "hiked": 1, "hawks": 1, "doves": -1, "cut": -1,
@@ -62,6 +63,8 @@ class Lexicon:
     undo: frozenset[str]
     """Ends what is bad ("tosses the lawsuit"), moves nothing else."""
     bad_when_up: frozenset[str]
+    ends_well: frozenset[str]
+    """Bad as long as they last, whatever rises or falls beside them."""
     negators: frozenset[str]
     hedges: frozenset[str]
     neutral: frozenset[str]
@@ -96,7 +99,7 @@ def lexicon() -> Lexicon:
         phrases.setdefault(words[0], {})[words] = value
     return Lexicon(
         valence, phrases, up=word_set(raw["up"]), down=word_set(raw["down"]), undo=word_set(raw["undo"]),
-        bad_when_up=word_set(raw["bad_when_up"]),
+        bad_when_up=word_set(raw["bad_when_up"]), ends_well=word_set(raw["ends_well"]),
         negators=word_set(raw["negators"]), hedges=word_set(raw["hedges"]), neutral=word_set(raw["neutral"]),
         currency_of=BANKS | {word: code for code, words in raw["currencies"].items() for word in words.split()},
         strength={word: sign for sign, key in ((1, "up"), (-1, "down")) for word in raw["currency_strength"][key].split()} | _POLICY)
@@ -163,6 +166,7 @@ class _Known(NamedTuple):
     """+1 up, -1 down, 0 neither."""
     bad: bool
     undo: bool
+    ends_well: bool
 
 
 _known: dict[str, _Known] = {}
@@ -177,7 +181,8 @@ def _look_up(word: str) -> _Known:
         forms = _forms(word)
         valence = next((book.valence[form] for form in forms if form in book.valence), 0.0)
         move = next((1 if form in book.up else -1 for form in forms if form in book.up or form in book.down), 0)
-        found = _Known(valence, move, any(form in book.bad_when_up for form in forms[:2]), word in book.undo)
+        found = _Known(valence, move, any(form in book.bad_when_up for form in forms[:2]), word in book.undo,
+                       any(form in book.ends_well for form in forms[:2]))
         if len(_known) >= _KNOWN_MAX:
             _known.clear()
         _known[word] = found
@@ -211,10 +216,11 @@ def polars(found: Tokens) -> list[Polar]:
                 result.append(Polar(index, value, "currency"))
             continue
         if entry.move or entry.undo:
-            other = _bad_noun(known, taken, words, index)
+            other = _bad_noun(known, taken, words, index, undo=entry.undo)
             if other is not None:
                 taken[index] = taken[other] = True
-                result.append(Polar(index, _turned(words, index, -1.2 * (entry.move or -1)), "composed"))
+                move = -1 if entry.undo and known[other].ends_well else entry.move or -1
+                result.append(Polar(index, _turned(words, index, -1.2 * move), "composed"))
     result.extend(Polar(index, _turned(words, index, entry.valence), "word")
                   for index, entry in enumerate(known) if entry.valence and not taken[index])
     result.sort()
@@ -227,12 +233,14 @@ def _turned(words: Sequence[str], index: int, value: float) -> float:
     return -0.6 * value if any(word in negators for word in words[max(0, index - 3) : index]) else value
 
 
-def _bad_noun(known: Sequence[_Known], taken: Sequence[bool], words: Sequence[str], index: int) -> int | None:
-    """The nearest thing within three words that is bad when it rises: what this move is about."""
+def _bad_noun(known: Sequence[_Known], taken: Sequence[bool], words: Sequence[str], index: int, *, undo: bool) -> int | None:
+    """The nearest thing within three words that is bad when it rises, or while it lasts: what this move, or end, is about. What something
+    moves "on" or "over" is why, not what."""
     for other in (index - 1, index + 1, index + 2, index - 2, index + 3, index - 3):
-        if 0 <= other < len(known) and known[other].bad and not taken[other] and other != index:
+        about = 0 <= other < len(known) and (known[other].bad or (undo and known[other].ends_well))
+        if about and not taken[other] and other != index:
             between = words[min(index, other) + 1 : max(index, other)]
-            if not any(word in _CONNECTORS or word in "?!;:" for word in between):
+            if not any(word in _CONNECTORS or word in _WHY or word in "?!;:" for word in between):
                 return other
     return None
 

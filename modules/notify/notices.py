@@ -59,7 +59,7 @@ KINDS: Final[Mapping[type, tuple[str, Rank]]] = {
     TradeOpened: ("entry", Rank.INFO),
     OrderInDoubt: ("warning", Rank.WARNING), OrderRejected: ("warning", Rank.WARNING), FeedLost: ("warning", Rank.WARNING),
     FeedRestored: ("warning", Rank.WARNING), ApiErrorSeen: ("warning", Rank.WARNING), ForeignFill: ("warning", Rank.WARNING),
-    BalanceAdjusted: ("warning", Rank.WARNING), ForeignOrder: ("warning", Rank.WARNING), ExitRequested: ("warning", Rank.WARNING),
+    BalanceAdjusted: ("warning", Rank.WARNING), ForeignOrder: ("warning", Rank.WARNING), ExitRequested: ("warning", Rank.FILL),
     StrategyDemoted: ("warning", Rank.WARNING), StrategyRevoked: ("warning", Rank.WARNING), StrategyRejected: ("warning", Rank.WARNING),
     OrderAccepted: ("warning", Rank.WARNING), OrderCanceled: ("warning", Rank.WARNING), OrderExpired: ("warning", Rank.WARNING),
     TradeAbandoned: ("entry", Rank.INFO), StrategyApproved: ("status", Rank.INFO), ChallengerEntered: ("status", Rank.INFO),

@@ -94,8 +94,9 @@ def _classes(document: Document, wish: Wish) -> list[tuple[str, Document]]:
 # -- state ---------------------------------------------------------------------------------------------------------------
 
 
-def first_message(status: Document, policies: Policies, *, certified: int, strategies: int, next_event: str) -> str:
-    """What a person wants to know first after a start."""
+def first_message(status: Document, policies: Policies, *, certified: int, strategies: int, next_event: str,
+                  funds: Document | None = None) -> str:
+    """What a person wants to know first after a start. `funds`: how the switches stand; they say something where money is real."""
     mode = status["mode"].upper()
     lines = []
     for name, shown in status["classes"].items():
@@ -110,6 +111,8 @@ def first_message(status: Document, policies: Policies, *, certified: int, strat
             line += f" HALTED by {shown['halted_by']}."
         elif shown["paused"]:
             line += " Entries are paused."
+        if status["mode"] == "live" and funds is not None and not (funds["master_on"] and funds["classes"][name]["on"]):
+            line += " Its funds are OFF: no real order goes out."
         lines.append(line)
     verdict = f"{certified} of {strategies} strategies certified" + (": nothing can trade live." if not certified else ".")
     said = [f"<b>{mode}.</b> {escaped(lines[0])}" if lines else f"<b>{mode}.</b>", *map(escaped, lines[1:]), verdict,

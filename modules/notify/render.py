@@ -56,6 +56,7 @@ from modules.domain.events import (
     TradingHalted,
     TradingRearmed,
     TransferSeen,
+    Trigger,
     UnallocatedMoved,
 )
 from modules.domain.money import text
@@ -124,6 +125,9 @@ def _closed(fact: PositionClosed) -> str:
 def _halted(fact: TradingHalted) -> str:
     numbers = f": {fact.measured} against {fact.limit}" if fact.measured and fact.limit else ""
     until = f"until {iso(fact.until)[:16]} UTC" if fact.until is not None else "until re-armed"
+    if fact.trigger is Trigger.MANUAL:
+        said = fact.reason or "by the operator"
+        return f"HALTED {_scope(fact.scope)}{' ' if said.startswith('by ') else ': '}{said}. No entries {until}."
     return f"HALTED {_scope(fact.scope)} by {fact.trigger}{numbers}. No entries {until}. {fact.reason}".rstrip()
 
 

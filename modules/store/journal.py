@@ -227,6 +227,13 @@ class Journal:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
 
+    def regain_space(self) -> bool:
+        """Take the reserve again if there is plenty of space by now; True if entries may be journaled again. Cheap while nothing is low."""
+        if not self.low_space or self._fault or self._reserve is None or not self._reserve.regain():
+            return False
+        self.low_space = False
+        return True
+
     def _refusal(self, error: Exception) -> JournalUnwritable | JournalCorrupt:
         primary = primary_code_of(error)
         if primary in _LOCKED:

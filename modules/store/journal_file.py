@@ -33,6 +33,8 @@ _ROOM: Final = 100
 """Pages of the log beyond those after which it is copied into the database: one commit more."""
 _SPACIOUS: Final = 256 * 1024 * 1024
 """Bytes that must be free before the log is given its full size ahead of time."""
+_PLENTY: Final = 8
+"""Times the reserve that must be free before it is taken again."""
 OBJECTS: Final = "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name"
 """Every table and trigger as sqlite keeps it."""
 
@@ -112,10 +114,14 @@ class Reserve:
 
     def __init__(self, path: Path, size: int) -> None:
         self._path = path
+        self._size = size
         self.kept = False
         """False once given up, or if there was no room for it in the first place."""
-        if size <= 0:
-            return
+        if size > 0:
+            self._allocate()
+
+    def _allocate(self) -> None:
+        path, size = self._path, self._size
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
@@ -125,6 +131,16 @@ class Reserve:
             self.kept = True
         except OSError:
             path.unlink(missing_ok=True)
+
+    def regain(self) -> bool:
+        """Take the space again where there is plenty of it: several times what it needs, so that it does not come and go."""
+        if self.kept or self._size <= 0:
+            return False
+        disk = os.statvfs(self._path.parent)
+        if disk.f_bavail * disk.f_frsize < _PLENTY * self._size:
+            return False
+        self._allocate()
+        return self.kept
 
     def release(self) -> bool:
         """Give the space up. False if there was none left to give."""

@@ -52,7 +52,9 @@ def discover(folder: Path = FOLDER, package: str = PACKAGE) -> Catalog:
         if not isinstance(strategy, Strategy):
             faults.append(f"{path.name}: has no module-level STRATEGY of type Strategy")
             continue
-        found = contradictions(strategy)
+        found, error = attempt(contradictions, strategy)
+        if found is None:  # a declaration of the wrong types
+            found = [f"its declaration cannot be read: {type(error).__name__}: {error}"]
         if strategy.name in strategies:
             found.append(f"the name {strategy.name!r} is taken by another file")
         if found:

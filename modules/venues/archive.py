@@ -57,6 +57,8 @@ class Page(NamedTuple):
     """In time order, each within the span that was asked for. A venue may give only the first or only the last part of a span."""
     refused: int = 0
     """Rows that could not be what they said."""
+    begins: int | None = None
+    """Where what the venue has begins, if it answered with that instead: some give their last candles whatever they are asked for."""
 
 
 class Archive(Protocol):

@@ -54,7 +54,8 @@ class CcxtArchive:
 
     def _limit(self, kind: Kind, instrument: Instrument) -> int:
         """Rows per question, as ccxt states the venue's limit."""
-        allowed = self._client.feature_value(instrument.symbol, METHODS[kind], "limit") if hasattr(self._client, "feature_value") else None
+        market = ("swap", "linear") if instrument.asset_class is AssetClass.PERP else ("spot", None)
+        allowed = self._client.feature_value_by_type(*market, METHODS[kind], "limit")
         usual = RATES if kind is Kind.FUNDING else CANDLES
         return min(int(allowed), CANDLES_MAX) if isinstance(allowed, int) and allowed > 0 else usual
 
@@ -85,7 +86,7 @@ class CcxtArchive:
         timeframe = self._timeframe(interval_ms)
         method = self._client.fetch_mark_ohlcv if kind is Kind.MARK else self._client.fetch_ohlcv
         rows = await self._venue.read(partial(method, instrument.symbol, timeframe, since, limit, {"until": until - 1}))
-        return _candles(kind, rows, interval_ms, since, min(until, self._venue.clock.now() // interval_ms * interval_ms))
+        return _candles(kind, rows, interval_ms, since, until, self._venue.clock.now())
 
     def _rates(self, rows: Any, instrument: Instrument, since: int, until: int) -> Page:
         if not isinstance(rows, list):
@@ -108,12 +109,12 @@ class CcxtArchive:
         await self._venue.close()
 
 
-def _candles(kind: Kind, rows: Any, interval_ms: int, since: int, until: int) -> Page:
+def _candles(kind: Kind, rows: Any, interval_ms: int, since: int, until: int, now: int) -> Page:
     """Closed candles of the span, oldest first; those that cannot be are counted."""
     if not isinstance(rows, list):
         raise VenueUnreachable("candles are no list")
     found: dict[int, Row] = {}
-    refused = 0
+    refused, later = 0, list[int]()
     for row in rows:
         if kind is Kind.MARK and isinstance(row, list) and len(row) >= 5:
             row = [*row[:5], 0.0]  # a mark has no volume
@@ -122,9 +123,11 @@ def _candles(kind: Kind, rows: Any, interval_ms: int, since: int, until: int) ->
         except VenueUnreachable:
             refused += 1
             continue
-        if since <= bar.ts < until:
+        if bar.ts >= until:
+            later.append(bar.ts)
+        elif since <= bar.ts <= now - interval_ms:
             found[bar.ts] = tuple(bar[:5]) if kind is Kind.MARK else (*bar, math.nan, math.nan)
-    return Page([found[at] for at in sorted(found)], refused)
+    return Page([found[at] for at in sorted(found)], refused, min(later) if later and not found else None)
 
 
 # -- what the venue says now ------------------------------------------------------------------------------------------------

@@ -1,26 +1,26 @@
 """Binance spot and USD-M perpetuals as ccxt speaks them: how to ask, and which parameter really means what.
 
 Two accounts, so nothing to divide. A trade names its order and not our client id, so orders are looked up; a stop of USD-M is no order
-until it goes off (algoOrder), so both drawers are asked. Owns the translation between Binance's rows (ccxt_binance_rows.py) and ours, and
-remembers which order is whose. Refuses hedge mode, joint margin, and a key that may move money away.
+until it goes off (algoOrder), so both drawers are asked (ccxt_binance_orders.py). Owns the translation between Binance's rows
+(ccxt_binance_rows.py) and ours. Refuses hedge mode, joint margin, and a key that may move money away.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import ROUND_DOWN, Decimal
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from modules.domain.errors import VenueDenied, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument, Side
 from modules.domain.market import FundingRate
 from modules.domain.money import ONE, ZERO, round_down, round_up, text
-from modules.domain.order import Fill, Order, OrderKind, OrderReport, OrderState
+from modules.domain.order import Fill, Order, OrderKind, OrderReport
 from modules.venues import ccxt_binance_rows as rows
 from modules.venues.ccxt_binance_history import deposits_and_withdrawals, income, trades
-from modules.venues.ccxt_binance_rows import ALGO_STATES, CODES, NAME, STATES, parsed
+from modules.venues.ccxt_binance_orders import DELISTED, FORCED, OURS, Orders, forced
+from modules.venues.ccxt_binance_rows import CODES, NAME, parsed
 from modules.venues.ccxt_client import Endpoint, foreign_errors, moved
 from modules.venues.ccxt_dialect import Account, Adapter, Creation, KeyFacts, Tick, number, text_only
 from modules.venues.ccxt_errors import CodeTable, judge
@@ -37,27 +37,13 @@ MARGIN_AS_IT_WAS: Final = "-4046"
 """No need to change margin type: what was asked for is so already."""
 RIGHTS_REFUSED: Final = ("enableWithdrawals", "enableInternalTransfer", "permitsUniversalTransfer", "enableMargin")
 RIGHTS_NEEDED: Final[Mapping[AssetClass, str]] = {AssetClass.SPOT: "enableSpotAndMarginTrading", AssetClass.PERP: "enableFutures"}
-FORCED: Final = ("autoclose-", "adl_autoclose")
-"""How Binance names the orders of a liquidation and a deleveraging."""
-DELISTED: Final = "settlement_autoclose-"
-OURS: Final = "tb"
-"""How our client ids begin (domain.order.derive_id)."""
 LEVERAGE_UNTOLD: Final = Decimal(5)
 """Taken for the maximum where there is no key to ask with; only live trading depends on the real one."""
 FUNDING_HOURS: Final = 8
 TRANSFERS: Final = frozenset({"TRANSFER", "INTERNAL_TRANSFER", "CROSS_COLLATERAL_TRANSFER", "STRATEGY_UMFUTURES_TRANSFER",
                               "COIN_SWAP_DEPOSIT", "COIN_SWAP_WITHDRAW", "WELCOME_BONUS"})
-REMEMBERED: Final = 5_000
-"""Orders whose owner is kept in mind."""
 _HOUR_MS: Final = 3_600_000
 _SPOT, _PERP = AssetClass.SPOT, AssetClass.PERP
-
-
-class _Owner(NamedTuple):
-    """Whose order it is, once it cannot change any more."""
-
-    client_order_id: str
-    filled: bool
 
 
 class BinanceDialect:
@@ -73,9 +59,7 @@ class BinanceDialect:
     def __init__(self, *, margin: str = "ISOLATED", stop_slack: Decimal = Decimal("0.05")) -> None:
         self._margin = margin
         self._stop_slack = stop_slack
-        self._owners: OrderedDict[tuple[AssetClass, int], _Owner] = OrderedDict()
-        self._became: OrderedDict[int, str] = OrderedDict()
-        """Client id of the conditional order that became this order."""
+        self._orders = Orders()
         self._traded: set[str] = set()
         """Symbols we sent orders for."""
         self._hours: dict[str, int] = {}
@@ -187,8 +171,8 @@ class BinanceDialect:
             return None
         row = parsed(rows.StreamTrade, trade["info"], "execution")
         symbol = venue.symbol(asset_class, row.s)
-        known = row.c.startswith(OURS) or _forced(row.c)
-        name = row.c if known else (await self._owner(venue, asset_class, row.s, row.i)).client_order_id
+        known = row.c.startswith(OURS) or forced(row.c)
+        name = row.c if known else (await self._orders.owner(venue, asset_class, row.s, row.i)).client_order_id
         if row.N is None and row.n:
             raise VenueUnreachable(f"{NAME}: an execution's fee has no coin")
         return await self._seen(venue, symbol, str(row.t), name, row.S == "BUY", row.l, row.L, row.n, row.N or SETTLE, row.m, row.T,
@@ -196,18 +180,8 @@ class BinanceDialect:
 
     def streamed_end(self, venue: Adapter, order: Mapping[str, Any]) -> OrderDone | None:
         info = order["info"]
-        if "caid" in info:
-            algo = parsed(rows.StreamAlgo, info, "algo order")
-            self._learn(algo.ai, algo.caid)
-            state, name, at, reason = ALGO_STATES[algo.X], algo.caid, algo.T, algo.rm
-        else:
-            row = parsed(rows.StreamOrder, info, "order")
-            name = self._became.get(row.i) or row.C or row.c
-            state, at, reason = STATES[row.X], row.T, "" if row.r == "NONE" else row.r
-        if (_PERP if "ps" in info else _SPOT) not in venue.classes:
-            return None
-        how = {OrderState.CANCELED: "canceled", OrderState.REJECTED: "rejected", OrderState.EXPIRED: "expired"}.get(state)
-        return None if how is None else OrderDone(name, at, how, reason)
+        done = self._orders.ended(info)
+        return done if (_PERP if "ps" in info else _SPOT) in venue.classes else None
 
     # -- the account ------------------------------------------------------------------------------------------------------
 
@@ -263,89 +237,14 @@ class BinanceDialect:
         return found
 
     async def open_orders(self, venue: Adapter, asset_class: AssetClass) -> Sequence[OrderReport]:
-        client = venue.private()
-        ask = client.privateGetOpenOrders if asset_class is _SPOT else client.fapiPrivateGetOpenOrders
-        plain = [parsed(rows.OrderRow, raw, "open order") for raw in await venue.read(lambda: ask({}))]
-        found = [self._report(row, venue.symbol(asset_class, row.symbol)) for row in plain]
-        if asset_class is _PERP:
-            raws = await venue.read(lambda: client.fapiPrivateGetOpenAlgoOrders({}))
-            found += [_algo_report(row, venue.symbol(_PERP, row.symbol))
-                      for row in (parsed(rows.AlgoRow, raw, "open algo order") for raw in raws)]
-        return found
+        return await self._orders.open_orders(venue, asset_class)
 
     async def order(self, venue: Adapter, client_order_id: str, instrument: Instrument) -> OrderReport | None:
-        """A perpetual's may lie in two drawers: the plain one is asked first."""
-        client, asset_class = venue.private(), instrument.asset_class
-        named = {"symbol": client.market(instrument.symbol)["id"], "origClientOrderId": client_order_id}
-        ask = client.privateGetOrder if asset_class is _SPOT else client.fapiPrivateGetOrder
-        raw = await venue.find(lambda: ask(dict(named)))
-        if raw is not None:
-            row = parsed(rows.OrderRow, raw, "order")
-            if row.client_order_id != client_order_id or row.symbol != named["symbol"]:
-                raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
-            return self._report(row, instrument.symbol)
-        return None if asset_class is _SPOT else await self._conditional(venue, client_order_id, instrument.symbol, named["symbol"])
-
-    async def _conditional(self, venue: Adapter, client_order_id: str, symbol: str, market_id: str) -> OrderReport | None:
-        client = venue.private()
-        raw = await venue.find(lambda: client.fapiPrivateGetAlgoOrder({"symbol": market_id, "clientAlgoId": client_order_id}))
-        if raw is None:
-            return None
-        algo = parsed(rows.AlgoRow, raw, "algo order")
-        if algo.client_algo_id != client_order_id or algo.symbol != market_id:
-            raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
-        became = self._learn(algo.actual_order_id, client_order_id)
-        if became is None:
-            if algo.algo_status == "FINISHED":
-                raise VenueUnreachable(f"{NAME}: a stop went off, and the order it became is not told")
-            return _algo_report(algo, symbol)
-        raw = await venue.read(lambda: client.fapiPrivateGetOrder({"symbol": market_id, "orderId": became}))
-        row = parsed(rows.OrderRow, raw, "order")
-        if row.order_id != became or row.symbol != market_id:
-            raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
-        return OrderReport(client_order_id, str(algo.algo_id), symbol, STATES[row.status], row.executed_qty, algo.quantity)
-
-    def _learn(self, order_id: str | int | None, client_order_id: str) -> int | None:
-        """Which order a conditional one became; None = it has not yet."""
-        if order_id in (None, "", "0", 0):
-            return None
-        became = int(str(order_id))
-        self._became[became] = client_order_id
-        while len(self._became) > REMEMBERED:
-            self._became.popitem(last=False)
-        return became
+        return await self._orders.find(venue, client_order_id, instrument)
 
     def forget_orders(self) -> None:
         """Ask again whose each order is."""
-        self._owners.clear()
-
-    def _report(self, row: rows.OrderRow, symbol: str) -> OrderReport:
-        name = self._became.get(row.order_id, row.client_order_id)
-        return OrderReport(name, str(row.order_id), symbol, STATES[row.status], row.executed_qty, row.orig_qty)
-
-    async def _owner(self, venue: Adapter, asset_class: AssetClass, market_id: str, order_id: int) -> _Owner:
-        """Whose an order is: ours by its client id, or by that of the conditional order it came of; "" = somebody else's."""
-        key = asset_class, order_id
-        if key in self._owners:
-            return self._owners[key]
-        client = venue.private()
-        ask = client.privateGetOrder if asset_class is _SPOT else client.fapiPrivateGetOrder
-        row = parsed(rows.OrderRow, await venue.read(lambda: ask({"symbol": market_id, "orderId": order_id})), "order")
-        if row.order_id != order_id or row.symbol != market_id:
-            raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
-        name = row.client_order_id
-        if asset_class is _PERP and not name.startswith(OURS) and not _forced(name):
-            if order_id not in self._became:
-                raws = await venue.read(lambda: client.fapiPrivateGetAllAlgoOrders({"symbol": market_id}))
-                for algo in (parsed(rows.AlgoRow, raw, "algo order") for raw in raws):
-                    self._learn(algo.actual_order_id, algo.client_algo_id)
-            name = self._became.get(order_id, name)
-        owner = _Owner(name, row.status == "FILLED")
-        if STATES[row.status] is not OrderState.ACCEPTED:
-            self._owners[key] = owner
-            while len(self._owners) > REMEMBERED:
-                self._owners.popitem(last=False)
-        return owner
+        self._orders.forget()
 
     async def fills_since(self, venue: Adapter, at: int) -> Sequence[FillSeen]:
         """Binance tells trades by market only. Of USD-M the income says in which; of spot those we stream, send orders for or hold."""
@@ -367,7 +266,7 @@ class BinanceDialect:
         symbol, found = venue.symbol(asset_class, market_id), list[FillSeen]()
         last = {row.order_id: row.id for row in sorted(told, key=lambda row: row.id)}
         for row in told:
-            owner = await self._owner(venue, asset_class, market_id, row.order_id)
+            owner = await self._orders.owner(venue, asset_class, market_id, row.order_id)
             buy = row.is_buyer if isinstance(row, rows.SpotTradeRow) else row.buyer
             maker = row.is_maker if isinstance(row, rows.SpotTradeRow) else row.maker
             found.append(await self._seen(venue, symbol, str(row.id), owner.client_order_id, buy, row.qty, row.price, row.commission,
@@ -378,7 +277,7 @@ class BinanceDialect:
                     coin: str, maker: bool, at: int, done: bool) -> FillSeen:
         instrument = (await venue.known())[symbol]
         worth = ONE if coin == instrument.settle else price if coin == instrument.base else await venue.rate(coin, instrument.settle)
-        side, ours = Side.BUY if buy else Side.SELL, "" if _forced(name) else name
+        side, ours = Side.BUY if buy else Side.SELL, "" if forced(name) else name
         return FillSeen(Fill(NAME, symbol, trade_id, ours, side, quantity, price, fee, coin, worth, ONE, maker, at,
                              name.startswith(FORCED), name.startswith(DELISTED)), done)
 
@@ -474,19 +373,11 @@ async def _watched(venue: Adapter, method: str, kind: Mapping[str, str]) -> Any:
     return await getattr(venue.private(), method)(None, None, None, dict(kind))
 
 
-def _forced(name: str) -> bool:
-    return name.startswith((*FORCED, DELISTED))
-
-
 def _account(asset_class: AssetClass, held: Sequence[tuple[str, Decimal]]) -> Account:
     coins = dict(held)
     if len(coins) != len(held):
         raise VenueUnreachable(f"{NAME}: wallet lists a coin twice")
     return Account((asset_class,), coins)
-
-
-def _algo_report(row: rows.AlgoRow, symbol: str) -> OrderReport:
-    return OrderReport(row.client_algo_id, str(row.algo_id), symbol, ALGO_STATES[row.algo_status], ZERO, row.quantity)
 
 
 def _bracket(row: Any) -> tuple[Decimal, Decimal]:

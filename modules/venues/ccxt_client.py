@@ -88,8 +88,8 @@ def foreign_errors() -> tuple[type[Exception], ...]:
 
 def connect(name: str, fault_in: Callable[[object, str], str], point: Callable[[Any, Endpoint], None], *, endpoint: Endpoint | None,
             credentials: Credentials | None, options: Mapping[str, Any], timeout_ms: int) -> Any:
-    """A ccxt.pro client of exchange `name`. `fault_in(reply, url)` says what is wrong with a reply, "" = nothing; `point(client,
-    endpoint)` turns its addresses there.
+    """A ccxt client of exchange `name`, with streams where ccxt.pro has them. `fault_in(reply, url)` says what is wrong with a reply,
+    "" = nothing; `point(client, endpoint)` turns its addresses there.
 
     Its writes are never repeated by ccxt. The caller has to `await client.close()`. Imports ccxt (about a second).
     """
@@ -100,7 +100,7 @@ def connect(name: str, fault_in: Callable[[object, str], str], point: Callable[[
     settings: dict[str, Any] = {"timeout": timeout_ms, "options": {**options, "maxRetriesOnFailure": 0}}
     if credentials is not None:
         settings |= {"apiKey": credentials.key.get_secret_value(), "secret": credentials.secret.get_secret_value()}
-    client = _guarded(getattr(ccxt.pro, name), fault_in)(settings)
+    client = _guarded(getattr(ccxt.pro, name, None) or getattr(ccxt.async_support, name), fault_in)(settings)
     if client.options["maxRetriesOnFailure"] != 0:
         raise ConfigurationError([f"{name}: ccxt would repeat writes"])
     if endpoint is not None:

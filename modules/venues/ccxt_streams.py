@@ -75,16 +75,20 @@ class _Stream:
 class _Candles:
     """One symbol's candles as they stream in; hands over those that closed. `trusted`: nothing was missed of the forming one."""
 
-    def __init__(self, interval: int) -> None:
+    def __init__(self, interval: int, handed: int = 0) -> None:
         self.interval = interval
         self.forming: Bar | None = None
-        self.handed = 0
-        """Open time of the last candle handed over."""
+        self.handed = handed
+        """Open time of the last candle handed over, here or as history; 0 = none was."""
         self.trusted = True
 
     def take(self, bar: Bar) -> tuple[Bar | None, int]:
         """(a candle that closed, how many to ask for over REST because they were missed)."""
         before, self.forming = self.forming, bar if self.forming is None or bar.ts >= self.forming.ts else self.forming
+        if before is None and self.handed:  # what closed between the history and the first word of the stream
+            missed = max(0, (bar.ts - self.handed) // self.interval - 1)
+            self.handed = max(self.handed, bar.ts - self.interval)
+            return None, missed
         if before is None or bar.ts <= before.ts:
             return None, 0
         missed = (bar.ts - (self.handed or before.ts - self.interval)) // self.interval - 1
@@ -106,7 +110,7 @@ class MarketStream(_Stream):
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Closed bars never dropped; of quotes, marks and rates only the newest."""
         venue = self._venue
-        candles = {symbol: _Candles(venue.interval_ms(symbol)) for symbol in venue.symbols}
+        candles = {symbol: _Candles(venue.interval_ms(symbol), venue.told.get(symbol, 0)) for symbol in venue.symbols}
         jobs = [self._watch_bars(symbol, candles[symbol]) for symbol in venue.symbols]
         jobs += [self._watch_tick(symbol, wait) for symbol in venue.symbols for wait in venue.dialect.ticks(venue, symbol)]
         async with _running(*jobs) as tasks:

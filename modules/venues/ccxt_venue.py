@@ -64,6 +64,8 @@ class CcxtVenue:
         self._instruments: dict[str, Instrument] = {}
         self._by_id: dict[tuple[AssetClass, str], str] = {}
         self._leverage: dict[str, Decimal] = {}
+        self.told: dict[str, int] = {}
+        """Symbol -> open time of the last candle that was told as history."""
         self._foreign = foreign_errors()
         timeout_ms = int(timeout_s * 1_000)
         if credentials is not None and not self.dialect.trades:
@@ -225,6 +227,8 @@ class CcxtVenue:
             rows = await self.read(partial(self.data.fetch_ohlcv, symbol, self.timeframe, start, limit, span))
             found |= {bar.ts: bar for bar in (sane_bar(row, interval) for row in rows) if start <= bar.ts < final}
             start += limit * interval
+        if found:
+            self.told[symbol] = max(self.told.get(symbol, 0), max(found))
         return [found[ts] for ts in sorted(found)]
 
     async def settled_funding(self, symbol: str, since: int) -> Sequence[FundingRate]:

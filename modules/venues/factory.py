@@ -50,6 +50,8 @@ class VenueRow:
     settlement: str = "USDT"
     needs_token: bool = False
     """Even for market data."""
+    shared_wallet: bool = False
+    """One wallet for all classes: each needs an allocation."""
 
     @property
     def live(self) -> bool:
@@ -59,7 +61,8 @@ class VenueRow:
 UNPROVEN: Final = ("nobody has shown that it can set and find orders by client order id, list trades by order and rest a stop order that "
                    "really is one")
 KNOWN: Final[Mapping[str, VenueRow]] = {
-    "bybit": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", Endpoint("https://api-testnet.bybit.com", "wss://stream-testnet.bybit.com")),
+    "bybit": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", Endpoint("https://api-testnet.bybit.com", "wss://stream-testnet.bybit.com"),
+                      shared_wallet=True),
     "binance": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", ccxt_binance.DEMO),
     "oanda": VenueRow(
         (AssetClass.FOREX,), "", Endpoint(oanda_wire.PRACTICE.rest, oanda_wire.PRACTICE.stream),
@@ -100,6 +103,9 @@ def faults(name: str, settings: VenueSettings, *, trading: bool) -> list[str]:
     if settings.key_file is None and (trading or row.needs_token):
         found.append(f"{key}.key_file: {'live trading' if trading else f'{name} tells prices to nobody without a token:'} needs the file "
                      "that holds its key")
+    bare = [asset_class.value for asset_class in settings.classes if asset_class not in settings.allocate]
+    if trading and row.shared_wallet and len(settings.classes) > 1 and bare:
+        found.append(f"{key}.allocate: {', '.join(bare)}: classes that share one wallet need an amount each")
     if row.needs_token and not settings.account_id:
         found.append(f"{key}.account_id: the account's number is needed")
     if settings.testnet and row.testnet is None:

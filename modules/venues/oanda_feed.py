@@ -177,9 +177,12 @@ class Feed:
         try:
             while True:
                 getter = asyncio.ensure_future(queue.get())
-                done, _ = await asyncio.wait((getter, *tasks), return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    done, _ = await asyncio.wait((getter, *tasks), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    if not getter.done():
+                        getter.cancel()
                 if getter not in done:
-                    getter.cancel()
                     next(iter(done)).result()
                     raise RuntimeError("a part of the feed ended")
                 yield getter.result()

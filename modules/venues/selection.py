@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Collection, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Final, NamedTuple, Protocol
 
 import structlog
 
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import ASSET_CLASSES, DOLLARS, AssetClass, Instrument
-from modules.domain.settings import SelectSettings, VenueSettings
+from modules.domain.settings import SelectSettings, VenueSettings, matches
 
 log = structlog.get_logger("selection")
 
@@ -66,18 +64,6 @@ class Listing(Protocol):
     async def listed_before(self, symbol: str, at: int) -> int | None:
         """Open time (UTC ms) of a daily candle at or before `at`, the earliest that costs one question; None = there is none."""
         ...
-
-
-def matches(symbol: str, patterns: Collection[str]) -> bool:
-    """Whether one of `patterns` means `symbol`: its name, a shell pattern (BTC/*), or a regular expression as in freqtrade (BTC/.*)."""
-    return any(fnmatchcase(symbol, pattern) or _is(symbol, pattern) for pattern in patterns)
-
-
-def _is(symbol: str, pattern: str) -> bool:
-    try:
-        return re.fullmatch(pattern, symbol) is not None
-    except re.error:
-        return False  # a shell pattern that is no expression
 
 
 def choose(instruments: Sequence[Instrument], statistics: Sequence[Statistic], rule: SelectSettings, *, now: int,
@@ -152,7 +138,7 @@ async def symbols_for(listing: Listing, settings: VenueSettings, held: Collectio
             raise ConfigurationError(absent)
         fixed = settings.symbols or [symbol for symbol in usual if symbol in names]
         return Choice(tuple(dict.fromkeys((*fixed, *held))), {})
-    choice = await _by_rule(listing, offered, settings.select, held, now)
+    choice = await by_rule(listing, offered, settings.select, held, now=now)
     log.info("instruments chosen", action="select", exchange=listing.name, chosen=list(choice.symbols), left_out=len(choice.left_out))
     if not choice.symbols:
         few = [f"venues.{listing.name}.select: {symbol}: {reason}" for symbol, reason in list(choice.left_out.items())[:5]]
@@ -161,8 +147,8 @@ async def symbols_for(listing: Listing, settings: VenueSettings, held: Collectio
     return choice
 
 
-async def _by_rule(listing: Listing, offered: Sequence[Instrument], rule: SelectSettings, held: Collection[str], now: int) -> Choice:
-    """`choose`, asking the age only of those that it could still change."""
+async def by_rule(listing: Listing, offered: Sequence[Instrument], rule: SelectSettings, held: Collection[str], *, now: int) -> Choice:
+    """`choose`, asking the age only of those that it could still change. May choose nothing. Raises VenueError."""
     rows = {row.symbol: row for row in await listing.statistics()}
     ageless = rule.model_copy(update={"min_days_listed": 0})
     while True:

@@ -49,6 +49,8 @@ class BinanceEmulator(Frame):
             "permitsUniversalTransfer": False, "enableVanillaOptions": False, "enableFixApiTrade": False, "enableFixReadOnly": True,
             "enablePortfolioMarginTrading": False}
         self.hedged = self.joint = False
+        self.funding: dict[str, list[tuple[int, str]]] = {}
+        """Past settlements per linear symbol: UTC ms and rate; without any, there was one just now."""
         self.listen_keys: set[str] = set()
         spot: dict[str, Callable[[Row], Any]] = {
             "GET account": self._account, "POST order": self._place, "GET order": self._order("spot"), "DELETE order": self._drop("spot"),
@@ -70,8 +72,7 @@ class BinanceEmulator(Frame):
             "GET capital/deposit/hisrec": lambda asked: self._dated(self.market.deposits, asked, "insertTime"),
             "GET capital/withdraw/history": lambda _: self.market.withdrawals[::-1]}
         public: dict[str, Callable[[Row], Any]] = {
-            "GET /fapi/v1/fundingRate": lambda asked: [{"symbol": asked["symbol"], "fundingTime": self.now(), "fundingRate": "0.00013700",
-                                                        "markPrice": "50000"}],
+            "GET /fapi/v1/fundingRate": self._rates, "GET /fapi/v1/markPriceKlines": self._klines("linear"),
             "GET /fapi/v1/fundingInfo": lambda _: [{"symbol": "ETHUSDT", "adjustedFundingRateCap": "0.02", "fundingIntervalHours": 4}],
             "GET /fapi/v1/premiumIndex": self._premium}
         for root, category in (("/api/v3", "spot"), ("/fapi/v1", "linear")):
@@ -300,6 +301,12 @@ class BinanceEmulator(Frame):
                     for at, *rest in (found[:limit] if "startTime" in asked else found[-limit:])]
 
         return klines
+
+    def _rates(self, asked: Row) -> list[Row]:
+        past = self.funding.get(asked["symbol"], [(self.now(), "0.00013700")])
+        start, end = int(asked.get("startTime", 0)), int(asked.get("endTime", 1 << 60))
+        return [{"symbol": asked["symbol"], "fundingTime": at, "fundingRate": rate, "markPrice": "50000"}
+                for at, rate in past if start <= at <= end][:int(asked.get("limit", 100))]
 
     def _day(self, category: str) -> Callable[[Row], Any]:
         def day(asked: Row) -> Any:

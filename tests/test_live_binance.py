@@ -1,0 +1,122 @@
+"""The whole daemon on Binance's wire: the unmodified ccxt client, the emulated venue, a wallet each for spot and for perpetuals."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from modules.domain.events import BalanceAdjusted, Filled, ForeignFill, FundingBooked, PositionClosed, TradingHalted
+from modules.domain.instrument import AssetClass
+from modules.domain.order import Purpose
+from tests.binance_worlds import adapter
+from tests.bybit_worlds import BOTH, PERP, SPOT
+from tests.emulators.binance import BinanceEmulator, serving
+from tests.live_worlds import Life, above, driven, life, patient
+from tests.test_live_bybit import ALLOCATE, LEVEL, LOW, PROTECT_MS, World
+
+D = Decimal
+
+
+class BinanceWorld(World):
+    """10,000 USDT in each of two wallets."""
+
+    def __init__(self, venue: BinanceEmulator, folder: Path) -> None:
+        super().__init__(venue, folder)  # type: ignore[arg-type]
+        self.binance = venue
+
+    def tick(self) -> None:
+        self.watch.look()
+        for category in ("spot", "linear"):
+            self.binance.market._tell_price((category, "BTCUSDT"))
+
+    def _bare(self) -> bool:
+        size = self.binance.market.holdings["linear", "BTCUSDT"].size
+        under = sum((algo.quantity for algo in self.binance.market.algos.values() if algo.status == "NEW"), D(0))
+        return size > 0 and under < size
+
+    def born(self, classes: tuple[AssetClass, ...] = BOTH, *, allocate: dict[AssetClass, Decimal | None] | None = None,
+             **execution: Any) -> Life:
+        venue = adapter(self.binance, classes=classes, symbols=(SPOT, PERP))
+        venue.clock = self.clock
+        for client in (venue.data, venue.trade):
+            client.milliseconds = self.clock.now  # ccxt signs with our clock
+        made = life(venue, self.clock, self.folder, strategies={c: above(c, level=LEVEL, stop=0.01) for c in classes},
+                    settlement=dict.fromkeys(classes, "USDT"), allocate=ALLOCATE if allocate is None else allocate,
+                    symbols=frozenset(venue.symbols), policies=patient(**{"protect_within_s": 10.0, **execution}))
+        self.lives.append(made)
+        return made
+
+    async def starts(self, **named: Any) -> Life:
+        made = self.born(**named)
+        await made.daemon.start()
+        made.run()
+        topics = ("user:spot", "user:linear", "spot|btcusdt@kline_1m", "linear|btcusdt@kline_1m", "linear|btcusdt@bookTicker")
+        await made.until(lambda: all(self.binance.listeners[topic] for topic in topics), "the streams are up")
+        await made.until(lambda: made.daemon.market.quote(PERP) is not None, "quotes")
+        return made
+
+    def sent(self) -> Counter[str]:
+        return Counter(body.get("newClientOrderId") or body["clientAlgoId"] for path, body in self.binance.bodies
+                       if path.endswith(("/order", "/algoOrder")) and "quantity" in body)
+
+    def agree(self, alive: Life, classes: tuple[AssetClass, ...] = BOTH) -> None:
+        """All the books + the owner's part = both wallets, coin by coin."""
+        portfolio, owners = alive.daemon.portfolio, alive.daemon.wallets.unallocated("binance")
+        purses = self.binance.market.purses
+        assert sum((portfolio.wallet_cash(c) for c in classes), D(0)) + owners.pop("USDT", D(0)) == sum(p["USDT"] for p in purses.values())
+        coins = defaultdict[str, Decimal](Decimal)
+        for one in (*(portfolio.coins(c) for c in classes), owners):
+            for name, amount in one.items():
+                coins[name] += amount
+        held = {coin: amount for coin, amount in purses["spot"].items() if coin != "USDT" and amount}
+        size = self.binance.market.holdings["linear", "BTCUSDT"].size
+        assert {name: amount for name, amount in coins.items() if amount} == held | ({PERP: size} if size else {})
+
+
+def test_entries_stops_funding_a_crash_and_exits_leave_the_books_the_two_wallets(tmp_path: Path) -> None:
+    async def story(on: BinanceWorld) -> None:
+        on.binance.market.depth["linear", "BTCUSDT"] = D("0.004")
+        first = await on.starts()
+        await on.enters(first)
+        assert len([fact for fact in first.of(Filled) if fact.fill.symbol == PERP]) > 1, "filled in parts"
+        on.agree(first)
+        await first.die()
+        # While nobody is there: funding, the spot stop fills, and the owner cancels the perpetual's stop in the venue's app.
+        on.binance.market.fund("BTCUSDT", "0.000137")
+        on.binance.market.move("spot", "BTCUSDT", "49000")
+        for algo in [algo for algo in on.binance.market.algos.values() if algo.status == "NEW"]:
+            on.binance.market.drop_algo({"algoId": algo.id})
+        on.watch.begin()
+        second = await on.starts()
+        await second.until(lambda: any(algo.status == "NEW" for algo in on.binance.market.algos.values()), "the stop is back")
+        (closed,) = second.of(PositionClosed)
+        assert (closed.trade.asset_class, len(second.of(FundingBooked))) == (AssetClass.SPOT, 1)
+        on.agree(second)
+        on.price(LOW)
+        on.minute()
+        await second.until(lambda: len(second.of(PositionClosed)) == 2 and not second.resting(Purpose.STOP), "flat")
+        on.agree(second)
+        await second.end()
+        every = [fact for one in on.lives for fact in one.facts]
+        assert not any(isinstance(fact, BalanceAdjusted | ForeignFill | TradingHalted) for fact in every)
+        booked = [fact.fill.venue_trade_id for fact in every if isinstance(fact, Filled)]
+        traded = [str(row["id"]) for rows in on.binance.market.trades.values() for row in rows]
+        assert sorted(booked) == sorted(traded)
+
+    async def go() -> None:
+        async with asyncio.timeout(90), serving() as venue:
+            made = BinanceWorld(venue, tmp_path)
+            async with driven(made.tick):
+                try:
+                    await story(made)
+                finally:
+                    for one in made.lives:
+                        if not one.over:
+                            await one.die()
+            assert max(made.sent().values(), default=1) == 1, "an order was sent twice"
+            assert made.watch.longest_ms < PROTECT_MS
+
+    asyncio.run(go())
