@@ -41,7 +41,7 @@ ITEMS: Final = {
     "demotion": Item("live demotion", ("--years", "2", "--runs", "4")),
     "learning": Item("learning", ("--seeds", "2")),
     "learning_demo": Item("learning, end to end", ("--seeds", "1", "--days", "2")),
-    "learning_recorded": Item("learning, recorded prices", ("--classes", "FOREX", "--since", "2024-09-01T00:00:00Z")),
+    "learning_recorded": Item("learning, recorded prices", ("--classes", "PERP", "--since", "2024-09-01T00:00:00Z")),
     "growth": Item("P11", ("--scale", "0.004", "--repeat", "1")),
 }
 

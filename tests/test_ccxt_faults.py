@@ -19,6 +19,9 @@ from tests.emulators.frame import Fault, Reply
 
 STATUSES = (302, 400, 401, 403, 404, 408, 409, 418, 422, 429, 451, 500, 501, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 530)
 each_world = pytest.mark.parametrize("world", WORLDS, ids=str)
+# The perpetual's plain order goes the way of spot's; its matrix runs with the slow ones.
+each_matrix = pytest.mark.parametrize(
+    "world", [pytest.param(world, marks=[pytest.mark.slow] if world.name == "binance perp" else []) for world in WORLDS], ids=str)
 each_venue = pytest.mark.parametrize("venue_name", ["bybit", "binance"])
 OPEN: dict[str, Any] = {"bybit": bybit, "binance": binance}
 BALANCE = {"bybit": "wallet-balance", "binance": "/api/v3/account"}
@@ -63,7 +66,7 @@ async def _fates(world: World, accepted: bool, write: Callable[[CcxtVenue, str],
     return fates
 
 
-@each_world
+@each_matrix
 async def test_a_submit_the_venue_accepted_is_never_called_rejected_or_unsent_whatever_it_answers(world: World) -> None:
     async def submit(made: CcxtVenue, name: str) -> Fate:
         sent = world.made(name)
@@ -77,7 +80,7 @@ async def test_a_submit_the_venue_accepted_is_never_called_rejected_or_unsent_wh
     assert {name: fate for name, fate in fates.items() if not isinstance(fate, InDoubt)} == {}
 
 
-@each_world
+@each_matrix
 async def test_a_submit_that_never_took_effect_is_never_called_accepted(world: World) -> None:
     async def submit(made: CcxtVenue, name: str) -> Fate:
         sent = world.made(name)
@@ -90,7 +93,7 @@ async def test_a_submit_that_never_took_effect_is_never_called_accepted(world: W
     assert {name: fate for name, fate in fates.items() if not isinstance(fate, InDoubt)} == {}
 
 
-@each_world
+@each_matrix
 @pytest.mark.parametrize("accepted", [True, False], ids=["canceled", "not canceled"])
 async def test_a_cancel_is_in_doubt_whatever_unproven_is_answered(world: World, accepted: bool) -> None:
     async def cancel(made: CcxtVenue, name: str) -> Fate:

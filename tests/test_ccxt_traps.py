@@ -369,12 +369,14 @@ async def test_without_a_key_there_is_market_data_and_nothing_else(venue_name: s
 
 
 @each_venue
-@pytest.mark.parametrize("changes", [{"quantity": "-0.01"}, {"quantity": "0"}, {"quantity": "0.0000001"}, {"quantity": "NaN"},
-                                     {"kind": OrderKind.LIMIT, "price": "-1"}, {"kind": OrderKind.LIMIT, "price": "1.001"},
-                                     {"kind": OrderKind.LIMIT}, {"quantity": "0.00002"}, {"symbol": "NOPE/USDT"}])
-async def test_our_own_gate_refuses_what_ccxt_would_let_through(venue_name: str, changes: dict[str, Any]) -> None:
+async def test_our_own_gate_refuses_what_ccxt_would_let_through(venue_name: str) -> None:
+    limit = {"kind": OrderKind.LIMIT}
+    wrong: list[dict[str, Any]] = [
+        {"quantity": "-0.01"}, {"quantity": "0"}, {"quantity": "0.0000001"}, {"quantity": "NaN"}, limit | {"price": "-1"},
+        limit | {"price": "1.001"}, limit, {"quantity": "0.00002"}, {"symbol": "NOPE/USDT"}]
     async with OPEN[venue_name]() as (venue, made):
-        assert isinstance(await made.submit(order("1", **changes)), Refused)
+        fates = [await made.submit(order("1", **changes)) for changes in wrong]
+        assert [changes for changes, fate in zip(wrong, fates, strict=True) if not isinstance(fate, Refused)] == []
         assert venue.asked[f"POST {CREATE[venue_name]}"] == 0
 
 

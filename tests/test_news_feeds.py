@@ -186,7 +186,7 @@ _CRYPTOPANIC = json.dumps({"results": [{"id": 1, "title": "BTC up", "published_a
 _WEEKLY = json.dumps([{"title": "CPI m/m", "country": "USD", "date": "2026-12-10T08:30:00-05:00", "impact": "High"}]).encode()
 _ICS = (b"BEGIN:VCALENDAR\r\nBEGIN:VEVENT\r\nDTSTART;TZID=US-Eastern:20261210T083000\r\nSUMMARY:Consumer Price Index\r\nEND:VEVENT\r\n"
         b"END:VCALENDAR\r\n")
-_JUNK = (b"\x00", b"\xff\xfe", b"\xe2\x80\xae", b"<!ENTITY a 'b'>", b"9" * 40, b"null", b"[[[[", b"\\ud800", b"&#55296;", b"1e999", b"\r\n ",
+_JUNK = (b"\x00", b"\xff\xfe", b"\xe2\x80\xae", b"<!ENTITY a 'b'>", b"9" * 40, b"null", b"[[[[", b"\\ud800", b"&#55296;", b"1e999",
          b"<![CDATA[", b"+99:99", b"0000-00-00", b"T25:61")
 
 

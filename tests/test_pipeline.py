@@ -177,7 +177,7 @@ def test_option_structures_say_why_they_cannot_be_judged(policies: Policies) -> 
     strategy = all_strategies()["credit_spread"]
     empty = pipeline.Job(strategy, Basket(AssetClass.OPTION, {}), Rules(policies), policies.validation, registry(), 7, AT)
     found, = pipeline.validate([empty], Serial())
-    assert found.verdict == "INSUFFICIENT EVIDENCE" and "not simulated" in found.missing
+    assert found.verdict == "INSUFFICIENT EVIDENCE" and "no recorded option chains" in found.missing
 
 
 # -- trials, interruption, place ---------------------------------------------------------------------------------------------------------

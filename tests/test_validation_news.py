@@ -122,7 +122,8 @@ def test_a_news_series_has_another_digest_and_keeps_its_news_when_it_is_cut() ->
 
 
 @NEEDS_DATA
-@pytest.mark.parametrize(("case", "name", "count"), [(0, "random_01", 2500), (8, "random_03", 1200)])
+@pytest.mark.parametrize(("case", "name", "count"), [
+    (0, "random_01", 2500), pytest.param(8, "random_03", 1200, marks=pytest.mark.slow)])
 def test_the_kernel_trades_what_the_daemon_trades_on_a_recording_with_headlines(case: int, name: str, count: int) -> None:
     of = parity.CASES[case]
     daemon = parity.in_a_process_of_its_own(of, name, parity.SHARED, count, news=True)

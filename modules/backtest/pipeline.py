@@ -230,9 +230,9 @@ def probed(job: Job) -> Generator[list[Task], dict[str, Outcome], dict[str, Any]
     digest = job.basket.digests[longest.symbol]
     if job.replay is not None:
         recording, policies = job.recordings[longest.symbol], job.rules.policies
-        task = Task(job.key("probe structure", digests.daemon(), digest, job.basket.data_hash, recording.since, recording.until), f"{job.name}: look-ahead",
-                    structures.probe, (job.replay, recording, job.strategy, policies, PROBE_BARS, PROBE_CUTS), (digest,),
-                    patience=structures.PATIENCE)
+        task = Task(job.key("probe structure", digests.daemon(), digest, job.basket.data_hash, recording.since, recording.until),
+                    f"{job.name}: look-ahead", structures.probe,
+                    (job.replay, recording, job.strategy, policies, PROBE_BARS, PROBE_CUTS), (digest,), patience=structures.PATIENCE)
         outcomes = yield [task]
         looked: dict[str, Any] = _value(outcomes[task.key], task.label)
         return looked
@@ -250,9 +250,10 @@ def swept(job: Job, sets: Sequence[Any]) -> Generator[list[Task], dict[str, Outc
                           (job.strategy, sets, job.rules, job.compiled), (digest,)) for symbol, digest in job.basket.digests.items()}
     if job.replay is not None:
         batch = {symbol: Task(
-            job.key("sweep structure", digests.daemon(), digest, job.basket.data_hash, plain_sets), f"{job.name}: {len(sets)} sets on {symbol}",
-            structures.sweep, (job.replay, job.recordings[symbol], job.strategy, sets, job.rules.policies), (digest,),
-            patience=structures.PATIENCE) for symbol, digest in job.basket.digests.items()}
+            job.key("sweep structure", digests.daemon(), digest, job.basket.data_hash, plain_sets),
+            f"{job.name}: {len(sets)} sets on {symbol}", structures.sweep,
+            (job.replay, job.recordings[symbol], job.strategy, sets, job.rules.policies), (digest,), patience=structures.PATIENCE)
+            for symbol, digest in job.basket.digests.items()}
     outcomes = yield list(batch.values())
     found = {}
     for symbol, task in batch.items():
@@ -277,8 +278,8 @@ def _tested(job: Job, usable: Sequence[str], spans: Sequence[tuple[Any, int, int
         if job.replay is not None:
             plain = job.rules.policies
             costs = {"plain": plain, "stressed": structures.stressed(plain, policy.stress_multiple)}
-            key = job.key("test structure", digests.daemon(), digest, job.basket.data_hash, plain_spans, tuple(final), policy.stress_multiple,
-                          policy.option_random_draws, job.seed)
+            key = job.key("test structure", digests.daemon(), digest, job.basket.data_hash, plain_spans, tuple(final),
+                          policy.stress_multiple, policy.option_random_draws, job.seed)
             batch[symbol] = Task(key, f"{job.name}: out of sample on {symbol}", structures.test, (
                 job.replay, job.recordings[symbol], job.strategy, spans, final, costs, policy.option_random_draws,
                 job.seed_for("random", symbol)), (digest,), patience=structures.PATIENCE)

@@ -81,7 +81,8 @@ class LivePaperVenue(PaperAccount):
             self._desk.recall(memory.orders.values(), memory.fills, memory.numbers, Step(memory.at), memory.transfers)
 
     async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
-        """What the market did to our orders and positions while nobody ran, each once. Waits until the venue can be asked."""
+        """What the market did to our orders and positions while nobody ran, each once. Waits until the venue can be asked. Funding is asked
+        for from the last instant on record: of several settlements in it some may be booked and some not."""
         if self._memory is None:
             return ()
         memory, self._memory = self._memory, None
@@ -89,7 +90,7 @@ class LivePaperVenue(PaperAccount):
         for attempt in count():
             try:
                 past = {symbol: await self._past(symbol, memory.at) for symbol in symbols}
-                funding = [rate for symbol in symbols for rate in await self._funding(symbol, memory.at)]
+                funding = [rate for symbol in symbols for rate in await self._funding(symbol, memory.at - 1)]
                 break
             except VenueError as error:
                 pause = RETRY_S[min(attempt, len(RETRY_S) - 1)]
