@@ -192,8 +192,8 @@ def _validation(verbs: _Verbs) -> None:
         verb.add_argument("--timeframe", metavar="1h", help="only bars of this length")
         if name in ("validate", "optimize"):
             verb.add_argument("--seed", type=_count, help="of the bootstraps; default 1")
-            verb.add_argument("--news", type=Path, metavar="FILE", help="headlines as a daemon recorded them (news.db); moods, cautions and "
-                              "moved releases count from when they were seen")
+            verb.add_argument("--news", type=Path, metavar="FILE", help="headlines as a daemon recorded them (news.db); moods, cautions "
+                              "and moved releases count from when they were seen")
             where = verb.add_mutually_exclusive_group()
             where.add_argument("--workers", type=_workers, metavar="N", help="processes on this machine; default: one per core")
             where.add_argument("--cluster", metavar="ADDRESS", help="a dask.distributed scheduler, like 10.0.0.5:8786")
