@@ -500,7 +500,7 @@ class TradeExecutor:
             guarded = trade is not None and trade.opened.structure == Structure.SINGLE and trade.opened.stop is not None
             if trade is None or not guarded or trade.exit_reason is not None or held == ZERO or trade.covered(held):
                 del self._unprotected[trade_id]
-            elif at - max(since, self._quiet_until.get(trade.venue, 0)) >= self._policy.protect_within_s * 1000:
+            elif at - max(since, self._quiet_until.get(trade.venue, 0)) >= self._policy.protect_within_s * 1000 * self._clock.speed:
                 del self._unprotected[trade_id]
                 log.error("no stop stands at the venue", action="protect", trade_id=trade_id, reason=f"for {(at - since) / 1000:g} s")
                 self.request_exit(trade_id, ExitReason.EMERGENCY_EXIT, at)
@@ -586,7 +586,7 @@ class TradeExecutor:
         self._kill_switch.on_call(venue.name, now, False, "error" if fate.until is None else "rate_limit", fate.message, fate.until)
         again = max(now + RESEND_MS, fate.until or 0)
         fresh_s = self._policy.resend_within_s if record.order.purpose is Purpose.ENTRY else self._policy.protect_within_s
-        return again if again <= record.order.at + int(fresh_s * 1000) else None
+        return again if again <= record.order.at + int(fresh_s * 1000 * self._clock.speed) else None
 
     def _mind(self, venue: Venue, until: int | None) -> None:
         if until is not None:
