@@ -305,7 +305,9 @@ class TradeExecutor:
                 else:
                     self.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # half a spread is no spread
         elif purpose is Purpose.EXIT:
-            tries = trade.exit_tries[record.order.symbol] = trade.exit_tries.get(record.order.symbol, 0) + 1
+            # Patience grows only with what the venue had and did not fill: one that it never had waits no longer than an outage lasts.
+            unseen = isinstance(fact, OrderExpired) and not record.accepted_at
+            tries = trade.exit_tries[record.order.symbol] = 1 if unseen else trade.exit_tries.get(record.order.symbol, 0) + 1
             trade.exit_after[record.order.symbol] = record.order.at + min(MINUTE << min(tries - 1, 8), EXIT_RETRY_LONGEST_MS)
             self._attention.add(trade.opened.trade_id)
         elif trade.exit_reason is not None:

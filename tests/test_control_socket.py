@@ -159,6 +159,18 @@ def test_nobody_behind_the_socket_is_a_daemon_that_does_not_run(tmp_path: Path) 
         call(path, "status", {})
 
 
+async def test_a_daemon_of_another_mode_is_named_with_the_way_to_ask_it(tmp_path: Path) -> None:
+    for mode in ("demo", "paper"):
+        (tmp_path / mode).mkdir()
+    desk = Desk()
+    async with serving(tmp_path / "paper" / "control.sock", desk):
+        with pytest.raises(DaemonNotRunning, match=r"on .*demo \(one runs on .*paper; to ask it: BOT__MODE=paper before the command"):
+            await asyncio.to_thread(call, tmp_path / "demo" / "control.sock", "kill", {})
+    assert not desk.heard
+    with pytest.raises(DaemonNotRunning, match=r"demo$"):
+        await asyncio.to_thread(call, tmp_path / "demo" / "control.sock", "kill", {})
+
+
 def test_a_daemon_that_does_not_answer_is_a_time_out(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:

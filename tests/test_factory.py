@@ -23,6 +23,7 @@ def venue(*classes: str, **changes: Any) -> VenueSettings:
 
 @pytest.mark.parametrize(("name", "settings", "reason"), [
     ("kraken", venue("SPOT", key_file="k"), "live trading is refused: ccxt cannot find an order there by client order id"),
+    ("bybyt", venue("SPOT", key_file="k"), "Did you mean bybit?"),
     ("someexchange", venue("SPOT", key_file="k"), "live trading is refused: nobody has shown that it can set and find orders by client"),
     ("bybit", venue("FOREX", key_file="k"), "classes: bybit has no FOREX here; it has SPOT, PERP"),
     ("bybit", venue("SPOT", "PERP", key_file="k"), "allocate: SPOT, PERP: classes that share one wallet need an amount each"),
@@ -35,6 +36,11 @@ def test_live_trading_where_something_is_missing_is_refused_by_name(name: str, s
     assert any(fault.startswith(f"venues.{name}") and reason in fault for fault in found), found
     with pytest.raises(ConfigurationError, match="venues"):
         factory.connect(name, settings, clock=WallClock(), policies=shipped_policies(), trading=True, symbols=())
+
+
+def test_a_mistyped_exchange_is_told_which_one_was_meant() -> None:
+    with pytest.raises(ConfigurationError, match="ccxt knows no exchange of this name; did you mean kraken"):
+        factory.connect("krakenn", venue("SPOT"), clock=WallClock(), policies=shipped_policies(), trading=False, symbols=("BTC/USDT",))
 
 
 def test_market_data_needs_no_key_but_oandas() -> None:

@@ -135,7 +135,7 @@ FIRST, SECOND = "[[1772409600000, 1, 2, 0.5, 1.5, 3], ", "row 2 (2026-03-02 01:0
     ("BTC_USDT-1h.json", f"{FIRST}[1772413200000, 1, 2, 2.5, 1.5, 3]]", f"{SECOND}high 2.0 is below"),
     ("BTC_USDT-1h.json", f"{FIRST}[1772409600000, 1, 2, 0.5, 1.6, 3]]", "the same time twice"),
     ("BTC_USDT-1h.json", "{}", "is no list of candles"), ("BTC_USDT-1h.json", "[]", "holds no rows"),
-    ("BTC_USDT-1h.json.gz", gzip.compress(b"[[1772409600000, 1, 2, 0.5, 1.5, 3]]")[:-9], "cannot be read (EOFError"),
+    ("BTC_USDT-1h.json.gz", gzip.compress(b"[[1772409600000, 1, 2, 0.5, 1.5, 3]]", mtime=0)[:-9], "cannot be read (EOFError"),
     ("BTC_USDT-1h.feather", b"FEA1", "is feather of version 1"), ("BTC_USDT-1h.feather", b"", "is empty"),
     ("BTC_USDT-1h.h5", b"x", "freqtrade convert-data"),
     ("BTC_USDT_USDT-8h-funding_rate.json", "[[1772409600000, 0.01, 0, 0, 0, 0], [1772438400000, 3.5, 0, 0, 0, 0]]",

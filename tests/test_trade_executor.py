@@ -981,6 +981,21 @@ def test_an_exit_that_does_not_fill_is_tried_again_with_growing_patience() -> No
     rig.play(scenario)
 
 
+def test_an_exit_that_never_reached_the_venue_waits_no_longer_after_a_long_outage() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        await opened(rig)
+        rig.venue.answers["exit"] = [NotSent("no route to host")] * 100_000
+        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+        await rig.wait(70 * 60)
+        rig.venue.answers["exit"] = []
+        await rig.wait(120)
+        assert rig.state(rig.sent(Purpose.EXIT)[-1]) is OrderState.ACCEPTED, "two minutes after the venue is back the exit is there"
+
+    rig.play(scenario)
+
+
 def test_a_feed_that_comes_back_ends_the_patience_of_exits_on_it() -> None:
     rig = Rig()
 

@@ -82,7 +82,8 @@ def examine(arguments: argparse.Namespace, mode: str | None = None, only: AssetC
         yield from (Finding("settings", FAIL, fault, "correct it, or begin anew with an empty config.toml") for fault in error.faults)
         return
     yield Finding("settings", OK, f"mode {settings.mode}" + (
-        "" if inputs.files(arguments) else ", no settings file: the demo market, paper fills, no key"))
+        "" if inputs.files(arguments) else ", no settings file" + (
+            ": the demo market, paper fills, no key" if settings.mode == "demo" else "")))
     yield from _keys(settings)
     yield from _machine(settings)
     yield from _state(settings)

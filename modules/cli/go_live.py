@@ -98,7 +98,7 @@ def _show(out: Console, document: Mapping[str, Any]) -> None:
 def _venue(name: str) -> Line:
     row = factory.known(name)
     if row.live:
-        return Line("venue", OK, f"{name} is certified for live trading; docs/venues.md says what was verified and what was not")
+        return Line("venue", OK, f"{name} has an adapter for live trading; docs/venues.md says what of it nobody has verified yet")
     return Line("venue", MISSING, f"live trading there is refused: {row.missing}", f"{RUN} list-venues")
 
 

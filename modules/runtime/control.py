@@ -198,6 +198,29 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
+def _elsewhere(path: Path) -> str:
+    """What a person should know who started another mode than the settings name: which one answers beside `path`, and how to ask it."""
+    for other in sorted(path.parent.parent.glob(f"*/{path.name}")):
+        mode = other.parent.name
+        if other.parent != path.parent and _answers(other):
+            return f" (one runs on {other.parent}; to ask it: BOT__MODE={mode} before the command, or mode = \"{mode}\" in config.toml)"
+    return ""
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(1.0)
+        try:
+            address = _Address(path)
+            try:
+                client.connect(address.name)
+            finally:
+                address.close()
+        except OSError:
+            return False
+    return True
+
+
 def call(path: Path, command: str, arguments: Mapping[str, Any], *, timeout_s: float = 10.0) -> dict[str, Any]:
     """Ask the daemon behind `path` (blocking). Raises DaemonNotRunning, TimeoutError, OperatorRefused, NotFound, ConfigurationError."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -214,7 +237,7 @@ def call(path: Path, command: str, arguments: Mapping[str, Any], *, timeout_s: f
         except TimeoutError:
             raise TimeoutError(f"the daemon did not answer {command} within {timeout_s:g} s") from None
         except OSError:
-            raise DaemonNotRunning(f"no daemon is running on {path.parent}") from None
+            raise DaemonNotRunning(f"no daemon is running on {path.parent}{_elsewhere(path)}") from None
     if reply.get("ok") is True:
         result: dict[str, Any] = reply["result"]
         return result

@@ -69,7 +69,7 @@ def _text(path: Path, key: str) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _refused(key, path, "cannot be read" if not path.is_symlink() else "is a link; name the file itself",
-                       type(error).__name__) from None
+                       error.strerror or type(error).__name__) from None
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:

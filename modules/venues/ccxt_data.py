@@ -8,6 +8,7 @@ means there.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
@@ -42,6 +43,13 @@ def exists(name: str) -> bool:
     return name in ccxt.pro.exchanges or (hasattr(ccxt.async_support, name) and name in ccxt.async_support.exchanges)
 
 
+def _meant(name: str) -> str:
+    import ccxt.async_support  # type: ignore[import-untyped]
+
+    near = difflib.get_close_matches(name, ccxt.async_support.exchanges, 1, 0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
 class DataDialect:
     """`name`: ccxt's. Raises ConfigurationError for one it does not know."""
 
@@ -52,7 +60,7 @@ class DataDialect:
 
     def __init__(self, name: str) -> None:
         if not exists(name):
-            raise ConfigurationError([f"venues.{name}: ccxt knows no exchange of this name"])
+            raise ConfigurationError([f"venues.{name}: ccxt knows no exchange of this name" + _meant(name)])
         self.name = name
         self._decimals = False
         self._tickers: dict[str, Any] = {}

@@ -6,6 +6,7 @@ is missing (naming it), a key file that is not there. Market data needs no key, 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -93,13 +94,18 @@ def symbols_of(name: str, settings: VenueSettings) -> tuple[str, ...]:
     return tuple(symbol for asset_class in settings.classes for symbol in listed.get(asset_class, ()))
 
 
+def _instead(name: str) -> str:
+    near = () if name in KNOWN else difflib.get_close_matches(name, KNOWN, 1, 0.7)
+    return f"Did you mean {near[0]}?" if near else "Paper on its data works (mode = \"paper\")"
+
+
 def faults(name: str, settings: VenueSettings, *, trading: bool) -> list[str]:
     """Everything that speaks against `connect`, one line each; [] = nothing."""
     row, key = known(name), f"venues.{name}"
     found = [f"{key}.classes: {name} has no {asset_class.value} here; it has {', '.join(c.value for c in row.classes)}"
              for asset_class in settings.classes if asset_class not in row.classes]
     if trading and not row.live:
-        found.append(f"{key}: live trading is refused: {row.missing}. Paper on its data works (mode = \"paper\")")
+        found.append(f"{key}: live trading is refused: {row.missing}. {_instead(name)}")
     if settings.key_file is None and (trading or row.needs_token):
         found.append(f"{key}.key_file: {'live trading' if trading else f'{name} tells prices to nobody without a token:'} needs the file "
                      "that holds its key")
