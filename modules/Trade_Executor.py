@@ -629,6 +629,10 @@ class TradeExecutor:
         self._mind(venue, until)
         kind = "authentication" if denied else "rate_limit" if until is not None else "" if answered else "error"
         self._kill_switch.on_call(venue.name, at, not kind, kind, message if kind else "", until)
+        if isinstance(fate, Accepted):
+            record.cancel_acknowledged_at = at
+            if record.working and record.order.purpose is Purpose.STOP and record.order.trade_id in self._trades:
+                self._unprotected.setdefault(record.order.trade_id, at)  # until the next one stands, whether or not its end is told
         if isinstance(fate, Accepted) or not record.working:
             return
         record.cancel_sent = False
@@ -757,6 +761,14 @@ class TradeExecutor:
                 self._note_foreign(venue, report, starting=starting)
             elif not known.working:
                 await self._cancel_at(venue, known.order)
+            elif self._stood_canceled(known, wallet.at):
+                known.cancel_sent, known.cancel_acknowledged_at = False, 0
+                self._cancel(known, "its cancel was acknowledged and not carried out")
+
+    def _stood_canceled(self, record: Record, at: int) -> bool:
+        """Whether a venue that acknowledged a cancel still lists the order at `at`, long after."""
+        acknowledged = record.cancel_acknowledged_at
+        return bool(record.cancel_sent and acknowledged and at - acknowledged >= self._policy.wallet_settle_s * 1000)
 
     def _note_foreign(self, venue: Venue, report: OrderReport, *, starting: bool) -> None:
         """By hand it is the owner's business. With our mark it is another daemon's: two of them on one account undo each other."""

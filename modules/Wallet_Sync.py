@@ -80,7 +80,8 @@ class WalletSync:
         self._policy = policy
         self._worth = worth
         self._executor: TradeExecutor
-        self._seen_at: dict[str, int] = {}
+        self._agreed_at: dict[str, int] = {}
+        """Venue -> its last wallet that agreed with the books, or whose every difference was booked."""
         self._wallets: dict[AssetClass, ClassWallet] = {}
         self._booked: set[tuple[str, str]] = set()
         self._opened_at: dict[AssetClass, int] = {}
@@ -115,7 +116,7 @@ class WalletSync:
             return None
         if self._venues[venue].capabilities.in_process:
             return 0.0
-        seen = self._seen_at.get(venue)
+        seen = self._agreed_at.get(venue)
         return None if seen is None else (at - seen) / 1000.0
 
     def clock_offset_s(self, asset_class: AssetClass) -> float | None:
@@ -280,6 +281,8 @@ class WalletSync:
     def _before_books(self, asset_class: AssetClass, at: int) -> bool:
         """Whether what happened at `at` is in the class's opening balance already. (An in-process venue's clock is ours and it tells
         nothing twice.)"""
+        if asset_class not in self._venue_of:
+            return True  # a class nobody trades here: its money is the owner's, and shows in the wallet
         if self._venues[self._venue_of[asset_class]].capabilities.in_process:
             return False
         opened = self._opened_at.get(asset_class)
@@ -417,8 +420,8 @@ class WalletSync:
     # -- comparing --------------------------------------------------------------------------------------------------------
 
     def compare(self, venue: str, wallet: Wallet) -> int:
-        """Hold the venue's wallet against the books; the same difference seen twice in a row is booked. Returns how many differ."""
-        self._seen_at[venue] = wallet.at
+        """Hold the venue's wallet against the books; the same difference seen twice in a row is booked. Returns how many differ. A wallet
+        that differs in another way every time is nothing to decide on: it makes the last one that agreed no younger."""
         self._wallets |= wallet.classes
         before, now = self._differences.get(venue, frozenset()), self._unexplained(venue, wallet)
         for pool in self._pools(venue, wallet):
@@ -426,6 +429,8 @@ class WalletSync:
                 log.error("wallet differs from the books", action="reconcile", venue=venue, wallet=pool.name, reason=f"{name} {amount}")
                 self._journal.append_all(self._settled(pool, wallet, name, amount))
         self._differences[venue] = frozenset(now - before)  # what was booked is none any more
+        if now <= before:
+            self._agreed_at[venue] = wallet.at
         if not now and not self._venues[venue].capabilities.in_process:
             self._allot(venue, wallet)
         return len(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -88,6 +88,17 @@ class Life:
             denied = [(check.rule.value, check.measured, check.limit) for decision in DECIDED[-3:] for check in decision.checks
                       if not check.passed]
             raise AssertionError(f"never: {what}; last facts {[type(f).__name__ for f in self.facts[-12:]]}; denied by {denied}") from None
+
+    async def soon(self, compare: Callable[[], None], seconds: float = 20.0) -> None:
+        """`compare` agrees once what is still on the wire has arrived; its last complaint is the test's failure."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        return compare()
+                    except AssertionError:
+                        await asyncio.sleep(0.02)
+        compare()
 
     def resting(self, purpose: Purpose) -> list[Any]:
         return [record.order for record in self.daemon.executor.orders.values()

@@ -82,7 +82,7 @@ def test_entries_stops_funding_a_crash_and_exits_leave_the_books_the_two_wallets
         first = await on.starts()
         await on.enters(first)
         assert len([fact for fact in first.of(Filled) if fact.fill.symbol == PERP]) > 1, "filled in parts"
-        on.agree(first)
+        await first.soon(lambda: on.agree(first))
         await first.die()
         # While nobody is there: funding, the spot stop fills, and the owner cancels the perpetual's stop in the venue's app.
         on.binance.market.fund("BTCUSDT", "0.000137")
@@ -94,11 +94,11 @@ def test_entries_stops_funding_a_crash_and_exits_leave_the_books_the_two_wallets
         await second.until(lambda: any(algo.status == "NEW" for algo in on.binance.market.algos.values()), "the stop is back")
         (closed,) = second.of(PositionClosed)
         assert (closed.trade.asset_class, len(second.of(FundingBooked))) == (AssetClass.SPOT, 1)
-        on.agree(second)
+        await second.soon(lambda: on.agree(second))
         on.price(LOW)
         on.minute()
         await second.until(lambda: len(second.of(PositionClosed)) == 2 and not second.resting(Purpose.STOP), "flat")
-        on.agree(second)
+        await second.soon(lambda: on.agree(second))
         await second.end()
         every = [fact for one in on.lives for fact in one.facts]
         assert not any(isinstance(fact, BalanceAdjusted | ForeignFill | TradingHalted) for fact in every)

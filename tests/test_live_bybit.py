@@ -164,16 +164,16 @@ def test_a_day_on_one_unified_wallet_partial_fills_stops_funding_and_exits_leave
         await alive.until(lambda: {(t.product.category, t.quantity) for t in on.stops()} == {
             ("linear", on.market.holdings["linear", "BTCUSDT"].size),
             ("spot", alive.daemon.portfolio.positions[SPOT].quantity // D("0.000001") * D("0.000001"))}, "each stop covers what is held")
-        on.agree(alive)
+        await alive.soon(lambda: on.agree(alive))
         on.market.fund("BTCUSDT", "0.000137")
         await alive.until(lambda: alive.of(FundingBooked), "the funding")
         on.market.transfer("USDT", "250.5")
         await alive.until(lambda: alive.daemon.wallets.unallocated("bybit").get("USDT") == D("1250.5"), "the deposit is the owner's")
-        on.agree(alive)
+        await alive.soon(lambda: on.agree(alive))
         on.price(LOW)
         on.minute()
         await alive.until(lambda: len(alive.of(PositionClosed)) == 2 and not on.stops(), "flat")
-        on.agree(alive)
+        await alive.soon(lambda: on.agree(alive))
         assert on.market.wallet["BTC"] - D("0.5") < D("0.00001"), "only dust is left of ours, and the owner's coins are there"
         nets = {c: alive.daemon.portfolio.ledger(c).net for c in BOTH}
         assert sum(nets.values()) == on.market.wallet["USDT"] - D("10250.5")
@@ -202,15 +202,15 @@ def test_killed_in_the_middle_with_a_position_open_it_finds_everything_and_puts_
         (closed,) = second.of(PositionClosed)
         assert (closed.trade.asset_class, len(second.of(FundingBooked))) == (AssetClass.SPOT, 1)
         assert [(fact.reason, fact.amount) for fact in second.of(UnallocatedMoved)] == [("transfer", D("77.7"))]
-        on.agree(second)
+        await second.soon(lambda: on.agree(second))
         on.price(LOW)
         on.minute()
         await second.until(lambda: len(second.of(PositionClosed)) == 2 and not on.stops(), "flat")
-        on.agree(second)
+        await second.soon(lambda: on.agree(second))
         await second.end()
         third = on.born()
         await third.daemon.start()
-        on.agree(third)
+        await third.soon(lambda: on.agree(third))
         every = [fact for one in on.lives for fact in one.facts]
         assert not any(isinstance(fact, BalanceAdjusted | ForeignFill) for fact in every)
         executions = {row["execId"] for row in on.market.executions if row["execType"] == "Trade"}
@@ -239,10 +239,10 @@ def test_what_no_stream_tells_is_found_and_what_the_owner_does_is_his(tmp_path: 
         await alive.until(lambda: alive.of(PositionClosed), "our position closed by him")
         assert alive.of(PositionClosed)[0].trade.exit_reason is ExitReason.FORCE_EXIT
         await alive.until(lambda: "BTC" in alive.daemon.wallets.unallocated("bybit"), "his coins known as his")
-        on.agree(alive)
+        await alive.soon(lambda: on.agree(alive))
         on.market.create(hand | {"category": "spot", "side": "Sell", "qty": "0.005", "marketUnit": "baseCoin"})
         await alive.until(lambda: alive.daemon.wallets.unallocated("bybit").get("BTC", D(1)) < D("0.006"), "he sold of his own")
-        on.agree(alive)
+        await alive.soon(lambda: on.agree(alive))
         assert SPOT in alive.daemon.portfolio.positions and len(alive.of(PositionClosed)) == 1
         assert not alive.of(BalanceAdjusted) and not alive.of(TradingHalted)
         assert sum(alive.daemon.portfolio.ledger(c).net for c in BOTH) > -5, "his trades are no result of ours"
@@ -267,7 +267,7 @@ def test_allocations_follow_the_owner_as_far_as_the_money_reaches(tmp_path: Path
         on.market.transfer("USDT", "-3000")
         await alive.until(lambda: on.market.wallet["USDT"] == 5_000 and any(
             fact.amount < 0 and fact.venue_ref.startswith("t-") for fact in alive.of(TransferSeen)), "a withdrawal beyond the owner's part")
-        on.agree(alive)
+        await alive.soon(lambda: on.agree(alive))
         assert all(alive.daemon.kill_switch.drawdown(c, "day") == 0 and alive.daemon.portfolio.ledger(c).net == 0 for c in BOTH)
 
     on_bybit(tmp_path, story)
@@ -333,7 +333,7 @@ def test_a_broker_that_takes_our_token_away_halts_its_own_class_and_no_other(tmp
             await alive.until(lambda: alive.of(TradingHalted), "the halt")
             await on.enters(alive)
             assert {fact.scope for fact in alive.of(TradingHalted)} == {Scope.FOREX}
-            on.agree(alive)
+            await alive.soon(lambda: on.agree(alive))
             await alive.die()
 
     on_bybit(tmp_path, story)
@@ -355,6 +355,6 @@ def test_an_entry_whose_answer_is_lost_is_found_or_proven_absent_and_never_sent_
             assert alive.of(OrderExpired)[0].reason.startswith("never placed") and alive.of(TradeAbandoned)
             assert on.market.holdings["linear", "BTCUSDT"].size == 0 and sum(on.sent().values()) <= 1
             assert alive.daemon.funds.reserved(AssetClass.PERP) == 0
-        on.agree(alive, (AssetClass.PERP,))
+        await alive.soon(lambda: on.agree(alive, (AssetClass.PERP,)))
 
     on_bybit(tmp_path, story)

@@ -153,7 +153,7 @@ def test_a_day_on_oanda_entry_stop_a_night_and_exit_leaves_our_books_the_brokers
         await alive.until(lambda: alive.of(PositionClosed) and not on.resting(), "flat")
         assert alive.of(PositionClosed)[0].trade.exit_reason is ExitReason.EXIT_SIGNAL
         assert alive.of(PositionClosed)[0].trade.net == on.book.balance - 10_000
-        agree(on, alive)
+        await alive.soon(lambda: agree(on, alive))
         await alive.end()
         assert alive.of(BalanceAdjusted) == [] and alive.of(TradingHalted) == []
 
@@ -181,15 +181,15 @@ def test_a_restart_in_the_middle_books_each_thing_once_and_puts_back_a_stop_that
         assert on.clock.now() - born < PROTECT_MS
         second.run()
         assert len(second.of(FundingBooked)) == 1 and [fact.amount for fact in second.of(TransferSeen)] == [D("250.5")]
-        agree(on, second)
+        await second.soon(lambda: agree(on, second))
         on.price = LOW
         await second.until(lambda: second.of(PositionClosed) and not on.resting(), "flat")
         assert second.of(PositionClosed)[0].trade.trade_id == entry
-        agree(on, second)
+        await second.soon(lambda: agree(on, second))
         await second.end()
         third = on.born()
         await third.daemon.start()
-        agree(on, third)
+        await third.soon(lambda: agree(on, third))
         every = [fact for life in on.lives for fact in life.facts]
         assert not any(isinstance(fact, BalanceAdjusted | OrderInDoubt) for fact in every)
         assert sum(isinstance(fact, FundingBooked) for fact in every) == 1
@@ -212,7 +212,7 @@ def test_a_stop_that_filled_while_nobody_listened_is_found_and_its_trade_closed(
         (closed,) = second.of(PositionClosed)
         assert closed.trade.exit_reason in (ExitReason.STOP_LOSS, ExitReason.STOPLOSS_ON_EXCHANGE)
         assert second.of(BalanceAdjusted) == [] and second.of(ForeignFill) == []
-        agree(on, second)
+        await second.soon(lambda: agree(on, second))
 
     on_oanda(tmp_path, story)
 
@@ -222,7 +222,7 @@ def test_deaf_streams_cost_a_poll_a_stop_the_owner_cancels_comes_back_and_what_h
     async def story(on: World) -> None:
         on.book.transfer(D(500))  # before the first start: it is in the opening balance, and in nothing else
         alive = await on.starts(allocate=D(2_000))
-        agree(on, alive)
+        await alive.soon(lambda: agree(on, alive))
         assert alive.daemon.portfolio.ledger(FOREX).cash == 2_000 and alive.daemon.wallets.unallocated("oanda") == {"USD": D(8_500)}
         await alive.until(lambda: on.emulator.listeners == 2, "the streams are up")
         await asyncio.sleep(BAR / 1000 / SPEED)
@@ -250,7 +250,7 @@ def test_deaf_streams_cost_a_poll_a_stop_the_owner_cancels_comes_back_and_what_h
         on.book.transfer(D(-9_000))
         await alive.until(lambda: any("transfer" in fact.reason for fact in alive.of(UnallocatedMoved)), "the withdrawal")
         assert explained()
-        agree(on, alive)
+        await alive.soon(lambda: agree(on, alive))
         ledger = alive.daemon.portfolio.ledger(FOREX)
         assert ledger.net == alive.of(PositionClosed)[0].trade.net and alive.of(BalanceAdjusted) == []
         assert ledger.transfers < 2_000, "the withdrawal went beyond the owner's part"
@@ -278,7 +278,7 @@ def test_a_lost_answer_and_a_ban_make_one_order_and_no_word_before_the_ban_ends(
         assert sum(on.emulator.asked.values()) - asked <= 2, "the broker wanted silence"
         await alive.until(lambda: alive.resting(Purpose.STOP), "the stop, after the ban")
         assert len(alive.of(OrderSent)) == 2 and sorted(on.sent().values()) == [1, 1]
-        agree(on, alive)
+        await alive.soon(lambda: agree(on, alive))
 
     on_oanda(tmp_path, story)
 

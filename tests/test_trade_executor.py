@@ -453,6 +453,41 @@ def test_an_order_the_venue_lists_no_more_is_asked_about_and_its_end_booked() ->
     rig.play(scenario)
 
 
+def test_a_cancel_that_was_acknowledged_and_not_carried_out_is_sent_again() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.executor.cancel_entries(lambda _: True, "paused")
+        await rig.wait(1)
+        listed = [OrderReport(order.client_order_id, "V1", BTC_PERP, OrderState.ACCEPTED, D(0), order.quantity)]
+        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now() - 900, {}, listed))
+        assert rig.venue.canceled == [order.client_order_id], "a picture as old as the cancel proves nothing"
+        await rig.wait(5)
+        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, listed))
+        await rig.wait(1)
+        assert rig.venue.canceled == [order.client_order_id] * 2
+
+    rig.play(scenario)
+
+
+def test_a_stop_whose_end_nobody_tells_leaves_no_position_bare_for_long() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        order = rig.enter()
+        await rig.clock.settle()
+        rig.fill(order, "0.03")
+        await rig.clock.settle()
+        rig.fill(order, "0.07")  # the stop for the first part is canceled, and its end is never told
+        await rig.wait(POLICIES.execution.protect_within_s + 3)
+        assert rig.venue.canceled
+        assert [sent.purpose for sent in rig.sent(Purpose.EXIT)] == [Purpose.EXIT]
+
+    rig.play(scenario)
+
+
 def test_an_order_by_hand_is_put_on_record_and_another_daemons_halts_and_refuses_a_start() -> None:
     rig = Rig()
 

@@ -117,6 +117,23 @@ def test_coins_and_positions_are_compared_by_name_and_what_is_not_ours_is_the_ow
     assert desk.sync.compare("paper", odd) == 0
 
 
+def test_a_wallet_that_differs_in_another_way_every_time_grows_old() -> None:
+    desk = Desk()
+    desk.reconcile()
+    for minute in range(1, 4):
+        desk.sync.compare("paper", wallet(AT + minute * 60_000, perp=str(9990 - minute)))
+    assert desk.sync.age_s(PERP, AT + 180_000) == 180.0, "nothing to decide on"
+    desk.sync.compare("paper", wallet(AT + 200_000, perp="9987"))
+    assert desk.sync.age_s(PERP, AT + 200_000) == 0.0, "booked, and so it agrees"
+
+
+def test_funding_of_a_class_that_is_not_traded_here_is_not_ours() -> None:
+    desk = Desk()
+    del desk.sync._venue_of[OPTION]  # type: ignore[attr-defined]
+    desk.sync.take(FundingPaid("paper", "BTC/USD:BTC-1", OPTION, D(-3), 0.0, AT, "f-1"))
+    assert desk.of(FundingBooked) == []
+
+
 def test_books_that_hold_more_than_the_venue_differ_too() -> None:
     desk = Desk()
 
@@ -389,9 +406,9 @@ def test_a_read_that_fails_is_told_to_the_kill_switch_as_what_it_is(error: Excep
         assert (seen.kind, seen.until) == (kind, getattr(error, "until", None))
         assert {fact.trigger.value for fact in desk.of(TradingHalted)} == ({trigger} if trigger else set())
         if isinstance(error, VenueBusy):
-            before = desk.sync._seen_at["paper"]
+            before = desk.sync._agreed_at["paper"]
             await asyncio.sleep(40)
-            assert desk.sync._seen_at["paper"] == before and len(desk.account.told_since) == asked, "nobody asks before the ban ends"
+            assert desk.sync._agreed_at["paper"] == before and len(desk.account.told_since) == asked, "nobody asks before the ban ends"
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

@@ -40,7 +40,7 @@ FILLS_KEPT: Final = 20_000
 class Record:
     """One order and how far it has come."""
 
-    __slots__ = ("accepted_at", "cancel_sent", "filled", "order", "state", "venue_order_id")
+    __slots__ = ("accepted_at", "cancel_acknowledged_at", "cancel_sent", "filled", "order", "state", "venue_order_id")
 
     def __init__(self, order: Order) -> None:
         self.order = order
@@ -50,6 +50,8 @@ class Record:
         self.accepted_at = 0
         """Since when the venue has it, UTC ms."""
         self.cancel_sent = False
+        self.cancel_acknowledged_at = 0
+        """UTC ms at which the venue said it would cancel this; 0 = it has not."""
 
     @property
     def working(self) -> bool:
