@@ -1,4 +1,4 @@
-"""`python -m benchmarks.soak [--minutes M] [--seed S] [--json FILE]`: the daemon on the Bybit emulator with faults on, for as long as asked.
+"""`python -m benchmarks.soak [--minutes M] [--seed S] [--json FILE]`: the daemon on the Bybit emulator with faults on.
 
 Emulator and daemon share one process: the memory of both is in the figure, so its slope is an upper bound of the daemon's.
 Memory is reported, not judged.

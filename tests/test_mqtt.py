@@ -294,6 +294,22 @@ async def test_a_daemon_that_dies_is_seen_as_offline(tmp_path: Path) -> None:
 
 
 @needs_broker
+async def test_a_publisher_told_to_end_while_its_broker_hangs_ends(tmp_path: Path) -> None:
+    async with a_broker(tmp_path) as broker:
+        publisher = publisher_for(broker.settings())
+        task = asyncio.create_task(publisher.run())
+        await eventually(lambda: publisher.published >= 10)
+        assert broker.process is not None
+        broker.process.send_signal(signal.SIGSTOP)
+        try:
+            task.cancel()
+            _, waiting = await asyncio.wait((task,), timeout=20)
+            assert not waiting, "the goodbye that failed took the place of the wish to end"
+        finally:
+            broker.process.send_signal(signal.SIGCONT)
+
+
+@needs_broker
 async def test_a_broker_killed_and_started_again_is_told_everything_that_counts_anew(tmp_path: Path) -> None:
     async with a_broker(tmp_path) as broker:
         publisher = publisher_for(broker.settings())

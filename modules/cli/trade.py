@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -115,6 +115,16 @@ def _permitted(settings: Settings, policies: Policies) -> None:
         raise ConfigurationError(list(gate.refused))
     for words in gate.warned:
         print(words, file=sys.stderr)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel peripherals; one that will not end keeps nobody from ending."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, hanging = await asyncio.wait(tasks, timeout=PARTING_S)
+        for task in hanging:
+            log.error(f"{task.get_name()} does not end; gone on without it", action="stop")
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -249,9 +259,7 @@ class _Process:
             if await self._began():
                 await self._trade()
         finally:
-            for task in early:
-                task.cancel()
-            await asyncio.gather(*early, return_exceptions=True)
+            await _ended(early)
 
     async def _trade(self) -> None:
         self._console = Console(lambda: self._reports.status({}), self._opening)
@@ -268,9 +276,7 @@ class _Process:
         finally:
             lifesigns.notify("STOPPING=1")
             await self._part(fault)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _ended(tasks)
             self._pictures.close()
             await self.daemon.close()
 

@@ -158,11 +158,11 @@ class MqttPublisher:
         pause, told = FIRST_PAUSE_S, ""
         while True:
             try:
-                async with self._client() as client:
-                    log.info("MQTT connected", reason=f"{self._settings.host}:{self._settings.port}")
-                    pause, told, self.connected = FIRST_PAUSE_S, "", True
-                    await self._publish_all(client)
+                await asyncio.create_task(self._connection(), name="MQTT connection")
             except (MqttError, OSError) as error:
+                _mind_cancellation()
+                if self.connected:
+                    pause, told = FIRST_PAUSE_S, ""
                 reason = f"{type(error).__name__}: {error}"
                 if reason != told:
                     log.warning("MQTT is not reachable; trading goes on", reason=reason)
@@ -171,6 +171,13 @@ class MqttPublisher:
                 self.connected = False
             await asyncio.sleep(min(pause, self._pace.longest_pause_s))
             pause = min(2.0 * pause, self._pace.longest_pause_s)
+
+    async def _connection(self) -> None:
+        """One connection, in a task of its own: how often a task was canceled only tells something before its first task group."""
+        async with self._client() as client:
+            log.info("MQTT connected", reason=f"{self._settings.host}:{self._settings.port}")
+            self.connected = True
+            await self._publish_all(client)
 
     def _client(self) -> Client:
         from aiomqtt import Client, Will
@@ -236,6 +243,15 @@ class MqttPublisher:
     async def _send(self, client: Client, note: Note) -> None:
         await client.publish(note.topic, note.payload, qos=note.qos, retain=note.retain, timeout=self._pace.answer_s)
         self.published += 1
+        _mind_cancellation()
+
+
+def _mind_cancellation() -> None:
+    """Raises CancelledError in a task that was told to end. The library waits with asyncio.wait_for, which on Python 3.11 loses a
+    cancellation that meets an answer, and an error while saying goodbye takes its place: then this task would never end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class LogHandler(logging.Handler):
