@@ -41,8 +41,8 @@ BARS_MAX: Final = 1_000
 class CcxtVenue:
     """`symbols`: what to stream. `timeframe`: ccxt's name of the bar length, e.g. "5m". `credentials` None = market data only.
 
-    `dialect`: the exchange; Bybit if none is given. `split(total)` divides the cash of an account that several classes share
-    (Funds_Controller knows how); without it the first of them has all.
+    `dialect`: the exchange; Bybit if none is given. `split(total)` shows the cash of an account that several classes share
+    class by class (the drill and the doctor ask so); without it the first has all, and Wallet_Sync knows whose it is.
     Times are seconds: `stale_s` of silence restarts a public stream, `audit_s` is how often fills, funding and transfers are asked for.
     """
 
