@@ -43,6 +43,7 @@ from modules.learning import allocation, calibration, memory
 from modules.learning.calibration import Prior
 from modules.learning.challenge import Challenger, Contest, contest_of
 from modules.learning.memory import ClassMemory, Key, Record
+from modules.learning.option_shadow import OptionMarket, OptionShadow, OptionTerms, Shape
 from modules.learning.shadow import Entered, Left, Shadow, Terms
 from modules.learning.shadow import Key as ShadowKey
 from modules.runtime import child, failpoint
@@ -69,12 +70,12 @@ class LearningAgent:
 
     def __init__(
         self, *, journal: Journal, policy: LearningPolicy, full_r: float, strategies: Mapping[AssetClass, Sequence[str]],
-        terms: Mapping[AssetClass, Terms] | None = None, certified: Callable[[str, AssetClass, int], bool] | None = None,
-        folder: Path | None = None,
+        terms: Mapping[AssetClass, Terms] | None = None, option_terms: OptionTerms | None = None,
+        certified: Callable[[str, AssetClass, int], bool] | None = None, folder: Path | None = None,
     ) -> None:
         """`full_r`: expected net R at confidence 1 (risk_policy's expected_r_per_confidence); `strategies`: names per class, challengers
-        not among them; `terms`: what shadow trades cost; `certified`: whether a strategy has a certificate in force; `folder`: where the
-        state is written for people, once a day. The journal is what counts."""
+        not among them; `terms`, `option_terms`: what shadow trades cost; `certified`: whether a strategy has a certificate in force;
+        `folder`: where the state is written for people, once a day. The journal is what counts."""
         self._journal = journal
         self._policy = policy
         self._full_r = full_r
@@ -82,10 +83,11 @@ class LearningAgent:
         self._records: dict[Key, Record] = {}
         self._classes: dict[AssetClass, ClassMemory] = {}
         self._terms = terms or {}
+        self._option_terms = option_terms
         self._certified = certified
         self._folder = folder
         self._open: dict[ShadowKey, ShadowOpened] = {}
-        self._shadows: dict[ShadowKey, Shadow] = {}
+        self._shadows: dict[ShadowKey, Shadow | OptionShadow] = {}
         self._queue: list[Fact] = []
         """Shadow facts of this instant."""
         self._contests: list[Contest] = []
@@ -164,6 +166,16 @@ class LearningAgent:
             return None
         key = (strategy, symbol, asset_class)
         made = self._shadows[key] = Shadow(key, self._terms[asset_class])
+        if key in self._open:
+            made.restore(self._open[key])
+        return made
+
+    def option_shadow(self, strategy: str, symbol: str, shape: Shape, underlying: str, market: OptionMarket) -> OptionShadow | None:
+        """The same for a structure on the contracts of `underlying`, which is watched on `symbol`."""
+        if not self._policy.shadow_on or self._option_terms is None:
+            return None
+        key = (strategy, symbol, AssetClass.OPTION)
+        made = self._shadows[key] = OptionShadow(key, self._option_terms, shape, underlying, market)
         if key in self._open:
             made.restore(self._open[key])
         return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,10 +28,12 @@ from modules.domain.signal import Intent, Signal, Structure
 from modules.filters import gates
 from modules.filters.blackout import mood_factor
 from modules.filters.option_book import option_book
+from modules.learning.option_shadow import Shape
 from modules.runtime.supervise import attempt, attempt_step
 from modules.strategies.protocol import ChainSlice, Market, Strategy
 
 if TYPE_CHECKING:
+    from modules.learning.option_shadow import OptionShadow
     from modules.learning.shadow import Shadow
     from modules.Learning_Agent import LearningAgent
     from modules.Market_Data import Higher, MarketData, Series
@@ -49,7 +51,8 @@ MINUTE: Final = 60_000
 LARGEST: Final = 1e300
 OF_THE_MARKET: Final = frozenset((
     Rule.QUOTE_STALE, Rule.BAR_STALE, Rule.FEED_FROZEN, Rule.SESSION_CLOSED, Rule.SPREAD_ABOVE_MAXIMUM, Rule.LIQUIDITY_BELOW_MINIMUM,
-    Rule.FUNDING_ABOVE_MAXIMUM, Rule.CARRY_ABOVE_MAXIMUM, Rule.CARRY_SHARE_ABOVE_MAXIMUM, Rule.BLACKOUT))
+    Rule.FUNDING_ABOVE_MAXIMUM, Rule.CARRY_ABOVE_MAXIMUM, Rule.CARRY_SHARE_ABOVE_MAXIMUM, Rule.BLACKOUT,
+    Rule.OPEN_INTEREST_BELOW_MINIMUM, Rule.EXPIRY_TOO_NEAR))
 """What forbids an entry whoever's book it is: then its shadow does not enter either."""
 
 
@@ -71,7 +74,7 @@ class Runner:
         self.entered_ts = 0
         self.best = NAN
         """Best price since entry, for trailing."""
-        self.shadow: Shadow | None = None
+        self.shadow: Shadow | OptionShadow | None = None
         """Its trades on paper beside the book."""
         self.reversal: Signal | None = None
         """The opening side of a reversal, decided when the close has been filled."""
@@ -138,10 +141,24 @@ class StrategyManager:
         self._series = market.series
         self._references = dict(references)
         self._option_strategies = tuple(strategies.get(AssetClass.OPTION, ()))
-        for symbol, series in list(market.series.items()):
-            for strategy in strategies.get(series.instrument.asset_class, ()):
+        self.add(market.series, strategies)
+
+    def add(self, symbols: Collection[str], strategies: Mapping[AssetClass, Sequence[Strategy]]) -> None:
+        """Put every class's strategies on the series of `symbols`."""
+        for symbol in list(symbols):
+            asset_class = self._series[symbol].instrument.asset_class
+            for strategy in strategies.get(asset_class, ()):
                 if strategy.structure is Structure.SINGLE:
-                    self._add(strategy, symbol, series.instrument.asset_class)
+                    self._add(strategy, symbol, asset_class)
+
+    def remove(self, symbol: str) -> None:
+        """Nobody looks at this series any more. Nothing is held there."""
+        for runner in self._runners.pop(symbol, ()):
+            assert runner.trade is None and not runner.option
+
+    def carries_options(self, symbol: str) -> bool:
+        """Whether option strategies look at this series."""
+        return symbol in self._option_series
 
     def attach_options(self, underlying: str, strategies: Sequence[Strategy]) -> None:
         symbol = self._market.leader(underlying)
@@ -159,6 +176,10 @@ class StrategyManager:
         runner = Runner(strategy, symbol, asset_class, self._market.want_higher(symbol, interval * strategy.htf_multiple))
         if self._learning is not None and not runner.option:
             runner.shadow = self._learning.shadow(strategy.name, symbol, asset_class)
+        elif self._learning is not None:
+            runner.shadow = self._learning.option_shadow(
+                strategy.name, symbol, Shape(strategy.structure, strategy.days, strategy.delta, strategy.width),
+                self._series[symbol].instrument.underlying, self._market)
         opened = self._opened.get((strategy.name, symbol, asset_class))
         if opened is not None:
             self._hold(runner, opened)
@@ -301,7 +322,7 @@ class StrategyManager:
                         not check.passed and check.rule in OF_THE_MARKET for check in decision.checks):
                     shadow.refused()
 
-    def _shadowed(self, runner: Runner, shadow: Shadow, series: Series, bar: Bar, intent: Any, at: int, before: int) -> None:
+    def _shadowed(self, runner: Runner, shadow: Shadow | OptionShadow, series: Series, bar: Bar, intent: Any, at: int, before: int) -> None:
         """The strategy's own trade on paper: what this bar did to it, and what the strategy wants now."""
         assert self._learning is not None
         if shadow.busy:

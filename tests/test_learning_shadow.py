@@ -33,8 +33,8 @@ TERMS = terms_of(POLICIES)
 
 @cache
 def demo() -> main.Simulation:
-    """Four days of the demo market with everything shipped."""
-    return simulate(DemoMarket(3, 4))
+    """Five days of the demo market with everything shipped; on one of them the book trades an option structure."""
+    return simulate(DemoMarket(4, 5))
 
 
 def facts(kind: type) -> list[Any]:
@@ -76,6 +76,20 @@ def test_a_shadow_of_a_trade_the_book_took_ends_as_the_paper_venue_ended_it() ->
     book, shadow = np.array(pairs).T
     assert len(pairs) >= 20 and book.std() > 0.5
     assert np.abs(shadow - book).max() < 0.1 and abs((shadow - book).mean()) < 0.005
+
+
+def test_the_shadow_of_an_option_structure_the_book_took_ends_as_the_paper_venue_ended_it() -> None:
+    trades = [fact.trade for fact in facts(PositionClosed) if fact.trade.asset_class is AssetClass.OPTION]
+    shadows = [fact for fact in facts(ShadowClosed) if fact.asset_class is AssetClass.OPTION]
+    assert trades and len(shadows) > len(trades), "what is too big for the book has a shadow all the same"
+    for trade in trades:
+        same, = (fact for fact in shadows if fact.strategy == trade.strategy and abs(fact.opened_at - trade.opened_at) < 5 * MINUTE)
+        assert same.taken and same.symbol == trade.symbol
+        assert abs(same.net_r - float(trade.net_r or 0)) < 0.02
+    for fact in facts(ShadowOpened):
+        if fact.asset_class is AssetClass.OPTION:
+            assert fact.legs and fact.risk > 0.0 and (len(fact.legs) == 1 or fact.legs[0].side > 0), "the protective leg first"
+            assert all(leg.symbol.startswith(fact.symbol.partition("/")[0]) for leg in fact.legs)
 
 
 def test_what_the_book_did_not_take_teaches_too_and_nothing_counts_twice() -> None:
@@ -234,7 +248,7 @@ def test_without_the_policy_nobody_has_a_shadow() -> None:
 
 def test_shadows_change_nothing_that_the_book_does() -> None:
     off = POLICIES.model_copy(update={"learning": POLICIES.learning.model_copy(update={"shadow_on": False})})
-    without = simulate(DemoMarket(3, 2), policies=off)
+    without = simulate(DemoMarket(4, 3), policies=off)
     end = max(fill.fill.at for fill in without.recorder.fills)
     assert not any(isinstance(fact, ShadowOpened) for _, fact in without.daemon.journal.facts())
     assert without.recorder.fills == [fill for fill in demo().recorder.fills if fill.fill.at <= end] and len(without.recorder.fills) > 10

@@ -76,6 +76,25 @@ class FeedRestored:
     symbol: str
 
 
+@dataclass(frozen=True, slots=True)
+class InstrumentsChosen:
+    """Written by Instrument_Selector: what of a venue is traded by the owner's rule, and what that changed."""
+
+    at: int
+    venue: str
+    rule: str
+    """The rule that chose, as one line of JSON."""
+    asked_at: int
+    """When the venue was asked."""
+    symbols: tuple[str, ...]
+    """What the rule chose, best first."""
+    kept: dict[str, str]
+    """Watched although the rule did not choose it, and why; nothing is opened there."""
+    came: tuple[str, ...]
+    went: dict[str, str]
+    """No longer watched, and why."""
+
+
 # -- orders (Risk_Management writes OrderIntended; Trade_Executor the rest) -----------------------------------------------
 
 
@@ -515,8 +534,24 @@ class WeightsUpdated:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowLeg:
+    """One contract of a shadow's option structure: `side` +1 or -1, `price` per base unit in settlement currency, slippage in it."""
+
+    symbol: str
+    side: int
+    price: float
+    strike: float
+    expiry: int
+    is_call: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ShadowOpened:
-    """A strategy entered on paper beside the book: one unit, in nobody's ledger. `side` +1 or -1; filled at the open of `opened_at`."""
+    """A strategy entered on paper beside the book: one unit, in nobody's ledger. `side` +1 or -1; filled at the open of `opened_at`.
+
+    Of an option structure `entry` is what was paid in all, fees included (a credit is negative), `risk` what it can lose at most, and it
+    has no `stop` (0).
+    """
 
     at: int
     strategy: str
@@ -533,6 +568,7 @@ class ShadowOpened:
     opened_at: int
     taken: bool
     """The book opened the same signal."""
+    legs: tuple[ShadowLeg, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -588,5 +624,5 @@ Fact = (
     | TradingHalted | TradingRearmed | SwitchChanged | BudgetChanged | OperatorCommand | EntriesPaused | EntriesResumed
     | BlackoutOpened | BlackoutClosed | ExitRequested | TradeAbandoned | StrategyApproved | StrategyRejected | StrategyRevoked
     | StrategyDemoted | CalibrationUpdated | WeightsUpdated | ShadowOpened | ShadowClosed | ChallengerEntered | ChallengerJudged
-    | TrialsAnchored
+    | TrialsAnchored | InstrumentsChosen
 )

@@ -3,7 +3,7 @@
 A shadow trade follows the daemon's position rules and the cost model's own functions (backtest/costs.py): in at the next open, stop before
 target, out at the next open when the view is gone, its time is up or forex closes; spread, slippage, fees, funding and financing are paid.
 Size is one unit, so market impact and partial fills do not arise; neither do the account's limits, for they say nothing about a strategy.
-Nothing is done on a bar on which nothing is held and no view changes. Option structures have no shadow: their own trades are what is known.
+Nothing is done on a bar on which nothing is held and no view changes. Option structures have theirs in option_shadow.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from modules.backtest import costs as cost_model
 from modules.domain import sessions
-from modules.domain.events import ShadowOpened
+from modules.domain.events import ShadowLeg, ShadowOpened
 from modules.domain.instrument import ASSET_CLASSES, AssetClass
 from modules.domain.market import NAN, Bar
 from modules.domain.order import ExitReason
@@ -68,6 +68,7 @@ class Entered(NamedTuple):
     hold: int
     opened_at: int
     taken: bool
+    legs: tuple[ShadowLeg, ...] = ()
 
 
 class Left(NamedTuple):
