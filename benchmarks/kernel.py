@@ -2,13 +2,14 @@
 
 One deterministic 1-minute series; an EMA cross with a stop and a target through the shipped `step` contract, costs and rules, beside a
 bare Numba loop that does the same arithmetic with nothing around it, in one process and one run: the ratios are what counts. CPU seconds,
-best of three, compilation apart.
+best of thirty (P1) or three, in turns, compilation apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -116,15 +117,17 @@ def market(bars: int, seed: int = 7) -> Series:
     return from_arrays("BTC/USD", AssetClass.SPOT, at, opened, high, low, close, np.full(bars, 100.0))
 
 
-def best(work: Callable[[], Any], times: int = 3) -> float:
-    """CPU seconds of the fastest of `times`, after one that compiles."""
-    work()
-    found = []
+def best(*works: Callable[[], Any], times: int) -> list[float]:
+    """CPU seconds of the fastest of `times` runs of each, in turns: whatever else the machine does disturbs all of them alike."""
+    for work in works:
+        work()  # compiles
+    found = [math.inf] * len(works)
     for _ in range(times):
-        began = time.process_time()
-        work()
-        found.append(time.process_time() - began)
-    return min(found)
+        for number, work in enumerate(works):
+            began = time.process_time()
+            work()
+            found[number] = min(found[number], time.process_time() - began)
+    return found
 
 
 def measure(bars: int) -> dict[str, Any]:
@@ -151,10 +154,9 @@ def measure(bars: int) -> dict[str, Any]:
     began = time.process_time()
     kernel.run(CROSS, pairs[0], series, rules)
     cold = time.process_time() - began
-    one = best(lambda: kernel.run(CROSS, CROSS.params, series, rules))
-    limit = best(lambda: loop(*columns, *CROSS.params, FEE, SLIP))
-    sweep, limit_sweep = best(lambda: kernel.sweep(CROSS, pairs, series, rules), 1), best(bare_sweep, 1)
-    windows = best(walk_forward, 1)
+    one, limit = best(lambda: kernel.run(CROSS, CROSS.params, series, rules), lambda: loop(*columns, *CROSS.params, FEE, SLIP), times=30)
+    sweep, limit_sweep = best(lambda: kernel.sweep(CROSS, pairs, series, rules), bare_sweep, times=3)
+    windows, = best(walk_forward, times=3)
     return {"bars": bars, "first_s": cold, "p1_s": one, "p1_bars_per_s": bars / one, "bare_bars_per_s": bars / limit,
             "p1_ratio": one / limit,
             "p2_s": sweep, "p2_ratio": sweep / limit_sweep, "p3_s": windows, "memory_mb": common.memory_mb(),

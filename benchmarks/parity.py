@@ -6,6 +6,9 @@ same files, and the trades must be the same one for one: side, bars of entry and
 A shipped strategy whose own parameters make fewer than 300 trades, or fewer than 20 of a reason of exit that occurs, goes on with further
 sets of its grid (`carry@7` is the seventh) until it has them or the grid is used up; `short` says what was not reached.
 
+A reason of exit that comes too seldom is looked for with `--around REASON`: the kernel finds where it comes with any set of the grid, and
+both run those stretches of the recordings alone, from before the warm-up on.
+
 --news gives both an invented recording of headlines and calendar snapshots, and the shipped calendar: moods, cautions and blackouts then
 block the same entries and lower the same sizes.
 """
@@ -48,6 +51,8 @@ PRICE: Final = 1e-12
 TRADES_MIN: Final = 300
 REASON_MIN: Final = 20
 SETS: Final = 50
+ROOM: Final = 3
+"""Warm-ups before the entry a stretch is about."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,37 @@ def differences(daemon: Sequence[Mapping[str, Any]], kernel: Sequence[Mapping[st
                 yield f"trade {number}: {key} {ours[key]!r} against {theirs[key]!r}"
 
 
+def stretches(case: Case, strategy: Strategy, data: Path, reason: str) -> list[tuple[str, int, int]]:
+    """(name with its set, since, until): where an exit for `reason` comes, each bar of entry once, with room for a warm-up before it."""
+    from modules.backtest import kernel
+
+    rules = kernel.Rules(policies(), phased=True, wallet=float(common.WALLET))
+    with tempfile.TemporaryDirectory() as folder:
+        (series,) = of_source(opened(case, data, Path(folder), 0)).values()
+    found: dict[int, tuple[str, int, int]] = {}
+    for number, params in enumerate(grid(strategy, SETS)):
+        for row in kernel.run(strategy, params, series, rules, finish=False).trades:
+            known = kernel.REASONS[int(row["reason"])]
+            if known is not None and known.value == reason:
+                first = max(0, int(row["entry_bar"]) - ROOM * strategy.warmup)
+                last = min(len(series) - 1, int(row["exit_bar"]) + strategy.warmup)
+                found.setdefault(int(row["entry_bar"]), (f"{strategy.name}@{number}", int(series.at[first]), int(series.at[last])))
+    return list(found.values())
+
+
+def excerpt(case: Case, name: str, data: Path, since: int, until: int, *, compiled: bool) -> dict[str, Any]:
+    """`compare` on files that hold what opened from `since` until `until` (UTC ms) alone: both begin there knowing nothing."""
+    import pandas
+
+    with tempfile.TemporaryDirectory() as folder:
+        cut = linked(case, data, Path(folder))
+        for name_of in case.files:
+            table = pandas.read_parquet(data / name_of)
+            (cut / name_of).unlink()
+            table[(table["ts"] >= since) & (table["ts"] < until)].to_parquet(cut / name_of, index=False)
+        return compare(case, name, cut, compiled=compiled)
+
+
 def compare(case: Case, name: str, data: Path, bars: int = 0, *, compiled: bool = True, news: bool = False) -> dict[str, Any]:
     began = time.perf_counter()
     daemon = in_a_process_of_its_own(case, name, data, bars, news=news)
@@ -230,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bars", type=int, default=0, help="only the first bars of every recording")
     parser.add_argument("--news", action="store_true", help="with the shipped calendar and an invented recording of headlines")
     parser.add_argument("--plain", action="store_true", help="run the kernel's lines in plain Python: nothing is compiled")
+    parser.add_argument("--around", metavar="REASON", help="only stretches in which a trade ends for this reason, with any set of the grid")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
@@ -246,6 +283,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for name, strategy in strategies().items():
         if options.only and name not in options.only:
+            continue
+        if options.around:
+            for case in CASES:
+                if case.asset_class in strategy.asset_classes and options.asset_class in (None, case.asset_class.value):
+                    for chosen, since, until in stretches(case, strategy, options.data, options.around):
+                        rows.append(row := excerpt(case, chosen, options.data, since, until, compiled=not options.plain))
+                        print(f"  {chosen:<14} {row['file']:<45} {row['bars']:>7} bars {row['faults']} faults {row['reasons']}",
+                              *row["first"], sep="\n      " if row["first"] else " ", flush=True)
             continue
         own = all_cases(name, strategy)
         if strategy.space and not options.bars:

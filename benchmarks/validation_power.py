@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Final, NamedTuple
@@ -33,17 +34,16 @@ from modules.domain.instrument import AssetClass
 from modules.domain.policies import ValidationPolicy
 
 YEARS: Final = 5.0
-PASSES_EASILY: Final = {"trades": 5_000, "excess_p": 0.0, "stressed_net": 1.0, "trade_share": 0.0, "drawdown": 0.0}
+PASSES_EASILY: Final[dict[str, Any]] = {"trades": 5_000, "excess_p": 0.0, "stressed_net": 1.0, "trade_share": 0.0, "drawdown": 0.0}
 """What daily results alone cannot tell; the prices layer measures it."""
 SUBMISSIONS: Final = 100
 NEAR: Final = 0.85
 """Of the t that a single test would need: what is further below cannot pass a test over all trials either, and needs no bootstrap."""
-SCREENS: Final = (200, 2_000)
-ENOUGH: Final = 10.0
+FIRST_DRAWS: Final = 200
+NARROW: Final = 100
+"""Columns that are asked first whether enough resamples are beyond hope."""
 COLUMNS_ASKED: Final = 50
 """So many columns are asked for their block length: in these worlds all are alike."""
-HOPELESS: Final = 20.0
-"""Times the allowed p value: what shows more than this in the first resamples is not brought below it by the others."""
 SETS_EACH: Final = 10
 GRID: Final = tuple({"row": float(row), "column": float(column)} for row in range(ROWS) for column in range(COLUMNS))
 AROUND: Final = walk_forward.neighbours(GRID)
@@ -76,8 +76,7 @@ class Row(NamedTuple):
 def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submissions: int, seed: int, *, hasty: bool) -> Evidence:
     """Everything that can be said about [days, K] daily results; `others` [days, n]: earlier trials of the idea on the same days.
 
-    `hasty`: leave out the bootstrap where the Sharpe floor is missed already, and most of it where its first resamples are hopeless: the
-    verdict is the same.
+    `hasty`: leave out the bootstrap where another bar is missed already or its first resamples leave no hope: the verdict is the same.
     """
     around = AROUND if daily.shape[1] == VARIANTS else ()
     steps = walk_forward.windows(len(daily), policy.windows, policy.embargo, 1, policy.train_share)
@@ -86,24 +85,41 @@ def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submission
     sharpe = ratio * math.sqrt(PERIODS)
     near = around[chosen] if around else ()
     p, t, critical, halves = math.nan, math.nan, math.inf, overfit.Overfit(math.nan, math.nan, 0)
-    if not hasty or sharpe > policy.sharpe_min[AssetClass.PERP]:
+    month_share = metrics.largest_share(metrics.monthly(np.arange(len(walk.tested)), walk.tested))
+    open_yet = not hasty or (sharpe > policy.sharpe_min[AssetClass.PERP] and month_share <= policy.month_share_max)
+    if open_yet:
+        halves = overfit.cscv(daily, policy.cscv_blocks)
+        open_yet = not hasty or halves.loss_probability <= policy.loss_probability_max
+    if open_yet:
         allowed = limit(policy, submissions)
         table = np.concatenate((daily, others), axis=1)
         block = joint_block(table[:, :: max(1, table.shape[1] // COLUMNS_ASKED)])
         wanted = draws_for(allowed, policy.bootstrap_draws)
-        for draws in (*(SCREENS if hasty else ()), wanted):  # always the first of the same resamples
-            found = max_t(table, draws, seed, block=block)
-            if found.p_of[chosen] * draws >= ENOUGH and found.p_of[chosen] > HOPELESS * allowed:
-                break
-        p, t, critical = float(found.p_of[chosen]), float(found.t[chosen]), found.critical(allowed)
-        halves = overfit.cscv(daily, policy.cscv_blocks)
+        if not hasty or not beyond_hope(table, chosen, allowed, wanted, seed, block):
+            found = max_t(table, wanted, seed, block=block)
+            p, t, critical = float(found.p_of[chosen]), float(found.t[chosen]), found.critical(allowed)
     return Evidence(
         strategy="planted", asset_class=AssetClass.PERP, years=len(daily) / PERIODS, out_years=len(walk.tested) / PERIODS,
         trials=daily.shape[1] + others.shape[1], tested=daily.shape[1] + others.shape[1], p=p, t=t, critical_t=critical, sharpe=sharpe,
         psr=metrics.psr_of(walk.tested), net=float(walk.tested.sum()), loss_probability=halves.loss_probability, pbo=halves.pbo,
-        month_share=metrics.largest_share(metrics.monthly(np.arange(len(walk.tested)), walk.tested)),
+        month_share=month_share,
         neighbours_share=overfit.neighbours_share(daily, chosen, near), has_neighbours=bool(near), efficiency=walk.efficiency,
         **PASSES_EASILY)
+
+
+def beyond_hope(table: Floats, chosen: int, allowed: float, draws: int, seed: int, block: float) -> bool:
+    """Whether the first of the `draws` resamples already hold so many maxima above the chosen column that its p value over all of them
+    must exceed `allowed`. Exact: neither further resamples nor further columns make that count smaller."""
+    for columns in (table[:, :NARROW], table):
+        count = FIRST_DRAWS
+        while 3 * count < draws:
+            reached = round(float(max_t(columns, count, seed, block=block).p_of[chosen]) * (count + 1))
+            if reached > allowed * (draws + 1):
+                return True
+            if count > 10 * FIRST_DRAWS and reached * draws < count * allowed * draws and columns is not table:
+                break  # so few columns will not decide it
+            count *= 3
+    return False
 
 
 def of_returns(world: Daily, policy: ValidationPolicy, worlds: int, first_seed: int, *, hasty: bool) -> tuple[int, Counter[str]]:
@@ -164,7 +180,7 @@ def planned(options: argparse.Namespace, policy: ValidationPolicy) -> list[Plann
         ("prices", "look-ahead cheats", len(prices.cheats), 0.0, False, lambda count: prices.cheating(8_000_000))]
     for number, (variants, t, bar) in enumerate(EDGES):
         rows.append(("prices", f"edge t = {t}, K = {variants}", planted, bar, True,
-                     lambda count, variants=variants, t=t, number=number: prices.planted(count, 9_000_000 + 100_000 * number, variants, t)))
+                     partial(prices.planted, first_seed=9_000_000 + 100_000 * number, variants=variants, t=t)))
     return [row for row in rows if row[0] in options.layers and (not options.only or any(word in row[1] for word in options.only))]
 
 

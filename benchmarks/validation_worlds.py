@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,7 +171,7 @@ def basket(world: World, seed: int) -> Basket:
     coded = signals_as_number(signals)
     at = START + HOURS_MS * np.arange(1, bars + 2)
     free = np.zeros(bars + 1)
-    funding = {"funding_at": at, "funding_rate": free, "funding_hours": free + 8.0, "funding_predicted": free,
+    funding: dict[str, Any] = {"funding_at": at, "funding_rate": free, "funding_hours": free + 8.0, "funding_predicted": free,
                "funding_mark": free + np.nan}
     for symbol in SYMBOLS:
         fresh = generator.standard_t(5, bars) / math.sqrt(5 / 3) * np.repeat(calm, BARS_A_DAY) * noise * math.sqrt(white)

@@ -9,20 +9,21 @@ revalidates on a schedule in a child process of the lowest priority.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from modules.backtest import demotion
+from modules.backtest.answers import drift_rows, verdict_on
+from modules.backtest.certificate_folder import CertificateFolder
+from modules.backtest.live_watch import LiveWatch
 from modules.backtest.trial_anchor import Anchor, Registries
 from modules.domain import certificate as certificates
 from modules.domain import gate
-from modules.domain.certificate import Certificate, CertificateError
+from modules.domain.certificate import Certificate
 from modules.domain.events import (
     Fact,
     Filled,
@@ -38,13 +39,10 @@ from modules.domain.events import (
     TrialsAnchored,
 )
 from modules.domain.instrument import AssetClass
-from modules.domain.money import ZERO
-from modules.domain.order import Order, OrderKind, Purpose
 from modules.domain.policies import Policies
 from modules.domain.ramp import LiveRamp, Progress
 from modules.runtime import child
 from modules.runtime.clock import IDLE
-from modules.runtime.supervise import attempt
 from modules.strategies import fingerprint
 from modules.strategies.protocol import Strategy
 
@@ -100,7 +98,7 @@ class ValidationManager:
     ) -> None:
         self._journal = journal
         self._policies = policies
-        self._folder = folder
+        self._folder = CertificateFolder(folder) if folder is not None else None
         self._drift = drift
         self._registries = Registries(trials) if trials is not None else None
         self._anchored_at = -ANCHOR_MS
@@ -113,11 +111,8 @@ class ValidationManager:
         """Told when a strategy is to run with other parameters from now on."""
         self._granted: dict[Key, Certificate] = {}
         self._ended: dict[Key, Ended] = {}
-        self._monitors: dict[Key, demotion.Monitor] = {}
-        self._orders: dict[str, tuple[Key, Order, Decimal]] = {}
+        self._watch = LiveWatch()
         self._ramp = LiveRamp()
-        self._files: dict[Path, tuple[tuple[int, int], Certificate | None]] = {}
-        """What was read of each file, and the size and time it had then."""
         self._void: dict[Key, str] = {}
         self._bound: dict[AssetClass, Mapping[str, str]] = {}
         self._warned: dict[tuple[Key, int], int] = {}
@@ -127,10 +122,10 @@ class ValidationManager:
         self.faults: tuple[str, ...] = ()
         """One line per certificate file that permits nothing."""
         self._handlers: Mapping[type, Callable[[Any], None]] = {
-            OrderIntended: self._intended, Filled: self._filled, PositionClosed: self._closed, StrategyApproved: self._approved,
-            StrategyRejected: self._rejected, StrategyRevoked: self._revoked, StrategyDemoted: self._demoted,
-            TrialsAnchored: self._anchored,
-            **dict.fromkeys((OrderCanceled, OrderExpired, OrderRejected), lambda fact: self._order_over(fact.client_order_id)),
+            OrderIntended: self._watch.intended, Filled: self._watch.filled, PositionClosed: self._watch.closed,
+            StrategyApproved: self._approved, StrategyRejected: self._rejected, StrategyRevoked: self._revoked,
+            StrategyDemoted: self._demoted, TrialsAnchored: self._anchored,
+            **dict.fromkeys((OrderCanceled, OrderExpired, OrderRejected), lambda fact: self._watch.over(fact.client_order_id)),
         }
 
     # -- questions ----------------------------------------------------------------------------------------------------------
@@ -183,7 +178,7 @@ class ValidationManager:
         for key, found in self._granted.items():
             late = "" if at < found.expires_at else "expired"
             void = self._ended[key].reason if key in self._ended else self._void.get(key, late)
-            standings[key] = Standing(found, void, certificates.days_left(found, at), self._monitors[key].trades, self._monitors[key].sum_r)
+            standings[key] = Standing(found, void, certificates.days_left(found, at), self._watch[key].trades, self._watch[key].sum_r)
         return standings
 
     def adopt(self, policies: Policies) -> None:
@@ -199,17 +194,6 @@ class ValidationManager:
         handler = self._handlers.get(type(fact))
         if handler is not None:
             handler(fact)
-
-    def _intended(self, fact: OrderIntended) -> None:
-        key = (fact.order.strategy, fact.order.asset_class)
-        if key in self._monitors:
-            self._orders[fact.order.client_order_id] = (key, fact.order, ZERO)
-
-    def _closed(self, fact: PositionClosed) -> None:
-        monitor = self._monitors.get((fact.trade.strategy, fact.trade.asset_class))
-        net_r = fact.trade.net_r
-        if monitor is not None and net_r is not None:
-            monitor.trade(float(net_r))
 
     def _rejected(self, fact: StrategyRejected) -> None:
         if fact.verdict == "REJECTED":
@@ -235,7 +219,7 @@ class ValidationManager:
         known = self._granted.get(key)
         self._granted[key] = found
         if known is None or known.digest != found.digest:
-            self._monitors[key] = demotion.Monitor(found.envelope, self._policies.learning.demotion)
+            self._watch.begin(key, found.envelope, self._policies.learning.demotion)
         self._fit(key, found)
 
     def _fit(self, key: Key, found: Certificate) -> None:
@@ -256,23 +240,6 @@ class ValidationManager:
         if key in self._granted:
             self._ended[key] = Ended(at, reason, demoted)
 
-    def _filled(self, fact: Filled) -> None:
-        known = self._orders.get(fact.fill.client_order_id)
-        if known is None:
-            return
-        key, order, before = known
-        self._orders[order.client_order_id] = (key, order, before + fact.fill.quantity)
-        if order.kind in (OrderKind.MARKET, OrderKind.STOP) and order.arrival_price > 0:
-            adverse = (fact.fill.price - order.arrival_price) / order.arrival_price * order.side.sign * 10_000
-            self._monitors[key].fill(float(adverse), float(order.slippage_model_bp))
-        if fact.order_done:
-            self._order_over(order.client_order_id)
-
-    def _order_over(self, client_order_id: str) -> None:
-        known = self._orders.pop(client_order_id, None)
-        if known is not None and known[1].purpose is Purpose.ENTRY:
-            self._monitors[known[0]].entry(float(known[1].quantity), float(known[2]))
-
     def on_fact(self, fact: Fact) -> None:
         """Demote whoever the monitors have had enough of, at the fact that showed it."""
         if isinstance(fact, PositionClosed | Filled | OrderCanceled | OrderExpired | OrderRejected):
@@ -280,15 +247,14 @@ class ValidationManager:
 
     def on_drift(self, strategy: str, asset_class: AssetClass, found: demotion.Drift, at: int) -> None:
         """A replay of the bars that were traded live is to be compared; too many differences demote."""
-        monitor = self._monitors.get((strategy, asset_class))
+        monitor = self._watch.get((strategy, asset_class))
         if monitor is not None:
             monitor.drift(found)
             self._demote(at)
 
     def _demote(self, at: int) -> None:
-        for key, monitor in self._monitors.items():
-            alarm = monitor.alarm
-            if alarm is not None and key not in self._ended:
+        for key, alarm in self._watch.alarms():
+            if key not in self._ended:
                 log.warning("strategy demoted to paper", action="strategy_demoted", strategy_id=key[0], asset_class=key[1].value,
                             watch=alarm.watch, measured=alarm.measured, limit=alarm.limit, reason=alarm.reason)
                 self._journal.append(StrategyDemoted(at, *key, alarm.watch, alarm.measured, alarm.limit, alarm.reason))
@@ -326,7 +292,7 @@ class ValidationManager:
                 if self._command is not None and at >= found.revalidate_at and (tried is None or at - tried >= DAY):
                     self._tried[key, found.issued_at] = at
                     self._due.put_nowait(found)
-        return None if self._folder is not None or self._monitors or self._granted else IDLE
+        return None if self._folder is not None or self._watch or self._granted else IDLE
 
     def _warn(self, found: Certificate, at: int) -> None:
         """Once per threshold (and once more after a restart)."""
@@ -364,26 +330,14 @@ class ValidationManager:
 
     # -- certificates on disk -----------------------------------------------------------------------------------------------------
 
-    def _scan(self, folder: Path, at: int) -> None:
+    def _scan(self, folder: CertificateFolder, at: int) -> None:
         """Read files that are new or changed; bring into force what is newer than what we have."""
-        faults: list[str] = []
-        read: dict[Path, tuple[tuple[int, int], Certificate | None]] = {}
-        marks = _marks(folder)
-        if not self.faults and marks == {path: mark for path, (mark, _) in self._files.items()}:
+        looked = folder.look(again=bool(self.faults))
+        if looked is None:
             return
-        for path, mark in marks.items():
-            known = self._files.get(path)
-            if known is not None and known[0] == mark and known[1] is not None:
-                read[path] = known
-                continue
-            try:
-                read[path] = (mark, certificates.load(path))
-            except CertificateError as error:
-                read[path] = (mark, None)
-                faults.append(str(error))
-        self._files = read
-        for path, (_, found) in read.items():
-            if found is not None and (fault := self._consider(found, path, at)):
+        whole, faults = looked
+        for path, found in whole:
+            if fault := self._consider(found, path, at):
                 faults.append(f"{path}: {fault}")
         for fault in faults:
             if fault not in self.faults:
@@ -433,7 +387,7 @@ class ValidationManager:
 
     def _check_all(self) -> None:
         """Which journaled approvals hold for the code, parameters, policies and files there are now."""
-        intact = {found.digest for _, found in self._files.values() if found is not None}
+        intact = self._folder.intact if self._folder is not None else frozenset()
         self._void = {}
         lost: Mapping[AssetClass, str] = self._registries.faults if self._registries is not None else {}
         for key, found in self._granted.items():
@@ -468,7 +422,7 @@ class ValidationManager:
 
     def compared(self, ended: child.Ended, at: int) -> None:
         """A comparison ended: its differences go to the monitors."""
-        rows = _rows(ended.output)
+        rows = drift_rows(ended.output)
         if rows is None:
             log.error("no comparison of live and replay", action="drift_failed", code=ended.code, reason=ended.errors[-300:])
             return
@@ -492,7 +446,7 @@ class ValidationManager:
 
     def concluded(self, found: Certificate, ended: child.Ended, at: int) -> None:
         """A revalidation ended: an approval is in the folder by now, anything else is journaled, nonsense is tried again in a day."""
-        verdict, missing = _verdict(ended.output, found)
+        verdict, missing = verdict_on(ended.output, found)
         log.info("revalidation ended", action="validation_ended", strategy_id=found.strategy, verdict=verdict or "none", code=ended.code)
         if verdict == "APPROVED" and self._folder is not None:
             self._scan(self._folder, at)
@@ -502,46 +456,3 @@ class ValidationManager:
         else:
             log.error("revalidation gave no verdict", action="validation_failed", strategy_id=found.strategy, code=ended.code,
                       reason=ended.errors[-300:])
-
-
-def _marks(folder: Path) -> dict[Path, tuple[int, int]]:
-    """When each certificate file was last written, and its size."""
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        status, error = attempt(path.stat)
-        if error is None:  # else it went between listing and looking
-            found[path] = (status.st_mtime_ns, status.st_size)
-    return found
-
-
-def _rows(output: bytes) -> list[dict[str, Any]] | None:
-    """What `drift --json` printed; None if that is no such document."""
-    try:
-        rows = json.loads(output)["strategies"]
-        for row in rows:
-            AssetClass(row["asset_class"])
-            if not all(isinstance(row[name], kind) for name, kind in _ROW.items()):
-                return None
-    except (ValueError, TypeError, KeyError):
-        return None
-    found: list[dict[str, Any]] = rows
-    return found
-
-
-_ROW: Final = {"strategy": str, "compared": int, "different": int, "first": str, "why_not": str}
-
-
-def _verdict(output: bytes, found: Certificate) -> tuple[str, str]:
-    """(verdict, what is missing) about this strategy and class in the document `validate --json` prints, or in one verdict of it; ("", "")
-    if there is none. What the invented demo market says is no verdict on a certificate: that was earned on recorded history."""
-    try:
-        tree = json.loads(output)
-    except ValueError:
-        return "", ""
-    if isinstance(tree, dict) and tree.get("demo"):
-        return "", ""
-    inner = tree.get("verdicts", tree) if isinstance(tree, dict) else tree
-    for one in inner if isinstance(inner, list) else [inner]:
-        if isinstance(one, dict) and (one.get("strategy"), one.get("asset_class")) == (found.strategy, found.asset_class.value):
-            return str(one.get("verdict", "")).replace(" ", "_"), str(one.get("missing", ""))[:300]
-    return "", ""

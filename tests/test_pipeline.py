@@ -32,6 +32,7 @@ from modules.strategies.protocol import Strategy
 from modules.strategies.registry import all_strategies
 from tests import validation_worlds as worlds
 
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")  # inf - inf: a figure nobody computed
 ROOT = Path(__file__).resolve().parents[1]
 AT = 1_800_000_000_000
 SYMBOLS = ("AAA/USDT:USDT", "BBB/USDT:USDT")
@@ -139,7 +140,7 @@ def test_a_strategy_that_breaks_is_quarantined_by_name_of_its_fault_and_the_othe
 @pytest.mark.slow
 def test_a_strategy_that_hangs_is_stopped_and_the_others_go_on(noise: dict[str, Series], policies: Policies) -> None:
     one = {SYMBOLS[0]: worlds.world(SYMBOLS[0], 1_500, 3)}
-    with Pool(1, timeout_s=5.0, nice=0) as pool:
+    with Pool(1, timeout_s=30.0, nice=0) as pool:
         jobs = [job(worlds.strategy(worlds.hangs), one, policies), job(worlds.strategy(worlds.silent), one, policies)]
         hung, silent = pipeline.validate(jobs, pool)
     assert hung.verdict == "REJECTED" and "hung" in hung.missing
@@ -255,7 +256,7 @@ def test_two_processes_one_of_which_is_killed_give_the_document_of_one(noise: di
     jobs = [job(worlds.strategy(worlds.echo), noise, policies), job(worlds.strategy(worlds.once, space={}), noise, policies)]
     alone = pipeline.validate(jobs, Serial())
     killed: list[int] = []
-    with Pool(2, timeout_s=60.0, nice=0) as pool:
+    with Pool(2, timeout_s=600.0, nice=0) as pool:
         def kill_one(label: str, ended: int, known: int) -> None:
             if ended == 2 and pool.processes:
                 killed.append(pool.processes[0])

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modules.backtest import pipeline, structures
+from modules.backtest import kernel, pipeline, structures
 from modules.backtest.basket import Basket
-from modules.backtest.kernel import Rules
+from modules.backtest.kernel import Rules, StrategyFault
 from modules.backtest.structures import DAY_MS, Recording, Replayed
 from modules.backtest.trials import TrialRegistry
-from modules.backtest.workers import Serial
+from modules.backtest.workers import Serial, Task
 from modules.domain.instrument import AssetClass, Side
 from modules.domain.order import ExitReason
 from modules.domain.policies import Policies
 from modules.domain.position import ClosedTrade
-from modules.domain.signal import FLAT, Intent
+from modules.domain.signal import FLAT, Intent, Structure
 from modules.strategies.protocol import Market, Strategy
-from modules.strategies.registry import get
+from modules.strategies.registry import all_strategies, get
 from tests import validation_worlds as worlds
 from tests.builders import shipped_policies
 
@@ -108,3 +108,33 @@ def test_random_entries_are_the_same_structure_and_about_as_many() -> None:
         begun += before.score == 0.0 and wish.score == 1.0
         before = wish
     assert 40 <= begun <= 85 and isinstance(before, Intent)
+
+
+def test_nothing_of_an_option_run_is_computed_twice_the_daemons_replay_is_its_only_simulator() -> None:
+    """Why there is no parity to measure for options: the kernel refuses them, every number comes of the replay that was handed in."""
+    replayed: list[Strategy] = []
+
+    def told(recording: Recording, strategy: Strategy, policies: Policies) -> Replayed:
+        replayed.append(strategy)
+        return invented(recording, strategy, policies)
+
+    functions: set[str] = set()
+
+    class Listening(Serial):
+        def submit(self, task: Task) -> None:
+            functions.add(f"{task.function.__module__}.{task.function.__name__}")
+            super().submit(task)
+
+    for strategy in (one for one in all_strategies().values() if one.structure is not Structure.SINGLE):
+        series = job(strategy).basket.series[SYMBOL]
+        for simulate in (kernel.run, kernel.turns):
+            with pytest.raises(StrategyFault, match="option contracts"):
+                simulate(strategy, strategy.params, series, Rules(shipped_policies()))
+        found, = pipeline.validate([job(strategy, told)], Listening())
+        simulators = {name for name in functions if not name.endswith(("judge_luck", "judge_excess"))}
+        assert simulators == {f"modules.backtest.structures.{name}" for name in ("probe", "sweep", "test")}
+        assert any(one.name == strategy.name for one in replayed) and any(one.name == f"{strategy.name}_dealt" for one in replayed)
+        assert found.trades is not None and len(found.trades)
+        told_of = {(trade.opened_at, trade.closed_at, float(trade.net)) for trade in
+                   invented(RECORDING, strategy, shipped_policies()).trades}
+        assert {(row["entry_at"].item(), row["exit_at"].item(), row["net"].item()) for row in found.trades} <= told_of, "to the bit"

@@ -237,7 +237,7 @@ for number in range(40):
 def test_concurrent_processes_lose_and_double_nothing(tmp_path: Path) -> None:
     path = tmp_path / "trials.sqlite"
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number)], cwd=ROOT) for number in (1, 2, 3)]
-    assert [writer.wait(timeout=120) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(timeout=600) for writer in writers] == [0, 0, 0]
     registry = TrialRegistry(path, **LIKENESS)
     found = register(registry, "a b c", ())
     assert (found.trials, found.submissions) == (40 + 3 * 40, 120)

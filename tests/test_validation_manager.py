@@ -24,6 +24,7 @@ from modules.domain.events import (
     Filled,
     OrderIntended,
     PositionClosed,
+    Reconciled,
     StrategyApproved,
     StrategyDemoted,
     StrategyRejected,
@@ -41,6 +42,7 @@ from modules.strategies.registry import get
 from modules.Validation_Manager import ValidationManager
 from tests.builders import AT, BTC_SPOT, DAY_MS, STRATEGY, make_fill, make_order, make_signal, make_view, risk_policy, shipped_policies
 from tests.certificates import certificate
+from tests.timing import PATIENCE_S, Lateness
 
 SPOT = AssetClass.SPOT
 KEY = (STRATEGY, BTC_SPOT, SPOT)
@@ -278,6 +280,9 @@ def test_the_live_ramp_is_over_after_enough_live_trades_and_days(world: World) -
     for _ in range(asked.ramp_trades):
         assert world.manager.ramp(SPOT, AT + 90 * DAY_MS).ramping
         world.journal.append(closed(1.0))
+    assert world.manager.ramp(SPOT, AT + 90 * DAY_MS).days == 0.0, "nobody has run since"
+    for hour in range(24 * (asked.ramp_days + 1)):
+        world.journal.append(Reconciled(AT + hour * 3_600_000, "bybit", 0))
     assert not world.manager.ramp(SPOT, AT + 90 * DAY_MS).ramping
 
 
@@ -351,24 +356,21 @@ def test_a_due_revalidation_runs_in_a_child_and_the_loop_never_notices(tmp_path:
     world = World(tmp_path, command=command)
     world.issue(now, issued_at=now - 31 * DAY_MS, data_until=now - 32 * DAY_MS, data_from=0, revalidate_at=now - DAY_MS,
                 expires_at=now + 14 * DAY_MS)
-    late: list[float] = []
+    late = Lateness(0.005)
 
     async def life() -> None:
         running = asyncio.create_task(world.manager.run(WallClock()))
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while not world.facts(StrategyRejected) and loop.time() - began < 30.0:
-            wanted = loop.time() + 0.005
-            await asyncio.sleep(0.005)
-            late.append(loop.time() - wanted)
+        async with asyncio.timeout(PATIENCE_S), late:
+            while not world.facts(StrategyRejected):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.005)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(life())
     assert commands == [(STRATEGY, "SPOT")]
-    late.sort()
-    assert late[int(0.99 * len(late))] < 0.25, f"p99 {late[int(0.99 * len(late))] * 1e3:.1f} ms"  # 50 ms is the goal on a quiet machine
-    print(f"loop lag during a revalidation: p50 {late[len(late) // 2] * 1e3:.2f} ms, p99 {late[int(0.99 * len(late))] * 1e3:.2f} ms")
+    p99 = late.worst_but(len(late.loop) // 100)
+    print(f"loop lag during a revalidation: p99 {p99 * 1e3:.2f} ms; a thread's that only sleeps {late.machine * 1e3:.2f} ms at worst")
+    assert p99 < 0.25 + 2.0 * late.machine, "50 ms is the goal on a quiet machine"
 
 
 def test_a_child_that_hangs_is_killed_with_its_children_and_one_that_is_not_there_is_an_error(tmp_path: Path) -> None:

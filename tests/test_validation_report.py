@@ -127,7 +127,7 @@ def test_a_page_fits_a_phone_as_well_as_a_desk(tmp_path: Path) -> None:
     for width in (600, 1280):  # a window of a headless browser is at least 500 wide
         shown = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom",
                                 f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
-                                (tmp_path / "probe.html").as_uri()], capture_output=True, text=True, timeout=60,
+                                (tmp_path / "probe.html").as_uri()], capture_output=True, text=True, timeout=300,
                                env={**os.environ, "HOME": str(tmp_path)}, check=False)
         told = re.search(r"<title>(\d+) (\d+) (\d+)</title>", shown.stdout)
         assert told is not None, shown.stderr[-500:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -141,6 +142,14 @@ def test_constants_short_samples_and_faulty_values_prove_nothing() -> None:
     mixed = noise(300, 2, 1)
     mixed[:, 1] = 0.0
     assert max_t(mixed, 1000, 1).t[1] == -math.inf
+    once = np.zeros((60, 1))
+    once[7] = 0.01    # in one resample of three the only day that moves is not drawn
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = max_t(once, 2000, 1, block=1.0)
+    assert np.isneginf(drawn.quantiles).any() and np.isfinite(drawn.quantiles).any() and not np.isnan(drawn.quantiles).any()
+    assert list(drawn.quantiles) == sorted(drawn.quantiles) and (drawn.quantiles[0], drawn.quantiles[-1]) == (
+        drawn.maxima[0], drawn.maxima[-1])
     with pytest.raises(ValueError, match="finite"):
         max_t(np.full((10, 1), np.nan), 10, 1)
 

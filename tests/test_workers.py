@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from modules.backtest.kept import Kept
 from modules.backtest.workers import Ending, Executor, Outcome, Pool, Serial, Task
 from modules.domain.errors import ConfigurationError
 from tests import worker_tasks
+from tests.timing import PATIENCE_S, STORY_S
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    with Pool(2, timeout_s=30.0, nice=0) as started:
+    with Pool(2, timeout_s=STORY_S, nice=0) as started:
         yield started
 
 
@@ -37,6 +39,21 @@ def outcomes(executor: Executor, *tasks: Task) -> dict[str, Outcome]:
     for each in tasks:
         executor.submit(each)
     return {done.key: outcome for done, outcome in (executor.next() for _ in tasks)}
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.01)
+
+
+def gone(process: int) -> bool:
+    """Whether no such process runs; one that nobody buried does not run."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def matrices() -> list[Task]:
@@ -60,13 +77,14 @@ def test_a_worker_computes_with_one_thread_and_its_prints_do_not_reach_our_outpu
     assert capfd.readouterr().out == ""
 
 
-def test_a_task_whose_worker_is_killed_is_done_by_another_one(pool: Pool) -> None:
-    tasks = [task(f"slow {number}", worker_tasks.slow, 0.4) for number in range(4)]
+def test_a_task_whose_worker_is_killed_is_done_by_another_one(pool: Pool, tmp_path: Path) -> None:
+    tasks = [task(f"held {number}", worker_tasks.held, tmp_path) for number in range(4)]
     for each in tasks:
         pool.submit(each)
-    time.sleep(0.1)
     victim = pool.processes[0]
+    until(lambda: (tmp_path / f"begun {victim}").exists(), "a step has begun")
     os.kill(victim, signal.SIGKILL)
+    (tmp_path / "go").touch()
     found = [pool.next() for _ in tasks]
     assert sorted(done.key for done, _ in found) == sorted(each.key for each in tasks)
     assert {outcome.ending for _, outcome in found} == {Ending.DONE}
@@ -83,8 +101,9 @@ def test_a_task_that_kills_its_worker_once_is_forgiven_and_one_that_always_does_
 
 
 def test_a_task_that_hangs_is_stopped_and_the_others_go_on() -> None:
-    with Pool(1, timeout_s=0.6, nice=0) as pool:
-        found = outcomes(pool, task("hangs", worker_tasks.forever), task("next", worker_tasks.noisy, "fine"))
+    with Pool(1, timeout_s=STORY_S, nice=0) as pool:
+        brief = replace(task("hangs", worker_tasks.forever), patience=0.6 / STORY_S)
+        found = outcomes(pool, brief, task("next", worker_tasks.noisy, "fine"))
         assert found["hangs"].ending is Ending.HUNG
         assert "0.6 s" in found["hangs"].message
         assert found["next"].value == "fine"
@@ -103,7 +122,7 @@ def test_asking_for_more_than_was_submitted_is_an_error_and_not_a_wait(pool: Poo
 
 
 def test_closing_leaves_no_process_behind() -> None:
-    pool = Pool(2, timeout_s=30.0)
+    pool = Pool(2, timeout_s=STORY_S)
     pool.submit(task("hangs", worker_tasks.forever))
     pool.submit(task("hangs too", worker_tasks.forever))
     started = pool.processes
@@ -114,21 +133,22 @@ def test_closing_leaves_no_process_behind() -> None:
             os.kill(process, 0)
 
 
-def test_a_hanging_step_does_not_outlive_the_program_that_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["starting", "computing"])
+def test_a_hanging_step_does_not_outlive_the_program_that_was_killed(tmp_path: Path, moment: str) -> None:
+    """Also when the program dies before its worker could ask to be told."""
     if sys.platform != "linux":
         pytest.skip("only Linux tells a child that its parent died")
-    code = ("import sys, time\nfrom modules.backtest.workers import Pool, Task\nfrom tests.worker_tasks import forever\n"
-            "pool = Pool(1, timeout_s=60.0)\npool.submit(Task('x', 'x', forever))\nprint(pool.processes[0], flush=True)\ntime.sleep(60)\n")
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    code = ("import sys, time\nfrom pathlib import Path\nfrom modules.backtest.workers import Pool, Task\n"
+            "from tests.worker_tasks import begun_forever\npool = Pool(1, timeout_s=600.0)\n"
+            "pool.submit(Task('x', 'x', begun_forever, (Path(sys.argv[1]),)))\nprint(pool.processes[0], flush=True)\ntime.sleep(600)\n")
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "begun")], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    time.sleep(0.5)
+    if moment == "computing":
+        until((tmp_path / "begun").exists, "the step has begun")
     parent.kill()
     parent.wait()
-    end = time.monotonic() + 10.0
-    while time.monotonic() < end and Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split()[2]
+    until(lambda: gone(worker), "the worker has gone too")
 
 
 # -- what is kept ----------------------------------------------------------------------------------------------------------------
@@ -199,7 +219,7 @@ class RealCluster:
             return subprocess.Popen(command, cwd=folder, env=environment, stdout=self._log, stderr=self._log)
 
         self._scheduler = start([*python, "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file), "--no-dashboard"])
-        end = time.monotonic() + 30.0
+        end = time.monotonic() + PATIENCE_S
         while not file.exists() or not file.read_text().strip():
             assert time.monotonic() < end, (folder / "log.txt").read_text()
             time.sleep(0.05)
@@ -231,7 +251,7 @@ def test_a_cluster_gives_the_same_bits_although_one_of_its_workers_is_killed(rea
     alone = Serial()
     alone.share("matrix", matrix)
     here = outcomes(alone, *matrices())
-    cluster = Cluster(real_cluster.address, timeout_s=30.0, nice=0)
+    cluster = Cluster(real_cluster.address, timeout_s=STORY_S, nice=0)
     try:
         cluster.share("matrix", matrix)
         sleepers = [task(f"slow {number}", worker_tasks.slow, 0.5) for number in range(6)]

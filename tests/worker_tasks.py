@@ -24,6 +24,19 @@ def slow(seconds: float) -> int:
     return os.getpid()
 
 
+def held(folder: Path) -> int:
+    """Leaves a mark and waits until it may go on; the process that did it."""
+    (folder / f"begun {os.getpid()}").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def begun_forever(mark: Path) -> None:
+    mark.touch()
+    forever()
+
+
 def forever() -> None:
     while True:
         pass

@@ -42,7 +42,7 @@ class MaxT:
     """Mean block length in days."""
     draws: int
     quantiles: Floats
-    """Evenly spaced quantiles of the maximum under the null, lowest first (`QUANTILES` + 1 points)."""
+    """Evenly spaced order statistics of the maximum under the null, lowest first (`QUANTILES` + 1 points); -inf where nothing moved."""
     maxima: Floats
     """[draws] the null itself, ascending."""
 
@@ -140,7 +140,8 @@ def max_t(daily: Floats, draws: int, seed: int, *, block: float | None = None) -
     reached = draws - np.searchsorted(maxima, t, side="left")
     p_of: Floats = np.asarray((1.0 + reached) / (draws + 1.0), dtype=np.float64)
     best = int(np.argmax(t))
-    quantiles: Floats = np.asarray(np.quantile(maxima, np.linspace(0.0, 1.0, QUANTILES + 1)), dtype=np.float64)
+    # Values that occurred and none between two: a resample in which nothing moves has -inf, and what lies halfway to that is no number.
+    quantiles: Floats = maxima[np.linspace(0.0, draws - 1.0, QUANTILES + 1).round().astype(np.int64)]
     return MaxT(float(p_of[best]), t, p_of, best, float(block), draws, quantiles, maxima)
 
 

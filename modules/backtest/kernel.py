@@ -9,6 +9,7 @@ never returns hangs its process: whoever starts workers ends them after a time.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from modules.backtest import kernel_views
 from modules.backtest.kernel_draws import placed
 from modules.backtest.kernel_loop import simulate
-from modules.backtest.kernel_money import COLUMNS, NO_REASON, PLACES, TRADES, UNFILLED, Numbers
+from modules.backtest.kernel_money import NO_REASON, STOP_MEMORY, Numbers, State
 from modules.backtest.kernel_rows import E_DAY_LAST, TURN_COLUMNS, Tape
 from modules.backtest.kernel_rules import Rules
 from modules.backtest.kernel_tape import cache_folder, loop, tape
@@ -36,6 +37,8 @@ DAY: Final = 86_400_000
 FOREVER: Final = 1 << 62
 NUMBERS: Final = np.dtype((np.record, [(name, "f8") for name in Numbers._fields]))
 """Numba hands a record on by its address, a tuple of sixty numbers sixty times."""
+STATE: Final = np.dtype((np.record, [*((name, "f8") for name, kind in State.__annotations__.items() if kind == "float"),
+                                     ("stop_times", "f8", (STOP_MEMORY,))]))
 LEAN: Final = {"_nrt": False}
 """The loop makes no array, so that nobody need count who holds one: counting took most of a trade's time."""
 REASONS: Final = (None, ExitReason.STOP_LOSS, ExitReason.ROI, ExitReason.EXIT_SIGNAL, ExitReason.TIME_EXIT, ExitReason.TRAILING_STOP_LOSS,
@@ -48,6 +51,9 @@ TRADE: Final = np.dtype([
 """One round trip. Times in UTC ms; bars are indices of the bars in which the fills happened; prices are averages of the fills; money in
 settlement currency, risk is 1 R; slippage in basis points against arrival, adverse positive, averaged over all fills; `ordered` is the
 quantity of the entry order, of which `quantity` was filled (and, bought on SPOT, what the fee left of it)."""
+ROW: Final = np.dtype((np.record, [(name, "f8") for name in TRADE.names or ()]))
+"""The same as the loop writes it."""
+_THREAD: Final = threading.local()
 _BUILT: dict[Callable[..., Any], Callable[..., int]] = {}
 
 
@@ -124,11 +130,11 @@ def sweep(strategy: Strategy, params_list: Sequence[Any], series: Series, rules:
         record, count, equity = job.simulate(params)
         daily[:, column] = job.daily(equity)
         trades[column] = count
-        net[column] = float(record[:, _NET].sum())
-        bars = record[:, _EXIT_BAR] - record[:, _ENTRY_BAR]
+        net[column] = float(record["net"].sum())
+        bars = record["exit_bar"] - record["entry_bar"]
         exposure[column] = float(bars.sum()) / len(series)
-        net_exposure[column] = float((bars * record[:, _SIDE]).sum()) / len(series)
-        longest[column] = int((record[:, _EXIT_AT] - record[:, _ENTRY_AT]).max()) if count else 0
+        net_exposure[column] = float((bars * record["side"]).sum()) / len(series)
+        longest[column] = int((record["exit_at"] - record["entry_at"]).max()) if count else 0
     return Sweep(daily, trades, job.first_day, exposure, net, net_exposure, longest)
 
 
@@ -163,11 +169,6 @@ def random_entries(result: Run, series: Series, rules: Rules, seed: int, draws: 
     return found
 
 
-_COLUMN: Final = {name: column for column, name in enumerate(TRADE.names or ())}
-_ENTRY_AT, _EXIT_AT, _ENTRY_BAR, _EXIT_BAR = (_COLUMN[name] for name in ("entry_at", "exit_at", "entry_bar", "exit_bar"))
-_SIDE, _NET = _COLUMN["side"], _COLUMN["net"]
-
-
 class _Job:
     """What all runs over one series under one set of rules share."""
 
@@ -190,10 +191,10 @@ class _Job:
         self._simulate: Callable[..., None] = loop(simulate, **LEAN) if quick else simulate
         self.unfilled = 0
         """Of the last run."""
-        self._turns = np.empty((len(series) if strategy is not None else 0, TURN_COLUMNS))
+        self._turns = _scratch(len(series) if strategy is not None else 0)
 
     def turns(self, params: Any) -> F64:
-        """[turns, TURN_COLUMNS] of the strategy with these parameters; overwritten by the next call."""
+        """[turns, TURN_COLUMNS] of the strategy with these parameters; overwritten by the next call, whoever's in this thread it is."""
         strategy = self.strategy
         assert strategy is not None and self._views is not None
         params = _typed(strategy, params)
@@ -208,14 +209,14 @@ class _Job:
                               int(status[0]))
         return self._turns[:count]
 
-    def simulate(self, params: Any) -> tuple[F64, int, F64]:
+    def simulate(self, params: Any) -> tuple[NDArray[Any], int, F64]:
         """(rows of trades, how many, net result so far at the end of each day that has bars)."""
         assert self.strategy is not None
         turns = self.turns(params)
         # No more trades than turns: every entry, and the opening half of a reversal too, is taken at one.
-        p, record, equity = np.zeros(PLACES), np.empty((len(turns) + 1, COLUMNS)), np.zeros(len(self._rows))
-        self._simulate(turns, self.tape, self.numbers, self.strategy.warmup, self.since, self.until, self.finish, p, record, equity)
-        count, self.unfilled = int(p[TRADES]), int(p[UNFILLED])
+        state, record, equity = np.zeros(1, dtype=STATE), np.empty(len(turns) + 1, dtype=ROW), np.zeros(len(self._rows))
+        self._simulate(turns, self.tape, self.numbers, self.strategy.warmup, self.since, self.until, self.finish, state, record, equity)
+        count, self.unfilled = int(state["trades"][0]), int(state["unfilled"][0])
         return record[:count], count, equity
 
     def _fault(self, reason: str, bar: int) -> StrategyFault:
@@ -226,8 +227,8 @@ class _Job:
         record, count, equity = self.simulate(params)
         unfilled = self.unfilled
         trades = np.zeros(count, dtype=TRADE)
-        for column, name in enumerate(TRADE.names or ()):
-            trades[name] = record[:, column]
+        for name in TRADE.names or ():
+            trades[name] = record[name]
         held = (trades["exit_bar"] - trades["entry_bar"]) / len(self.series)
         return Run(trades, self.daily(equity), self.first_day, float(held[trades["side"] > 0].sum()), float(held[trades["side"] < 0].sum()),
                    unfilled)
@@ -241,6 +242,14 @@ class _Job:
         found = np.zeros(self.days)
         found[self._rows] = results
         return found
+
+
+def _scratch(bars: int) -> F64:
+    """[bars, TURN_COLUMNS] to write turns into, one a thread: most of a fresh one would be fetched from the system for nothing."""
+    found: F64 | None = getattr(_THREAD, "turns", None)
+    if found is None or len(found) < bars:
+        found = _THREAD.turns = np.empty((bars, TURN_COLUMNS))
+    return found[:bars]
 
 
 def _typed(strategy: Strategy, params: Any) -> Any:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from modules.backtest.costs import impact, market_fill, touched
 from modules.backtest.kernel_money import Numbers
-from modules.backtest.kernel_rows import B_AVERAGE, B_CLOSE, B_OPEN, B_OPEN_ASK, B_OPEN_BID, B_RATE, E_DAY_LAST, Tape
+from modules.backtest.kernel_rows import B_CLOSE, E_DAY_LAST, Tape
 from modules.backtest.series import F64, I64
 
 
 def fill_at_open(r: Numbers, t: Tape, bar: int, side: float, notional: float) -> float:
     """A market order at the open of `bar`."""
-    bid, ask = t.points[bar, B_OPEN_BID], t.points[bar, B_OPEN_ASK]
+    here = t.points[bar]
+    bid, ask = here.open_bid, here.open_ask
     synthetic = not (bid > 0.0 and ask >= bid)
     if synthetic:
-        bid = ask = t.points[bar, B_OPEN]
+        bid = ask = here.open
     touch = touched(int(side), bid, ask, synthetic, r.half_spread_bp)
-    return market_fill(int(side), touch, r.slippage_bp, impact(r.impact_bp, notional, t.points[bar, B_AVERAGE]))
+    return market_fill(int(side), touch, r.slippage_bp, impact(r.impact_bp, notional, here.average))
 
 
 def placed(r: Numbers, t: Tape, starts: I64, lengths: I64, sides: F64, shares: F64, days: F64) -> None:
@@ -25,7 +26,7 @@ def placed(r: Numbers, t: Tape, starts: I64, lengths: I64, sides: F64, shares: F
     for trade in range(len(starts)):
         first, last = starts[trade] + 1, min(starts[trade] + 1 + lengths[trade], count - 1)
         side, share = sides[trade], shares[trade]
-        notional = share * r.notional / t.points[first, B_RATE]
+        notional = share * r.notional / t.points[first].rate
         entry = fill_at_open(r, t, first, side, notional)
         leave = fill_at_open(r, t, last, -side, notional)
         while t.events[E_DAY_LAST, day] < first:

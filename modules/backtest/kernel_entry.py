@@ -8,46 +8,15 @@ from __future__ import annotations
 import math
 
 from modules.backtest.kernel_money import (
-    BEST,
-    CASH,
-    ENTRY_ARRIVAL,
-    ENTRY_REST,
-    FUNDED,
-    HOLD,
-    INSTANT,
-    LAST_LOSS,
-    LEVERAGE,
-    LOSSES,
     NAN,
-    NEXT_CLOSE,
-    OPENED_AT,
-    PLANNED,
-    RISK,
-    ROLLED,
-    SENT_AT,
-    SIDE,
-    SIGNAL_ENTRY,
-    SIGNAL_STOP,
-    SIGNAL_TARGET,
     STOP_MEMORY,
-    STOP_OUTS,
-    STOP_TIMES,
     Numbers,
+    State,
     forget,
     sized,
     welcome,
 )
 from modules.backtest.kernel_rows import (
-    B_ASK,
-    B_AT,
-    B_BID,
-    B_CLOSE,
-    B_DAY_VOLUME,
-    B_GATE,
-    B_NEWS,
-    B_NEWS_LATE,
-    B_NEXT_CLOSE,
-    B_RATE,
     E_FINANCING_AT,
     E_FINANCING_LONG,
     E_FINANCING_SHORT,
@@ -61,7 +30,6 @@ from modules.backtest.kernel_rows import (
     Tape,
 )
 from modules.backtest.series import F64
-from modules.strategies.indicators import Ring
 
 
 def latest(times: F64, at: float) -> int:
@@ -113,25 +81,25 @@ def affordable(r: Numbers, cost: float, reward: float) -> bool:
     return cost <= 0.0 or (reward > 0.0 and cost / reward <= r.share_max)
 
 
-def rested(r: Numbers, p: Ring, at: float) -> bool:
+def rested(r: Numbers, p: State, at: float) -> bool:
     """The cooldowns after losses (filters.guards)."""
-    if 0.0 < r.cooldown_losses <= p[LOSSES] and at - p[LAST_LOSS] < r.cooldown_ms:
+    if 0.0 < r.cooldown_losses <= p.losses and at - p.last_loss < r.cooldown_ms:
         return False
     wanted = int(r.class_stop_outs)
-    count = int(p[STOP_OUTS])
+    count = int(p.stop_outs)
     if 0 < wanted <= count:
-        last = p[STOP_TIMES + (count - 1) % STOP_MEMORY]
-        if p[STOP_TIMES + (count - wanted) % STOP_MEMORY] >= last - r.class_window_ms and at - last < r.class_rest_ms:
+        last = p.stop_times[(count - 1) % STOP_MEMORY]
+        if p.stop_times[(count - wanted) % STOP_MEMORY] >= last - r.class_window_ms and at - last < r.class_rest_ms:
             return False
     return True
 
 
-def consider(r: Numbers, p: Ring, t: Tape, bar: int, at: float, score: float, stop: float, target: float, hold: float) -> bool:
+def consider(r: Numbers, p: State, t: Tape, bar: int, at: float, score: float, stop: float, target: float, hold: float) -> bool:
     """Signal, checks, size: whether an entry order goes out at `at` (Strategy_Manager.consider)."""
-    side = 1.0 if score > 0.0 else -1.0
+    here, side = t.points[bar], 1.0 if score > 0.0 else -1.0
     if (r.spot > 0.0 and side < 0.0) or r.direction * side < 0.0:
         return False
-    entry = t.points[bar, B_ASK] if side > 0.0 else t.points[bar, B_BID]
+    entry = here.ask if side > 0.0 else here.bid
     stopped = entry - side * stop if stop > 0.0 else NAN
     aimed = entry + side * target if target > 0.0 else NAN
     if not aimed > 0.0:
@@ -141,16 +109,16 @@ def consider(r: Numbers, p: Ring, t: Tape, bar: int, at: float, score: float, st
     confidence, share = min(1.0, abs(score)), 1.0
     if r.gates > 0.0:
         reward = abs(aimed - entry) / entry if aimed == aimed else confidence * r.expected_r * abs(entry - stopped) / entry
-        if t.points[bar, B_GATE] == 0.0 or not payable(r, t, at, side, hold, reward) or not rested(r, p, at):
+        if here.gate == 0.0 or not payable(r, t, at, side, hold, reward) or not rested(r, p, at):
             return False
-        share = welcome(r, t.points[bar, B_NEWS if at == t.points[bar, B_AT] else B_NEWS_LATE], side)
+        share = welcome(r, here.news if at == here.at else here.news_late, side)
         if share == 0.0:
             return False
-    rate = t.points[bar, B_RATE]
+    rate = here.rate
     if r.exact > 0.0:
-        quantity, risk, leverage = sized(r, r.wallet + p[CASH], confidence, side, entry, stopped, rate, t.points[bar, B_DAY_VOLUME],
+        quantity, risk, leverage = sized(r, r.wallet + p.cash, confidence, side, entry, stopped, rate, here.day_volume,
                                          share)
-        if quantity * r.contract_size * t.points[bar, B_CLOSE] < r.notional_min:
+        if quantity * r.contract_size * here.close < r.notional_min:
             return False  # the venue refuses the order: MIN_NOTIONAL at its last price
     else:
         quantity, leverage = share * r.notional / (entry * rate * r.contract_size), max(1.0, r.leverage_max)
@@ -158,11 +126,11 @@ def consider(r: Numbers, p: Ring, t: Tape, bar: int, at: float, score: float, st
     if not quantity > 0.0:
         return False
     forget(p)
-    p[SIDE], p[ENTRY_REST], p[RISK], p[LEVERAGE], p[PLANNED] = side, quantity, risk, leverage, quantity
-    p[OPENED_AT], p[SENT_AT], p[HOLD] = at, at, hold
-    p[SIGNAL_ENTRY], p[SIGNAL_STOP], p[SIGNAL_TARGET], p[BEST] = entry, stopped, aimed, entry
-    p[ENTRY_ARRIVAL] = 0.5 * (t.points[bar, B_BID] + t.points[bar, B_ASK])
-    p[NEXT_CLOSE] = t.points[bar, B_NEXT_CLOSE]
-    p[FUNDED], p[INSTANT] = latest(t.events[E_FUNDING_AT], at) + 1, latest(t.events[E_INSTANTS], at) + 1
-    p[ROLLED] = latest(t.events[E_ROLL_AT], at) + 1
+    p.side, p.entry_rest, p.risk, p.leverage, p.planned = side, quantity, risk, leverage, quantity
+    p.opened_at, p.sent_at, p.hold = at, at, hold
+    p.signal_entry, p.signal_stop, p.signal_target, p.best = entry, stopped, aimed, entry
+    p.entry_arrival = 0.5 * (here.bid + here.ask)
+    p.next_close = here.next_close
+    p.funded, p.instant = latest(t.events[E_FUNDING_AT], at) + 1, latest(t.events[E_INSTANTS], at) + 1
+    p.rolled = latest(t.events[E_ROLL_AT], at) + 1
     return True

@@ -28,55 +28,17 @@ from modules.backtest.costs import (
 )
 from modules.backtest.kernel_entry import consider, latest
 from modules.backtest.kernel_money import (
-    ATTENTION,
-    BEST,
-    CASH,
-    CEILING,
-    COST,
     DELISTED,
-    DUE,
-    ENTERED,
-    ENTRY_REST,
-    EXIT_AFTER,
-    EXIT_ARRIVAL,
-    EXIT_REST,
-    EXIT_SENT,
     EXIT_SIGNAL,
-    EXIT_TRIES,
-    FLOOR,
     FORCED,
-    FUNDED,
-    HELD,
-    INSTANT,
-    LEVERAGE,
     LIQUIDATED,
-    LIQUIDATION,
     NAN,
-    NEXT,
-    REASON,
-    REVERSAL,
-    REVERSAL_HOLD,
-    REVERSAL_SCORE,
-    REVERSAL_STOP,
-    REVERSAL_TARGET,
     ROI,
-    ROLLED,
-    SENT_AT,
-    SIDE,
-    SIGNAL_ENTRY,
-    SIGNAL_STOP,
-    SIGNAL_TARGET,
     STOP_LOSS,
-    STOP_PRICE,
-    STOP_REASON,
-    TAKEN,
-    TARGET_PRICE,
     TIME_EXIT,
     TRAILING,
-    TRIGGERED,
-    UNFILLED,
-    WAITS,
     Numbers,
+    State,
     at_tick,
     closable,
     closed,
@@ -92,24 +54,11 @@ from modules.backtest.kernel_money import (
     watch,
 )
 from modules.backtest.kernel_rows import (
-    B_ACCEPTED,
-    B_ASK,
     B_AT,
-    B_AVERAGE,
-    B_BID,
-    B_CLOSE,
-    B_ENDED,
     B_HIGH,
     B_LOW,
-    B_MARK,
-    B_OPEN,
-    B_OPEN_ASK,
-    B_OPEN_BID,
-    B_RATE,
-    B_RAW_ASK,
-    B_RAW_BID,
-    B_VOLUME,
     E_DAY_LAST,
+    E_ENDED,
     E_FINANCING_AT,
     E_FINANCING_LONG,
     E_FINANCING_SHORT,
@@ -128,7 +77,6 @@ from modules.backtest.kernel_rows import (
     Tape,
 )
 from modules.backtest.series import F64
-from modules.strategies.indicators import Ring
 
 MINUTE: Final = 60_000.0
 RETRY_LONGEST: Final = 3_600_000.0
@@ -138,72 +86,72 @@ TINY: Final = 1e-9
 """Share of a trade's quantity that is binary noise."""
 
 
-def room(r: Numbers, p: Ring, t: Tape, bar: int, quantity: float) -> float:
+def room(r: Numbers, p: State, t: Tape, bar: int, quantity: float) -> float:
     """How much of an order fills against a bar's volume (PaperDesk._room)."""
     wanted = quantity * r.contract_size
-    allowed = participation(wanted, t.points[bar, B_VOLUME] if r.stated_volume > 0.0 else NAN, r.participation_max, p[TAKEN])
+    allowed = participation(wanted, t.points[bar].volume if r.stated_volume > 0.0 else NAN, r.participation_max, p.taken)
     if allowed >= wanted:
         return quantity
     return lots(r, allowed / r.contract_size)
 
 
-def protect(r: Numbers, p: Ring) -> None:
+def protect(r: Numbers, p: State) -> None:
     """Stop and target rest from the first fill on (Trade_Executor._protect)."""
-    if p[REASON] != 0.0 or p[STOP_PRICE] == p[STOP_PRICE] or p[SIGNAL_STOP] != p[SIGNAL_STOP]:
+    if p.reason != 0.0 or p.stop_price == p.stop_price or p.signal_stop != p.signal_stop:
         return
-    long = p[SIDE] > 0.0
-    p[STOP_PRICE], p[STOP_REASON] = at_tick(r, p[SIGNAL_STOP], long), STOP_LOSS
-    if p[SIGNAL_TARGET] == p[SIGNAL_TARGET]:
-        aimed = at_tick(r, p[SIGNAL_TARGET], long)
-        p[TARGET_PRICE] = aimed if aimed > 0.0 else NAN
+    long = p.side > 0.0
+    p.stop_price, p.stop_reason = at_tick(r, p.signal_stop, long), STOP_LOSS
+    if p.signal_target == p.signal_target:
+        aimed = at_tick(r, p.signal_target, long)
+        p.target_price = aimed if aimed > 0.0 else NAN
 
 
 # -- exits ---------------------------------------------------------------------------------------------------------------------------
 
 
-def request_exit(r: Numbers, p: Ring, reason: float, at: float) -> None:
+def request_exit(r: Numbers, p: State, reason: float, at: float) -> None:
     """Ask for the close once; an entry that still works is canceled with it (its end comes with the next settle)."""
-    if p[REASON] == 0.0:
-        p[REASON] = reason
-        p[SENT_AT] = -DAY
+    if p.reason == 0.0:
+        p.reason = reason
+        p.sent_at = -DAY
         send_exit(r, p, at)
 
 
-def send_exit(r: Numbers, p: Ring, at: float) -> None:
-    p[ATTENTION] = 0.0
+def send_exit(r: Numbers, p: State, at: float) -> None:
+    p.attention = 0.0
     quantity = closable(r, p)
     if quantity > 0.0:
-        p[EXIT_REST], p[EXIT_SENT] = quantity, at
+        p.exit_rest, p.exit_sent = quantity, at
 
 
-def exit_ended(p: Ring) -> None:
+def exit_ended(p: State) -> None:
     """An exit order ended without closing: the next one may go after a pause that doubles, at the next tick at the earliest."""
-    p[EXIT_TRIES] += 1.0
-    p[EXIT_AFTER] = p[EXIT_SENT] + min(MINUTE * 2.0 ** min(p[EXIT_TRIES] - 1.0, 8.0), RETRY_LONGEST)
-    p[EXIT_REST] = 0.0
-    p[ATTENTION] = 1.0
+    p.exit_tries += 1.0
+    p.exit_after = p.exit_sent + min(MINUTE * 2.0 ** min(p.exit_tries - 1.0, 8.0), RETRY_LONGEST)
+    p.exit_rest = 0.0
+    p.attention = 1.0
 
 
-def tick(r: Numbers, p: Ring, at: float) -> None:
+def tick(r: Numbers, p: State, at: float) -> None:
     """The executor's tick at a step: an exit that failed goes again when its pause is over."""
-    if p[ATTENTION] > 0.0 and p[EXIT_REST] == 0.0 and p[REASON] != 0.0 and at >= p[EXIT_AFTER]:
+    if p.attention > 0.0 and p.exit_rest == 0.0 and p.reason != 0.0 and at >= p.exit_after:
         send_exit(r, p, at)
 
 
-def lapse(r: Numbers, p: Ring, at: float) -> bool:
+def lapse(r: Numbers, p: State, at: float) -> bool:
     """Unfilled timeouts at `at`, as they reach the venue when the step settles; whether the trade is over, having never held anything."""
-    if p[EXIT_REST] > 0.0 and p[EXIT_SENT] + r.exit_timeout <= at:
+    if p.exit_rest > 0.0 and p.exit_sent + r.exit_timeout <= at:
         exit_ended(p)
-    if p[ENTRY_REST] > 0.0 and p[SENT_AT] + r.entry_timeout <= at:
-        p[ENTRY_REST] = 0.0
-        if p[ENTERED] == 0.0:
-            p[UNFILLED] += 1.0
+    if p.entry_rest > 0.0 and p.sent_at + r.entry_timeout <= at:
+        p.entry_rest = 0.0
+        if p.entered == 0.0:
+            p.unfilled += 1.0
             forget(p)
             return True
     return False
 
 
-def ends(r: Numbers, p: Ring, record: Any, quantity: float, price: float, fee: float, rate: float, at: float, reason: float,
+def ends(r: Numbers, p: State, record: Any, quantity: float, price: float, fee: float, rate: float, at: float, reason: float,
          arrival: float, bar: int) -> bool:
     """One closing fill; whether it ended the trade."""
     if left(r, p, quantity, price, fee, rate, at, int(reason), arrival):
@@ -212,41 +160,43 @@ def ends(r: Numbers, p: Ring, record: Any, quantity: float, price: float, fee: f
     return False
 
 
-def trade_openings(r: Numbers, p: Ring, t: Tape, record: Any, last: int, following: int, at: float) -> None:
+def trade_openings(r: Numbers, p: State, t: Tape, record: Any, last: int, following: int, at: float) -> None:
     """Orders that wait for an opening get the one of bar `following`, after the latency; `last` is the last closed bar."""
+    here = t.points[last]
+    ahead = t.points[following]
     now = at + r.latency
-    bid, ask = t.points[following, B_OPEN_BID], t.points[following, B_OPEN_ASK]
+    bid, ask = ahead.open_bid, ahead.open_ask
     synthetic = not (bid == bid and ask == ask)
     if synthetic:
-        bid = ask = t.points[following, B_OPEN]
+        bid = ask = ahead.open
     elif ask < bid:
         bid, ask, synthetic = ask, bid, True
     if not (bid > 0.0 and ask < math.inf):
         return
-    average, rate = t.points[last, B_AVERAGE], t.points[last, B_RATE]
-    if p[TRIGGERED] > 0.0 and p[HELD] > 0.0:
+    average, rate = here.average, here.rate
+    if p.triggered > 0.0 and p.held > 0.0:
         quantity = closable(r, p)
-        price = opening_price(r, -p[SIDE], quantity, bid, ask, synthetic, average)
+        price = opening_price(r, -p.side, quantity, bid, ask, synthetic, average)
         quantity = room(r, p, t, last, quantity)
-        if quantity > 0.0 and price > 0.0 and ends(r, p, record, quantity, price, r.taker_fee, rate, now, p[STOP_REASON],
-                                                   p[STOP_PRICE], following):
+        if quantity > 0.0 and price > 0.0 and ends(r, p, record, quantity, price, r.taker_fee, rate, now, p.stop_reason,
+                                                   p.stop_price, following):
             return
-    if p[EXIT_REST] > 0.0:
-        quantity = min(p[EXIT_REST], closable(r, p))
-        price = opening_price(r, -p[SIDE], quantity, bid, ask, synthetic, average)
+    if p.exit_rest > 0.0:
+        quantity = min(p.exit_rest, closable(r, p))
+        price = opening_price(r, -p.side, quantity, bid, ask, synthetic, average)
         quantity = room(r, p, t, last, quantity)
         if quantity > 0.0 and price > 0.0:
-            p[EXIT_REST] = p[EXIT_REST] - quantity if p[EXIT_REST] - quantity > TINY * p[ENTERED] else 0.0
-            if ends(r, p, record, quantity, price, r.taker_fee, rate, now, p[REASON], p[EXIT_ARRIVAL], following):
-                if p[REVERSAL] == 0.0 or r.latency > r.late_ms:
+            p.exit_rest = p.exit_rest - quantity if p.exit_rest - quantity > TINY * p.entered else 0.0
+            if ends(r, p, record, quantity, price, r.taker_fee, rate, now, p.reason, p.exit_arrival, following):
+                if p.reversal == 0.0 or r.latency > r.late_ms:
                     return
-                p[REVERSAL] = 0.0
-                if not consider(r, p, t, last, now, p[REVERSAL_SCORE], p[REVERSAL_STOP], p[REVERSAL_TARGET], p[REVERSAL_HOLD]):
+                p.reversal = 0.0
+                if not consider(r, p, t, last, now, p.reversal_score, p.reversal_stop, p.reversal_target, p.reversal_hold):
                     return
                 now += r.latency
-    if p[ENTRY_REST] > 0.0:
-        quantity = p[ENTRY_REST]
-        price = opening_price(r, p[SIDE], quantity, bid, ask, synthetic, average)
+    if p.entry_rest > 0.0:
+        quantity = p.entry_rest
+        price = opening_price(r, p.side, quantity, bid, ask, synthetic, average)
         quantity = room(r, p, t, last, quantity)
         if quantity > 0.0 and price > 0.0:
             entered(r, p, quantity, price, rate, now, following)
@@ -256,57 +206,61 @@ def trade_openings(r: Numbers, p: Ring, t: Tape, record: Any, last: int, followi
 # -- one bar ---------------------------------------------------------------------------------------------------------------------------
 
 
-def trigger(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, raw: float, average: float) -> bool:
+def trigger(r: Numbers, p: State, t: Tape, record: Any, bar: int, raw: float, average: float) -> bool:
     """The stop becomes a market order: what the bar's volume allows fills now, the rest at the next openings."""
-    side, quantity = -p[SIDE], closable(r, p)
-    p[TRIGGERED] = 1.0
+    here = t.points[bar]
+    side, quantity = -p.side, closable(r, p)
+    p.triggered = 1.0
     cost = impact(r.impact_bp, quantity * r.contract_size * raw, average)
     price = modelled(r, stop_fill(int(side), raw, r.slippage_bp, cost, r.stop_slippage_bp), side > 0.0)
     quantity = room(r, p, t, bar, quantity)
     if not (quantity > 0.0 and price > 0.0):
         return False
-    return ends(r, p, record, quantity, price, r.taker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], p[STOP_REASON], p[STOP_PRICE], bar)
+    return ends(r, p, record, quantity, price, r.taker_fee, here.rate, here.at, p.stop_reason, p.stop_price, bar)
 
 
-def take_profit(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> bool:
+def take_profit(r: Numbers, p: State, t: Tape, record: Any, bar: int) -> bool:
+    here = t.points[bar]
     quantity = room(r, p, t, bar, closable(r, p))
     if not quantity > 0.0:
         return False
-    return ends(r, p, record, quantity, p[TARGET_PRICE], r.maker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], ROI, p[TARGET_PRICE], bar)
+    return ends(r, p, record, quantity, p.target_price, r.maker_fee, here.rate, here.at, ROI, p.target_price, bar)
 
 
-def liquidate(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float, reached: int) -> None:
-    side = -p[SIDE]
-    entry = p[COST] / (p[SIDE] * p[HELD] * r.contract_size)
+def liquidate(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: float, reached: int) -> None:
+    here = t.points[bar]
+    side = -p.side
+    entry = p.cost / (p.side * p.held * r.contract_size)
     if r.perp > 0.0:
-        price = bankruptcy_price(int(p[SIDE]), entry, p[LEVERAGE])
+        price = bankruptcy_price(int(p.side), entry, p.leverage)
     else:
-        raw = stop_raw(int(side), t.points[bar, B_OPEN], p[LIQUIDATION], offset, reached)
+        raw = stop_raw(int(side), here.open, p.liquidation, offset, reached)
         price = stop_fill(int(side), raw, r.slippage_bp, 0.0, r.stop_slippage_bp)
     price = max(r.tick_units / r.tick_scale, modelled(r, price, side > 0.0))
-    ends(r, p, record, p[HELD], price, r.taker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], LIQUIDATED, price, bar)
+    ends(r, p, record, p.held, price, r.taker_fee, here.rate, here.at, LIQUIDATED, price, bar)
 
 
-def match(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) -> None:
+def match(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: float) -> None:
     """Resting orders and liquidation in one closed bar (PaperDesk._match): what the open decides, then stops, then the target."""
-    _at, began = t.points[bar, B_AT], t.points[bar, B_AT] - r.interval
-    after_hole = bar > 0 and t.points[bar - 1, B_AT] < began
-    if p[EXIT_REST] > 0.0 and p[EXIT_SENT] + r.exit_timeout < began:
+    here = t.points[bar]
+    _at, began = here.at, here.at - r.interval
+    after_hole = bar > 0 and t.points[bar - 1].at < began
+    if p.exit_rest > 0.0 and p.exit_sent + r.exit_timeout < began:
         exit_ended(p)
-    if p[ENTRY_REST] > 0.0 and (p[SENT_AT] + r.entry_timeout < began or (after_hole and p[SENT_AT] < began)):
-        p[ENTRY_REST] = 0.0
-        if p[ENTERED] == 0.0:
-            p[UNFILLED] += 1.0
+    if p.entry_rest > 0.0 and (p.sent_at + r.entry_timeout < began or (after_hole and p.sent_at < began)):
+        p.entry_rest = 0.0
+        if p.entered == 0.0:
+            p.unfilled += 1.0
             forget(p)
             return
-    if not p[HELD] > 0.0:
+    if not p.held > 0.0:
         return
-    order, opened, high, low = int(-p[SIDE]), t.points[bar, B_OPEN], t.points[bar, B_HIGH], t.points[bar, B_LOW]
-    average = t.points[bar - 1, B_AVERAGE] if bar > 0 else NAN
-    stop = p[STOP_PRICE] if p[TRIGGERED] == 0.0 else NAN
+    order, opened, high, low = int(-p.side), here.open, here.high, here.low
+    average = t.points[bar - 1].average if bar > 0 else NAN
+    stop = p.stop_price if p.triggered == 0.0 else NAN
     reached = stop_reached(order, opened, high, low, stop, offset)
-    aimed = limit_reached(order, opened, high, low, p[TARGET_PRICE], offset)
-    margin = p[LIQUIDATION]
+    aimed = limit_reached(order, opened, high, low, p.target_price, offset)
+    margin = p.liquidation
     if margin > 0.0 and stop_reached(order, opened, high, low, margin, offset) == AT_OPEN:
         liquidate(r, p, t, record, bar, offset, AT_OPEN)
         return
@@ -317,7 +271,7 @@ def match(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) ->
     before = margin > 0.0 and order * (stop - margin) >= 0.0
     if reached == IN_RANGE and not before and trigger(r, p, t, record, bar, stop, average):
         return
-    margin = p[LIQUIDATION]
+    margin = p.liquidation
     if margin > 0.0:
         touch = stop_reached(order, opened, high, low, margin, offset)
         if touch != UNTOUCHED:
@@ -327,134 +281,140 @@ def match(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) ->
         return
 
 
-def delist(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, reason: int) -> None:
+def delist(r: Numbers, p: State, t: Tape, record: Any, bar: int, reason: int) -> None:
     """Trading ends: closed at the last close like a market order (PaperDesk._delist)."""
+    here = t.points[bar]
     quantity = closable(r, p)
     if not quantity > 0.0:
         forget(p)
         return
-    side = -p[SIDE]
-    bid, ask = t.points[bar, B_RAW_BID], t.points[bar, B_RAW_ASK]
+    side = -p.side
+    bid, ask = here.raw_bid, here.raw_ask
     quoted = 0.0 < bid <= ask
     if not quoted:
-        bid = ask = t.points[bar, B_CLOSE]
+        bid = ask = here.close
     touch = touched(int(side), bid, ask, not quoted, r.half_spread_bp)
-    cost = impact(r.impact_bp, quantity * r.contract_size * touch, t.points[bar, B_AVERAGE])
+    cost = impact(r.impact_bp, quantity * r.contract_size * touch, here.average)
     price = max(r.tick_units / r.tick_scale, modelled(r, market_fill(int(side), touch, r.slippage_bp, cost), side > 0.0))
-    if not ends(r, p, record, quantity, price, r.taker_fee, t.points[bar, B_RATE], t.points[bar, B_AT], reason, price, bar):
+    if not ends(r, p, record, quantity, price, r.taker_fee, here.rate, here.at, reason, price, bar):
         closed(r, p, record, bar)
 
 
-def hold_costs(r: Numbers, p: Ring, t: Tape, last: int, at: float) -> None:
+def hold_costs(r: Numbers, p: State, t: Tape, last: int, at: float) -> None:
     """Funding settlements and rollovers until `at`, at the mark told with them or the last close."""
-    while t.events[E_FUNDING_AT, int(p[FUNDED])] <= at:
-        row = int(p[FUNDED])
-        p[FUNDED] += 1.0
-        if p[HELD] > 0.0 and r.perp > 0.0:
+    here = t.points[last]
+    while t.events[E_FUNDING_AT, int(p.funded)] <= at:
+        row = int(p.funded)
+        p.funded += 1.0
+        if p.held > 0.0 and r.perp > 0.0:
             mark = t.events[E_FUNDING_MARK, row]
-            pay_funding(r, p, mark if mark == mark else t.points[last, B_CLOSE], t.events[E_FUNDING_RATE, row], t.points[last, B_RATE])
-    while t.events[E_ROLL_AT, int(p[ROLLED])] <= at:
-        nights = t.events[E_ROLL_NIGHTS, int(p[ROLLED])]
-        p[ROLLED] += 1.0
-        if p[HELD] > 0.0 and r.forex > 0.0:
+            pay_funding(r, p, mark if mark == mark else here.close, t.events[E_FUNDING_RATE, row], here.rate)
+    while t.events[E_ROLL_AT, int(p.rolled)] <= at:
+        nights = t.events[E_ROLL_NIGHTS, int(p.rolled)]
+        p.rolled += 1.0
+        if p.held > 0.0 and r.forex > 0.0:
             row = latest(t.events[E_FINANCING_AT], at)
             annual = r.unstated
             if row >= 0:
-                annual = t.events[E_FINANCING_LONG, row] if p[SIDE] > 0.0 else t.events[E_FINANCING_SHORT, row]
-            pay_financing(r, p, t.points[last, B_CLOSE], annual, int(nights), t.points[last, B_RATE])
+                annual = t.events[E_FINANCING_LONG, row] if p.side > 0.0 else t.events[E_FINANCING_SHORT, row]
+            pay_financing(r, p, here.close, annual, int(nights), here.rate)
 
 
-def between_bars(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:
+def between_bars(r: Numbers, p: State, t: Tape, record: Any, bar: int) -> None:
     """Instants before a bar's close at which something else was told: money accrues, orders lapse and go again."""
-    began = t.points[bar, B_AT] - r.interval
-    while p[SIDE] != 0.0 and t.events[E_INSTANTS, int(p[INSTANT])] < t.points[bar, B_AT]:
-        at = float(t.events[E_INSTANTS, int(p[INSTANT])])
-        p[INSTANT] += 1.0
-        p[REVERSAL] = 0.0
+    here = t.points[bar]
+    began = here.at - r.interval
+    while p.side != 0.0 and t.events[E_INSTANTS, int(p.instant)] < here.at:
+        at = float(t.events[E_INSTANTS, int(p.instant)])
+        p.instant += 1.0
+        p.reversal = 0.0
         hold_costs(r, p, t, bar - 1, at)
         tick(r, p, at)
         if lapse(r, p, at):
             return
-        if at == began and (p[EXIT_REST] > 0.0 or p[TRIGGERED] > 0.0):
+        if at == began and (p.exit_rest > 0.0 or p.triggered > 0.0):
             trade_openings(r, p, t, record, bar - 1, bar, at)
 
 
-def arm(r: Numbers, p: Ring, t: Tape) -> None:
+def arm(r: Numbers, p: State, t: Tape) -> None:
     """After anything changed: from where on a bar concerns the open trade at all."""
-    if p[SIDE] != 0.0:
+    if p.side != 0.0:
         watch(r, p)
-        following = min(t.events[E_FUNDING_AT, int(p[FUNDED])], t.events[E_INSTANTS, int(p[INSTANT])])
-        p[NEXT] = min(following, t.events[E_ROLL_AT, int(p[ROLLED])])
+        following = min(t.events[E_FUNDING_AT, int(p.funded)], t.events[E_INSTANTS, int(p.instant)])
+        p.next = min(following, t.events[E_ROLL_AT, int(p.rolled)])
 
 
 def offset_at(r: Numbers, t: Tape, bar: int) -> float:
     """How far the side an order trades on is off the bar's prices (PaperVenue's Series.offset)."""
+    here = t.points[bar]
     if r.forex == 0.0:
         return 0.0
-    return quote_offset(t.points[bar, B_RAW_BID], t.points[bar, B_RAW_ASK], t.points[bar, B_OPEN], r.half_spread_bp)
+    return quote_offset(here.raw_bid, here.raw_ask, here.open, r.half_spread_bp)
 
 
-def before_step(r: Numbers, p: Ring, t: Tape, record: Any, bar: int, offset: float) -> None:
+def before_step(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: float) -> None:
     """Everything that happens to an open trade until the strategy sees the bar."""
-    at = t.points[bar, B_AT]
+    here = t.points[bar]
+    at = here.at
     between_bars(r, p, t, record, bar)
-    if p[SIDE] == 0.0:
+    if p.side == 0.0:
         return
     watch(r, p)
-    if p[WAITS] > 0.0 or not (t.points[bar, B_LOW] - offset > p[FLOOR] and t.points[bar, B_HIGH] + offset < p[CEILING]):
+    if p.waits > 0.0 or not (here.low - offset > p.floor and here.high + offset < p.ceiling):
         match(r, p, t, record, bar, offset)
-    p[TAKEN] = 0.0
+    p.taken = 0.0
     hold_costs(r, p, t, bar, at)
-    if t.points[bar, B_ENDED] != 0.0 and p[SIDE] != 0.0:
+    if here.ended != 0.0 and p.side != 0.0:
         delist(r, p, t, record, bar, DELISTED)
-    if p[SIDE] != 0.0:
+    if p.side != 0.0:
         tick(r, p, at)
     arm(r, p, t)
 
 
-def manage(r: Numbers, p: Ring, t: Tape, bar: int, sign: float) -> None:
+def manage(r: Numbers, p: State, t: Tape, bar: int, sign: float) -> None:
     """An open trade at a bar close: the view gone, its time up, or its stop to be trailed (Strategy_Manager._manage)."""
-    at, side = t.points[bar, B_AT], p[SIDE]
-    p[EXIT_ARRIVAL] = 0.5 * (t.points[bar, B_BID] + t.points[bar, B_ASK])
+    here = t.points[bar]
+    at, side = here.at, p.side
+    p.exit_arrival = 0.5 * (here.bid + here.ask)
     if sign != side:
         request_exit(r, p, EXIT_SIGNAL, at)
         return
-    if at >= p[DUE]:
+    if at >= p.due:
         request_exit(r, p, TIME_EXIT, at)
         return
-    first = p[SIGNAL_STOP]
+    first = p.signal_stop
     if first != first or (r.break_even_at_r == 0.0 and r.trail_at_r == 0.0):
         return
-    p[BEST] = max(p[BEST], t.points[bar, B_HIGH]) if side > 0.0 else min(p[BEST], t.points[bar, B_LOW])
-    present = p[STOP_PRICE]
-    if p[REASON] != 0.0 or p[TRIGGERED] > 0.0 or present != present:
+    p.best = max(p.best, here.high) if side > 0.0 else min(p.best, here.low)
+    present = p.stop_price
+    if p.reason != 0.0 or p.triggered > 0.0 or present != present:
         return
-    price = next_stop(int(side), p[SIGNAL_ENTRY], present, p[BEST], abs(p[SIGNAL_ENTRY] - first), r.break_even_at_r, r.trail_at_r,
+    price = next_stop(int(side), p.signal_entry, present, p.best, abs(p.signal_entry - first), r.break_even_at_r, r.trail_at_r,
                       r.trail_distance_r)
     price = at_tick(r, price, side < 0.0)
     if side * (price - present) > 0.0:
-        p[STOP_PRICE], p[STOP_REASON] = price, TRAILING
+        p.stop_price, p.stop_reason = price, TRAILING
 
 
-def undisturbed(r: Numbers, p: Ring, t: Tape, bar: int, last: int) -> int:
+def undisturbed(r: Numbers, p: State, t: Tape, bar: int, last: int) -> int:
     """The first bar from `bar` on, at most `last`, that concerns an open trade for which no order waits."""
-    lows, highs, ended = t.bars[B_LOW], t.bars[B_HIGH], t.bars[B_ENDED]
-    floor, ceiling = p[FLOOR], p[CEILING]
+    lows, highs = t.bars[B_LOW], t.bars[B_HIGH]
+    floor, ceiling = p.floor, p.ceiling
     if r.forex > 0.0:
         while bar < last:
             offset = offset_at(r, t, bar)
-            if not (lows[bar] - offset > floor and highs[bar] + offset < ceiling and ended[bar] == 0.0):
+            if not (lows[bar] - offset > floor and highs[bar] + offset < ceiling):
                 return bar
             bar += 1
         return bar
-    while bar < last and lows[bar] > floor and highs[bar] < ceiling and ended[bar] == 0.0:
+    while bar < last and lows[bar] > floor and highs[bar] < ceiling:
         bar += 1
     return bar
 
 
 def earliest(times: F64, bar: int, last: int, at: float) -> int:
     """The first bar from `bar` on that closes at `at` or later, at most `last`."""
-    if last <= bar or times[last - 1] < at:
+    if last <= bar or times[len(times) - 1] < at or times[last - 1] < at:  # the end is at hand, the bar before `last` far away
         return last
     low, high = bar, last
     while low < high:
@@ -466,80 +426,87 @@ def earliest(times: F64, bar: int, last: int, at: float) -> int:
     return low
 
 
-def lived(r: Numbers, p: Ring, t: Tape, record: Any, bar: int) -> None:
+def lived(r: Numbers, p: State, t: Tape, record: Any, bar: int) -> None:
     """What a bar does to an open trade until the strategy sees it."""
+    here = t.points[bar]
     offset = offset_at(r, t, bar)
-    quiet = t.points[bar, B_LOW] - offset > p[FLOOR] and t.points[bar, B_HIGH] + offset < p[CEILING] and t.points[bar, B_AT] < p[NEXT]
-    if quiet and t.points[bar, B_ENDED] == 0.0:
-        p[TAKEN] = 0.0
+    quiet = here.low - offset > p.floor and here.high + offset < p.ceiling and here.at < p.next
+    if quiet and here.ended == 0.0:
+        p.taken = 0.0
     else:
         before_step(r, p, t, record, bar, offset)
 
 
-def held(r: Numbers, p: Ring, t: Tape, bar: int, turns: F64, turn: int, turned: bool, sign: float, until: float, trails: bool) -> None:
+def held(r: Numbers, p: State, t: Tape, bar: int, turns: F64, turn: int, turned: bool, sign: float, until: float, trails: bool) -> None:
     """The strategy has seen a bar while a trade is open."""
-    at = t.points[bar, B_AT]
-    p[REVERSAL] = 0.0
-    if sign == p[SIDE] and at < p[DUE] and at < until and not trails:
+    at = t.points[bar].at
+    p.reversal = 0.0
+    if sign == p.side and at < p.due and at < until and not trails:
         return
     manage(r, p, t, bar, sign)
-    if turned and sign != 0.0 and sign != p[SIDE] and at < until:
-        p[REVERSAL], p[REVERSAL_SCORE], p[REVERSAL_STOP] = sign, turns[turn, V_SCORE], turns[turn, V_STOP]
-        p[REVERSAL_TARGET], p[REVERSAL_HOLD] = turns[turn, V_TARGET], turns[turn, V_HOLD]
+    if turned and sign != 0.0 and sign != p.side and at < until:
+        p.reversal, p.reversal_score, p.reversal_stop = sign, turns[turn, V_SCORE], turns[turn, V_STOP]
+        p.reversal_target, p.reversal_hold = turns[turn, V_TARGET], turns[turn, V_HOLD]
     if at >= until:
         request_exit(r, p, FORCED, at)
     arm(r, p, t)
 
 
-def simulate(turns: F64, t: Tape, numbers: Any, warmup: int, since: float, until: float, finish: bool, p: Ring, record: Any,
+def simulate(turns: F64, t: Tape, numbers: Any, warmup: int, since: float, until: float, finish: bool, state: Any, record: Any,
              days: F64) -> None:
     """One run over all bars. Entries at since <= close < until; after `until`, and with `finish` at the last bar, what is open is closed.
     `days` takes the net result so far, open trades at their marks, at the last bar of each UTC day. `numbers` is an array of one record
-    of Numbers: Numba knows an array's type at a glance, not a record's."""
-    r, count, sign, turn, day, bar = numbers[0], t.bars.shape[1], 0.0, 0, 0, 0
+    of Numbers and `state` one of State: Numba knows an array's type at a glance, not a record's."""
+    p: State = state[0]
+    r, count, sign, turn, day, bar, ending = numbers[0], t.bars.shape[1], 0.0, 0, 0, 0, 0
     forget(p)
     times = t.bars[B_AT]
     trails = r.break_even_at_r > 0.0 or r.trail_at_r > 0.0
     while day < len(days):
         following = int(turns[turn, V_BAR]) if turn < len(turns) else count
-        if p[SIDE] == 0.0:
+        if p.side == 0.0:
             while following < count and turns[turn, V_SCORE] == 0.0:
                 sign, turn = 0.0, turn + 1
                 following = int(turns[turn, V_BAR]) if turn < len(turns) else count
             bar = following
-        elif p[WAITS] == 0.0 and sign == p[SIDE] and not trails:
-            last = earliest(times, bar, min(following, int(t.events[E_DAY_LAST, day])), min(p[NEXT], p[DUE], until))
+        elif p.waits == 0.0 and sign == p.side and not trails:
+            while t.events[E_ENDED, ending] < bar:
+                ending += 1
+            last = earliest(times, bar, min(following, int(t.events[E_DAY_LAST, day])), min(p.next, p.due, until))
+            if t.events[E_ENDED, ending] < last:
+                last = int(t.events[E_ENDED, ending])
             reached = undisturbed(r, p, t, bar, last)
             if reached > bar:
-                bar, p[TAKEN] = reached, 0.0
+                bar, p.taken = reached, 0.0
         while day < len(days) and t.events[E_DAY_LAST, day] < bar:
-            days[day] = p[CASH]
+            days[day] = p.cash
             day += 1
         if bar >= count:
             return
-        at = times[bar]
+        here = t.points[bar]
+        at = here.at
         turned = bar == following
-        if p[SIDE] != 0.0:
+        if p.side != 0.0:
             lived(r, p, t, record, bar)
         if turned:
             score = turns[turn, V_SCORE]
             sign = 1.0 if score > 0.0 else -1.0 if score < 0.0 else 0.0
-        if p[SIDE] != 0.0:
-            if t.points[bar, B_ACCEPTED] != 0.0:
+        if p.side != 0.0:
+            if here.accepted != 0.0:
                 held(r, p, t, bar, turns, turn, turned, sign, until, trails)
         elif turned and sign != 0.0 and turns[turn, V_SEEN] >= warmup and since <= at < until:
-            p[TAKEN] = 0.0
+            p.taken = 0.0
             if consider(r, p, t, bar, at, turns[turn, V_SCORE], turns[turn, V_STOP], turns[turn, V_TARGET], turns[turn, V_HOLD]):
                 arm(r, p, t)
         if turned:
             turn += 1
-        if p[WAITS] > 0.0 and p[SIDE] != 0.0:
-            if not lapse(r, p, at) and bar + 1 < count and times[bar + 1] - r.interval == at:
+        if p.waits > 0.0 and p.side != 0.0:
+            if not lapse(r, p, at) and bar + 1 < count and t.points[bar + 1].at - r.interval == at:
                 trade_openings(r, p, t, record, bar, bar + 1, at)
             arm(r, p, t)
         if bar == int(t.events[E_DAY_LAST, day]):
-            if finish and bar == count - 1 and p[SIDE] != 0.0:
+            if finish and bar == count - 1 and p.side != 0.0:
                 delist(r, p, t, record, bar, FORCED)
-            days[day] = p[CASH] + (net_so_far(r, p, t.points[bar, B_MARK], t.points[bar, B_RATE]) if p[SIDE] != 0.0 else 0.0)
+            days[day] = p.cash + (net_so_far(r, p, here.mark, here.rate) if p.side != 0.0 else 0.0)
             day += 1
         bar += 1

@@ -1,7 +1,8 @@
 """What the compiled kernel does to one trade: prices to the tick, quantities to the lot, every fill's money, sizes. Pure float functions.
 
 Owns no rule: formulas of cost are modules/backtest/costs.py's, the order of events is the paper venue's and the executor's. Compiled by
-kernel.py together with costs.py; plain Python runs the same lines. `p` is one run's state, a float64 vector with the places named here.
+kernel.py together with costs.py; plain Python runs the same lines. `p` is one run's state: a record, which Numba hands on by its address
+and whose fields it finds without asking what an index could mean.
 """
 
 from __future__ import annotations
@@ -16,88 +17,8 @@ NAN: Final = math.nan
 UNITS: Final = 1e8
 """Ledger units of 1e-8 in one."""
 
-# Places in `p`. The trade under way:
-SIDE: Final = 0
-HELD: Final = 1
-ENTERED: Final = 2
-ENTERED_VALUE: Final = 3
-EXITED: Final = 4
-EXITED_VALUE: Final = 5
-COST: Final = 6
-"""Spot: what is held cost, settlement currency. Margined: its signed value at entry, quote currency."""
-GROSS: Final = 7
-FEES: Final = 8
-FUNDING: Final = 9
-ENTRY_REST: Final = 10
-"""Quantity the entry order still wants; the order works while it is positive."""
-EXIT_REST: Final = 11
-EXIT_SENT: Final = 12
-EXIT_AFTER: Final = 13
-EXIT_TRIES: Final = 14
-REASON: Final = 15
-"""Why its exit was asked for, 0 = not."""
-STOP_PRICE: Final = 16
-TARGET_PRICE: Final = 17
-STOP_REST: Final = 18
-TRIGGERED: Final = 19
-STOP_REASON: Final = 20
-OPENED_AT: Final = 21
-HOLD: Final = 22
-SIGNAL_ENTRY: Final = 23
-SIGNAL_STOP: Final = 24
-SIGNAL_TARGET: Final = 25
-BEST: Final = 26
-RISK: Final = 27
-LEVERAGE: Final = 28
-LIQUIDATION: Final = 29
-ATTENTION: Final = 30
-ENTRY_BAR: Final = 31
-FIRST_AT: Final = 32
-LAST_AT: Final = 33
-LAST_REASON: Final = 34
-SLIPPED: Final = 35
-"""Sum of quantity x basis points lost against arrival."""
-EXIT_ARRIVAL: Final = 36
-ENTRY_ARRIVAL: Final = 37
-PLANNED: Final = 38
-"""Quantity of the entry order."""
-FLOOR: Final = 39
-CEILING: Final = 40
-"""Between them no resting order can care about a bar."""
-NEXT_CLOSE: Final = 41
-"""FOREX: when the week of its entry ends."""
-SENT_AT: Final = 42
-"""When the entry order was sent."""
-WAITS: Final = 65
-DUE: Final = 66
-"""When it has been held long enough, or the week is over."""
-TRADE_FIELDS: Final = 43
-# The run:
-CASH: Final = 43
-LOSSES: Final = 63
-LAST_LOSS: Final = 64
-TAKEN: Final = 44
-"""Base units filled in the bar that is open now."""
-REVERSAL: Final = 45
-"""Side of the opening half of a reversal, 0 = none."""
-REVERSAL_SCORE: Final = 46
-REVERSAL_STOP: Final = 47
-REVERSAL_TARGET: Final = 48
-REVERSAL_HOLD: Final = 49
-TRADES: Final = 50
-FUNDED: Final = 51
-"""Settlements that are past."""
-ROLLED: Final = 52
-INSTANT: Final = 53
-STOP_OUTS: Final = 54
-NEXT: Final = 67
-"""When money accrues next, or the market says something between two bars."""
-UNFILLED: Final = 68
-"""Entry orders that ended without a fill."""
-STOP_TIMES: Final = 70
 STOP_MEMORY: Final = 64
-"""As many stop-outs are remembered, UTC ms, from STOP_TIMES on; risk_policy asks about no more."""
-PLACES: Final = 134
+"""As many stop-outs are remembered; risk_policy asks about no more."""
 
 # Why a trade ended: places in REASONS of kernel.py.
 NO_REASON: Final = 0
@@ -110,24 +31,109 @@ LIQUIDATED: Final = 6
 DELISTED: Final = 7
 FORCED: Final = 8
 
-# Columns of a recorded trade.
-R_ENTRY_AT: Final = 0
-R_EXIT_AT: Final = 1
-R_ENTRY_BAR: Final = 2
-R_EXIT_BAR: Final = 3
-R_SIDE: Final = 4
-R_REASON: Final = 5
-R_ENTRY: Final = 6
-R_EXIT: Final = 7
-R_QUANTITY: Final = 8
-R_GROSS: Final = 9
-R_FEES: Final = 10
-R_FUNDING: Final = 11
-R_NET: Final = 12
-R_RISK: Final = 13
-R_SLIPPAGE: Final = 14
-R_ORDERED: Final = 15
-COLUMNS: Final = 16
+
+class State:
+    """One run so far, as one record. First the trade under way:"""
+
+    side: float
+    held: float
+    entered: float
+    entered_value: float
+    exited: float
+    exited_value: float
+    cost: float
+    """Spot: what is held cost, settlement currency. Margined: its signed value at entry, quote currency."""
+    gross: float
+    fees: float
+    funding: float
+    entry_rest: float
+    """Quantity the entry order still wants; the order works while it is positive."""
+    exit_rest: float
+    exit_sent: float
+    exit_after: float
+    exit_tries: float
+    reason: float
+    """Why its exit was asked for, 0 = not."""
+    stop_price: float
+    target_price: float
+    stop_rest: float
+    triggered: float
+    stop_reason: float
+    opened_at: float
+    hold: float
+    signal_entry: float
+    signal_stop: float
+    signal_target: float
+    best: float
+    risk: float
+    leverage: float
+    liquidation: float
+    attention: float
+    entry_bar: float
+    first_at: float
+    last_at: float
+    last_reason: float
+    slipped: float
+    """Sum of quantity x basis points lost against arrival."""
+    exit_arrival: float
+    entry_arrival: float
+    planned: float
+    """Quantity of the entry order."""
+    floor: float
+    ceiling: float
+    """Between them no resting order can care about a bar."""
+    next_close: float
+    """FOREX: when the week of its entry ends."""
+    sent_at: float
+    """When the entry order was sent."""
+    waits: float
+    # The run:
+    due: float
+    """When it has been held long enough, or the week is over."""
+    cash: float
+    losses: float
+    last_loss: float
+    taken: float
+    """Base units filled in the bar that is open now."""
+    reversal: float
+    """Side of the opening half of a reversal, 0 = none."""
+    reversal_score: float
+    reversal_stop: float
+    reversal_target: float
+    reversal_hold: float
+    trades: float
+    funded: float
+    """Settlements that are past."""
+    rolled: float
+    instant: float
+    stop_outs: float
+    next: float
+    """When money accrues next, or the market says something between two bars."""
+    unfilled: float
+    """Entry orders that ended without a fill."""
+    stop_times: Ring
+    """[STOP_MEMORY] the last stop-outs, UTC ms."""
+
+
+class Row:
+    """A recorded trade, as one record: `kernel.TRADE` in floats."""
+
+    entry_at: float
+    exit_at: float
+    entry_bar: float
+    exit_bar: float
+    side: float
+    reason: float
+    entry: float
+    exit: float
+    quantity: float
+    gross: float
+    fees: float
+    funding: float
+    net: float
+    risk: float
+    slippage: float
+    ordered: float
 
 
 class Numbers(NamedTuple):
@@ -264,9 +270,9 @@ def lots_up(r: Numbers, quantity: float) -> float:
     return math.ceil(quantity * r.lot_scale / r.lot_units - 1e-9) * r.lot_units / r.lot_scale
 
 
-def closable(r: Numbers, p: Ring) -> float:
+def closable(r: Numbers, p: State) -> float:
     """What of the position an order can close: whole lots."""
-    return lots(r, p[HELD])
+    return lots(r, p.held)
 
 
 # -- sizes -----------------------------------------------------------------------------------------------------------------------
@@ -387,101 +393,99 @@ def rate_at(r: Numbers, price: float, rate: float) -> float:
     return 1.0 / price if r.inverse_rate > 0.0 else rate
 
 
-def slipped(p: Ring, side: float, quantity: float, price: float, arrival: float) -> None:
+def slipped(p: State, side: float, quantity: float, price: float, arrival: float) -> None:
     if arrival > 0.0:
-        p[SLIPPED] += quantity * side * (price - arrival) / arrival * 1e4
+        p.slipped += quantity * side * (price - arrival) / arrival * 1e4
 
 
-def watch(r: Numbers, p: Ring) -> None:
+def watch(r: Numbers, p: State) -> None:
     """Where the nearest resting prices are (PaperVenue's `quiet`), whether an order waits for an opening, and when its time is up."""
-    side = p[SIDE]
-    waits = p[EXIT_REST] > 0.0 or p[ENTRY_REST] > 0.0 or p[TRIGGERED] > 0.0 or p[ATTENTION] > 0.0
-    p[WAITS] = 1.0 if waits else 0.0
-    p[DUE] = p[OPENED_AT] + p[HOLD] * r.interval if p[HOLD] > 0.0 else math.inf
+    side = p.side
+    waits = p.exit_rest > 0.0 or p.entry_rest > 0.0 or p.triggered > 0.0 or p.attention > 0.0
+    p.waits = 1.0 if waits else 0.0
+    p.due = p.opened_at + p.hold * r.interval if p.hold > 0.0 else math.inf
     if r.forex > 0.0 and r.weekend_flat > 0.0:
-        p[DUE] = min(p[DUE], p[NEXT_CLOSE] - 2.0 * r.interval - r.rollover_ms)
-    if p[WAITS] > 0.0:
-        p[FLOOR] = math.inf
+        p.due = min(p.due, p.next_close - 2.0 * r.interval - r.rollover_ms)
+    if p.waits > 0.0:
+        p.floor = math.inf
         return
     floor, ceiling = -math.inf, math.inf
-    if p[LIQUIDATION] > 0.0:
+    if p.liquidation > 0.0:
         if side > 0.0:
-            floor = p[LIQUIDATION]
+            floor = p.liquidation
         else:
-            ceiling = p[LIQUIDATION]
-    for place in (STOP_PRICE, TARGET_PRICE):
-        price = p[place]
-        if price == price:
-            if (place == STOP_PRICE) == (side > 0.0):
-                floor = max(floor, price)
-            else:
-                ceiling = min(ceiling, price)
-    p[FLOOR], p[CEILING] = floor, ceiling
+            ceiling = p.liquidation
+    below, above = (p.stop_price, p.target_price) if side > 0.0 else (p.target_price, p.stop_price)
+    if below == below:
+        floor = max(floor, below)
+    if above == above:
+        ceiling = min(ceiling, above)
+    p.floor, p.ceiling = floor, ceiling
 
 
-def liquidation_watched(r: Numbers, p: Ring) -> None:
+def liquidation_watched(r: Numbers, p: State) -> None:
     """Where the venue would close what is held; 0 = nowhere."""
-    p[LIQUIDATION] = 0.0
-    if r.spot == 0.0 and p[HELD] > 0.0:
-        entry = p[COST] / (p[SIDE] * p[HELD] * r.contract_size)
-        p[LIQUIDATION] = max(0.0, liquidation_price(int(p[SIDE]), entry, p[LEVERAGE], r.maintenance))
+    p.liquidation = 0.0
+    if r.spot == 0.0 and p.held > 0.0:
+        entry = p.cost / (p.side * p.held * r.contract_size)
+        p.liquidation = max(0.0, liquidation_price(int(p.side), entry, p.leverage, r.maintenance))
 
 
-def entered(r: Numbers, p: Ring, quantity: float, price: float, rate: float, at: float, bar: int) -> None:
+def entered(r: Numbers, p: State, quantity: float, price: float, rate: float, at: float, bar: int) -> None:
     """Book one fill of the entry order."""
-    side, size = p[SIDE], r.contract_size
+    side, size = p.side, r.contract_size
     rate = rate_at(r, price, rate)
-    if p[ENTERED] == 0.0:
-        p[ENTRY_BAR], p[FIRST_AT] = bar, at
-    p[LAST_AT] = at
-    p[ENTRY_REST] -= quantity
-    if lots(r, p[ENTRY_REST]) <= 1e-9 * quantity:
-        p[ENTRY_REST] = 0.0
-    p[TAKEN] += quantity * size
-    slipped(p, side, quantity, price, p[ENTRY_ARRIVAL])
+    if p.entered == 0.0:
+        p.entry_bar, p.first_at = bar, at
+    p.last_at = at
+    p.entry_rest -= quantity
+    if lots(r, p.entry_rest) <= 1e-9 * quantity:
+        p.entry_rest = 0.0
+    p.taken += quantity * size
+    slipped(p, side, quantity, price, p.entry_arrival)
     worth = quantity * size * price * rate
     if r.spot > 0.0:
         fee = charged(r, quantity * size * r.taker_fee)
         value = booked(r, fee * price * rate)
-        p[FEES] += value
-        p[COST] += booked(r, worth) - value
+        p.fees += value
+        p.cost += booked(r, worth) - value
         quantity -= fee
     else:
-        p[FEES] += charged(r, worth * r.taker_fee)
-        p[COST] += side * quantity * size * price
-    p[HELD] += quantity
-    p[ENTERED] += quantity
-    p[ENTERED_VALUE] += quantity * price
+        p.fees += charged(r, worth * r.taker_fee)
+        p.cost += side * quantity * size * price
+    p.held += quantity
+    p.entered += quantity
+    p.entered_value += quantity * price
     liquidation_watched(r, p)
 
 
-def left(r: Numbers, p: Ring, quantity: float, price: float, fee_rate: float, rate: float, at: float, reason: int,
+def left(r: Numbers, p: State, quantity: float, price: float, fee_rate: float, rate: float, at: float, reason: int,
          arrival: float) -> bool:
     """Book one fill that closes; whether nothing is left but dust, whose cost then is part of the loss."""
-    side, size = p[SIDE], r.contract_size
+    side, size = p.side, r.contract_size
     rate = rate_at(r, price, rate)
-    p[EXITED] += quantity
-    p[EXITED_VALUE] += quantity * price
-    p[LAST_AT], p[LAST_REASON] = at, reason
-    p[TAKEN] += quantity * size
+    p.exited += quantity
+    p.exited_value += quantity * price
+    p.last_at, p.last_reason = at, reason
+    p.taken += quantity * size
     slipped(p, -side, quantity, price, arrival)
     worth = quantity * size * price * rate
-    p[FEES] += charged(r, worth * fee_rate)
-    share = quantity / p[HELD]
+    p.fees += charged(r, worth * fee_rate)
+    share = quantity / p.held
     last = share >= 1.0 - 1e-15
     if r.spot > 0.0:
-        cost = p[COST] if last else booked(r, p[COST] * share)
-        p[GROSS] += booked(r, worth) - cost
+        cost = p.cost if last else booked(r, p.cost * share)
+        p.gross += booked(r, worth) - cost
     else:
-        cost = p[COST] if last else p[COST] * share
-        p[GROSS] += booked(r, (side * quantity * size * price - cost) * rate)
-    p[COST] = 0.0 if last else p[COST] - cost
-    p[HELD] = 0.0 if last else p[HELD] - quantity
-    if closable(r, p) > 1e-9 * p[ENTERED]:
+        cost = p.cost if last else p.cost * share
+        p.gross += booked(r, (side * quantity * size * price - cost) * rate)
+    p.cost = 0.0 if last else p.cost - cost
+    p.held = 0.0 if last else p.held - quantity
+    if closable(r, p) > 1e-9 * p.entered:
         liquidation_watched(r, p)
         return False
     if r.spot > 0.0:
-        p[GROSS] -= p[COST]
+        p.gross -= p.cost
     return True
 
 
@@ -495,58 +499,62 @@ def opening_price(r: Numbers, side: float, quantity: float, bid: float, ask: flo
 # -- what holding costs ----------------------------------------------------------------------------------------------------------------
 
 
-def pay_funding(r: Numbers, p: Ring, price: float, settled: float, rate: float) -> None:
-    notional = p[SIDE] * p[HELD] * r.contract_size * price * rate_at(r, price, rate)
-    p[FUNDING] += booked(r, funding(notional, settled))
+def pay_funding(r: Numbers, p: State, price: float, settled: float, rate: float) -> None:
+    notional = p.side * p.held * r.contract_size * price * rate_at(r, price, rate)
+    p.funding += booked(r, funding(notional, settled))
 
 
-def pay_financing(r: Numbers, p: Ring, price: float, annual: float, nights: int, rate: float) -> None:
-    notional = p[HELD] * r.contract_size * price * rate_at(r, price, rate)
-    p[FUNDING] += booked(r, financing(notional, annual, nights))
+def pay_financing(r: Numbers, p: State, price: float, annual: float, nights: int, rate: float) -> None:
+    notional = p.held * r.contract_size * price * rate_at(r, price, rate)
+    p.funding += booked(r, financing(notional, annual, nights))
 
 
-def net_so_far(r: Numbers, p: Ring, price: float, rate: float) -> float:
+def net_so_far(r: Numbers, p: State, price: float, rate: float) -> float:
     """Result of the open trade if what is left were worth `price`: settlement currency."""
-    net: float = p[GROSS] - p[FEES] + p[FUNDING]
-    if p[HELD] > 0.0:
-        value = p[HELD] * r.contract_size * price * rate
+    net: float = p.gross - p.fees + p.funding
+    if p.held > 0.0:
+        value = p.held * r.contract_size * price * rate
         if r.spot > 0.0:
-            net += value - p[COST]
+            net += value - p.cost
         else:
-            net += p[SIDE] * value - p[COST] * rate
+            net += p.side * value - p.cost * rate
     return net
 
 
-def closed(r: Numbers, p: Ring, record: Any, bar: int) -> None:
+def closed(r: Numbers, p: State, record: Any, bar: int) -> None:
     """Write the trade down and count what cooldowns ask about. The record may be full: then only the count grows."""
-    net = booked(r, p[GROSS] - p[FEES] + p[FUNDING])  # sums of ledger units: what is beyond one is binary noise
-    row = int(p[TRADES])
+    net = booked(r, p.gross - p.fees + p.funding)  # sums of ledger units: what is beyond one is binary noise
+    row = int(p.trades)
     if row < record.shape[0]:
         into = record[row]
-        into[R_ENTRY_AT], into[R_EXIT_AT], into[R_ENTRY_BAR], into[R_EXIT_BAR] = p[FIRST_AT], p[LAST_AT], p[ENTRY_BAR], bar
-        into[R_SIDE], into[R_REASON] = p[SIDE], p[LAST_REASON]
-        into[R_ENTRY], into[R_EXIT] = p[ENTERED_VALUE] / p[ENTERED], p[EXITED_VALUE] / p[EXITED]
-        into[R_QUANTITY], into[R_GROSS], into[R_FEES], into[R_FUNDING] = p[ENTERED], p[GROSS], p[FEES], p[FUNDING]
-        into[R_NET], into[R_RISK] = net, p[RISK]
-        into[R_SLIPPAGE] = p[SLIPPED] / (p[ENTERED] + p[EXITED])
-        into[R_ORDERED] = p[PLANNED]
-    p[TRADES] += 1.0
-    p[CASH] += net
+        into.entry_at, into.exit_at, into.entry_bar, into.exit_bar = p.first_at, p.last_at, p.entry_bar, bar
+        into.side, into.reason = p.side, p.last_reason
+        into.entry, into.exit = p.entered_value / p.entered, p.exited_value / p.exited
+        into.quantity, into.gross, into.fees, into.funding = p.entered, p.gross, p.fees, p.funding
+        into.net, into.risk = net, p.risk
+        into.slippage = p.slipped / (p.entered + p.exited)
+        into.ordered = p.planned
+    p.trades += 1.0
+    p.cash += net
     # A result below half a ledger unit is rounding: the books say 0, which is no loss.
     if net < (-0.5 / UNITS if r.exact > 0.0 else 0.0):
-        p[LOSSES] += 1.0
-        p[LAST_LOSS] = p[LAST_AT]
-        if p[LAST_REASON] in (STOP_LOSS, TRAILING, LIQUIDATED):
-            p[STOP_TIMES + int(p[STOP_OUTS]) % STOP_MEMORY] = p[LAST_AT]
-            p[STOP_OUTS] += 1.0
+        p.losses += 1.0
+        p.last_loss = p.last_at
+        if p.last_reason in (STOP_LOSS, TRAILING, LIQUIDATED):
+            p.stop_times[int(p.stop_outs) % STOP_MEMORY] = p.last_at
+            p.stop_outs += 1.0
     else:
-        p[LOSSES] = 0.0
+        p.losses = 0.0
     forget(p)
 
 
-def forget(p: Ring) -> None:
+def forget(p: State) -> None:
     """No trade is under way."""
-    for place in range(TRADE_FIELDS):
-        p[place] = 0.0
-    p[WAITS] = 0.0
-    p[STOP_PRICE] = p[TARGET_PRICE] = NAN
+    p.side = p.held = p.entered = p.entered_value = p.exited = p.exited_value = 0.0
+    p.cost = p.gross = p.fees = p.funding = p.entry_rest = p.exit_rest = 0.0
+    p.exit_sent = p.exit_after = p.exit_tries = p.reason = p.stop_rest = p.triggered = 0.0
+    p.stop_reason = p.opened_at = p.hold = p.signal_entry = p.signal_stop = p.signal_target = 0.0
+    p.best = p.risk = p.leverage = p.liquidation = p.attention = p.entry_bar = 0.0
+    p.first_at = p.last_at = p.last_reason = p.slipped = p.exit_arrival = p.entry_arrival = 0.0
+    p.planned = p.floor = p.ceiling = p.next_close = p.sent_at = p.waits = 0.0
+    p.stop_price = p.target_price = NAN

@@ -5,7 +5,9 @@ Owns the places only; refuses nothing.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from numpy.typing import NDArray
 
 from modules.backtest.series import F64
 
@@ -52,7 +54,7 @@ B_HTF_CLOSE: Final = 27
 B_HTF_TS: Final = 28
 BAR_ROWS: Final = 29
 POINT_COLUMNS: Final = 22
-"""The rows from here on only strategies look at."""
+"""The rows from here on only strategies look at; those before are the fields of Bar."""
 
 # Rows of `Tape.events`, each in order of time and filled up with infinity, of which there is at least one.
 E_FUNDING_AT: Final = 0
@@ -70,7 +72,36 @@ E_FINANCING_SHORT: Final = 9
 E_INSTANTS: Final = 10
 E_DAY_LAST: Final = 11
 """Index of the last bar of each UTC day that has any."""
-EVENT_ROWS: Final = 12
+E_ENDED: Final = 12
+"""Index of the bars of B_ENDED."""
+EVENT_ROWS: Final = 13
+
+
+class Bar:
+    """The rows that trades look at, of one bar: a record."""
+
+    at: float
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    raw_bid: float
+    raw_ask: float
+    bid: float
+    ask: float
+    open_bid: float
+    open_ask: float
+    mark: float
+    rate: float
+    average: float
+    day_volume: float
+    accepted: float
+    gate: float
+    ended: float
+    next_close: float
+    news: float
+    news_late: float
 
 
 class Tape(NamedTuple):
@@ -78,8 +109,8 @@ class Tape(NamedTuple):
 
     bars: F64
     """[BAR_ROWS, n]: for whoever goes through all bars."""
-    points: F64
-    """[n, POINT_COLUMNS] the same, bar by bar: a trade wants a dozen numbers of one bar, which then are three cache lines, not twelve."""
+    points: NDArray[Any]
+    """[n] the same as records of Bar's fields: a trade wants a dozen numbers of one bar, which then are three cache lines, not twelve."""
     events: F64
     """[EVENT_ROWS, m]"""
 

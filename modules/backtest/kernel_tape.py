@@ -26,6 +26,7 @@ from modules.strategies.compiled import compiled
 HOUR: Final = 3_600_000
 DAY: Final = 86_400_000
 AGREEING_BARS: Final = 3
+BAR: Final = np.dtype((np.record, [(name, "f8") for name in places.Bar.__annotations__]))
 ROLLS_AHEAD: Final = 400 * DAY
 _KEPT: WeakKeyDictionary[Series, dict[Any, Tape]] = WeakKeyDictionary()
 _LOOPS: dict[str, Callable[..., Any]] = {}
@@ -115,7 +116,7 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
     funding = np.where(settled >= 0, per_8h[np.maximum(settled, 0)], np.nan) if len(per_8h) else np.full(len(at), np.nan)
     foretold = np.where(np.isnan(series.funding_predicted), series.funding_rate, series.funding_predicted)
     high = made(higher)(at, series.open, series.high, series.low, close, accepted, series.interval_ms, series.interval_ms * htf_multiple)
-    forex = series.asset_class is AssetClass.FOREX
+    over, forex = ended(series), series.asset_class is AssetClass.FOREX
     roll_at, nights = _rollovers(series) if forex else (at[:0], at[:0])
     gate = _gate(series, rules, bid, ask, fresh, volume) if rules.gates else np.ones(len(at), dtype=np.uint8)
     rows: dict[int, NDArray[Any] | float] = {
@@ -127,7 +128,7 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
         places.B_AVERAGE: made(averages)(series.quote_volume), places.B_DAY_VOLUME: volume,
         places.B_ACCEPTED: accepted, places.B_GATE: gate, places.B_NEWS: series.news[:, 0] if len(series.news) else np.nan,
         places.B_NEWS_LATE: series.news[:, 1] if len(series.news) else np.nan,
-        places.B_ENDED: ended(series), places.B_NEXT_CLOSE: _by_hour(at, sessions.next_close, up=True) if forex else np.nan,
+        places.B_ENDED: over, places.B_NEXT_CLOSE: _by_hour(at, sessions.next_close, up=True) if forex else np.nan,
         places.B_HTF_TS: high[0], places.B_HTF_OPEN: high[1], places.B_HTF_HIGH: high[2], places.B_HTF_LOW: high[3],
         places.B_HTF_CLOSE: high[4]}
     events: dict[int, NDArray[Any]] = {
@@ -135,9 +136,10 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
         places.E_FUNDING_NEXT: foretold, places.E_FUNDING_MARK: series.funding_mark, places.E_ROLL_AT: roll_at,
         places.E_ROLL_NIGHTS: nights,
         places.E_FINANCING_AT: series.financing_at, places.E_FINANCING_LONG: series.financing_long,
-        places.E_FINANCING_SHORT: series.financing_short, places.E_INSTANTS: series.instants, places.E_DAY_LAST: day_last(at)}
+        places.E_FINANCING_SHORT: series.financing_short, places.E_INSTANTS: series.instants, places.E_DAY_LAST: day_last(at),
+        places.E_ENDED: np.flatnonzero(over)}
     bars = _matrix(places.BAR_ROWS, len(at), rows)
-    points = np.ascontiguousarray(bars[: places.POINT_COLUMNS].T)
+    points = np.ascontiguousarray(bars[: places.POINT_COLUMNS].T).view(BAR)[:, 0]
     return Tape(bars, points, _matrix(places.EVENT_ROWS, max(map(len, events.values())) + 1, events))
 
 

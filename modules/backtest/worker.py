@@ -1,7 +1,8 @@
 """The child process of `workers.Pool`: takes tasks from its parent one at a time, computes, answers. Owns nothing and decides nothing.
 
-Started as `python -m modules.backtest.worker DESCRIPTOR NICE` with one end of a socket pair. It ends when the parent does, leaves
-Ctrl-C to the parent, and uses one thread whatever library computes: two runs of one task give the same bits.
+Started as `python -m modules.backtest.worker DESCRIPTOR NICE PARENT` with one end of a socket pair. It ends when the parent does, even one
+that died while this process was starting, leaves Ctrl-C to the parent, and uses one thread whatever library computes: two runs of one
+task give the same bits.
 """
 
 from __future__ import annotations
@@ -50,13 +51,15 @@ def serve(connection: Connection) -> None:
                     connection.send((False, f"{type(unsendable).__name__}: {unsendable}"))
 
 
-def main(descriptor: int, nice: int) -> None:
+def main(descriptor: int, nice: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":  # a step that loops for ever must not outlive whoever would have killed it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we could ask to be told
+            return
     os.nice(nice)
     serve(Connection(descriptor))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -116,8 +116,9 @@ class _Worker:
         ours, theirs = socket.socketpair()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "modules.backtest.worker", str(theirs.fileno()), str(nice)], cwd=ROOT, pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors, env={**os.environ, **ONE_THREAD})
+            [sys.executable, "-m", "modules.backtest.worker", str(theirs.fileno()), str(nice), str(os.getpid())], cwd=ROOT,
+            pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
+            env={**os.environ, **ONE_THREAD})
         theirs.close()
         self.connection = Connection(ours.detach())
         self.held: OrderedDict[str, int] = OrderedDict()
