@@ -218,11 +218,16 @@ class ViewBuilder:
         return (model.slippage_bp + model.stop_slippage_bp) / 1e4
 
     def _owner(self, signal: Signal) -> str:
-        """Who holds or is entering this instrument (option structures: the class's book on this underlying)."""
+        """Who holds or is entering this instrument (option structures: the class's book on this underlying). The account's owner, where
+        he holds the other side by hand: the venue would net the two, and close his position in place of opening ours."""
         for trade in self._executor.trades.values():
             opened = trade.opened
             if opened.symbol == signal.symbol and opened.asset_class is signal.asset_class:
                 return opened.strategy
+        if signal.asset_class is not AssetClass.SPOT:
+            by_hand = self._wallets.owners_part(self._venue_of[signal.asset_class], signal.symbol)
+            if by_hand * signal.side.sign < ZERO:
+                return "the account's owner, by hand"
         return ""
 
     def _correlated(self, signal: Signal, instrument: Instrument, option: OptionView | None) -> tuple[Correlated, ...]:

@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from modules.domain.errors import ConfigurationError, VenueBusy, VenueError, VenueUnreachable
+from modules.domain.errors import ConfigurationError, VenueError, VenueUnreachable
 from modules.domain.events import (
     BalanceAdjusted,
     Fact,
-    Filled,
     FundingBooked,
     OptionSettled,
     Reconciled,
@@ -31,10 +30,10 @@ from modules.domain.events import (
     UnallocatedMoved,
 )
 from modules.domain.instrument import AssetClass
-from modules.domain.money import ZERO
-from modules.domain.order import Fill
+from modules.domain.money import ZERO, book
 from modules.domain.policies import ExecutionPolicy, Policies
-from modules.domain.pools import Pool, divided, divided_position, merged, pools_of
+from modules.domain.pools import Pool, divided, divided_position, merged, pools_of, share_of_net
+from modules.execution.account import AccountBook
 from modules.runtime import failpoint
 from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Venue, Wallet
 
@@ -52,11 +51,13 @@ log = structlog.get_logger("Wallet_Sync")
 PASSES_MAX: Final = 3
 """How often a start compares before it goes on with what is booked by then: the second pass books what the first saw."""
 OVERLAP_MS: Final = 60_000
-"""A restart asks again for this much of what was told before: a venue's history may lag behind, and repeats change nothing."""
+"""A restart asks again for this much of what was told before: a venue's history may lag behind, and repeats change nothing. More than any
+lag we know of; asking for too much costs one answer."""
 CLOCK_KEPT: Final = 3
 """A measured clock offset holds for so many of its polls: clocks drift while nobody looks."""
 FUNDING_LATE_MS: Final = 3_600_000
-"""Funding of a position of ours may be told this long after it was closed; later ones are the owner's."""
+"""Funding of a position of ours may be told this long after it was closed; later ones are the owner's. Bounds how slow a venue's history
+may be, and moves no money where the owner holds nothing of the instrument."""
 
 Difference = tuple[str, str, Decimal]
 """(wallet of a venue, currency or symbol, how much more the venue holds than everything explains)."""
@@ -83,15 +84,7 @@ class WalletSync:
         self._agreed_at: dict[str, int] = {}
         """Venue -> its last wallet that agreed with the books, or whose every difference was booked."""
         self._wallets: dict[AssetClass, ClassWallet] = {}
-        self._booked: set[tuple[str, str]] = set()
-        self._opened_at: dict[AssetClass, int] = {}
-        """When each class's books were opened: what happened before is in its opening balance."""
-        self._known_until: dict[str, int] = {}
-        """Until when each venue's account has been told and agreed."""
-        self._owners: dict[tuple[str, str, str], Decimal] = {}
-        """(venue, pool, currency or symbol) -> the owner's part."""
-        self._traded_at: dict[str, int] = {}
-        """Symbol -> our last fill in it."""
+        self._told = AccountBook()
         self._offsets: dict[str, tuple[int, int]] = {}
         """Venue -> (our clock less its clock in ms, when that was measured)."""
         self._poke: dict[str, asyncio.Event] = {name: asyncio.Event() for name in venues}
@@ -101,7 +94,7 @@ class WalletSync:
 
     def attach(self, executor: TradeExecutor) -> None:
         self._executor = executor
-        executor.owners_part = self.owners_part
+        executor.attach(self.owners_part)
 
     def adopt(self, policies: Policies) -> None:
         """Poll by the owner's new numbers from the next wait on."""
@@ -139,13 +132,13 @@ class WalletSync:
 
     def unallocated(self, venue: str) -> dict[str, Decimal]:
         """What the owner holds at a venue beside us: cash, coins and signed positions by name, over all its wallets."""
-        return merged({name: amount} for (at, _, name), amount in self._owners.items() if at == venue)
+        return self._told.unallocated(venue)
 
-    def owners_part(self, fill: Fill) -> Decimal:
-        """How much of what `fill` moves the owner holds himself: the spot coins or the signed position."""
-        instrument = self._portfolio.instruments.get(fill.symbol)
-        name = instrument.base if instrument is not None and instrument.asset_class is AssetClass.SPOT else fill.symbol
-        return sum((amount for (venue, _, of), amount in self._owners.items() if venue == fill.venue and of == name), ZERO)
+    def owners_part(self, venue: str, symbol: str) -> Decimal:
+        """How much of an instrument the owner holds himself at a venue: the spot coins or the signed position."""
+        instrument = self._portfolio.instruments.get(symbol)
+        name = instrument.base if instrument is not None and instrument.asset_class is AssetClass.SPOT else symbol
+        return self._told.owners(venue, name)
 
     # -- listening and polling --------------------------------------------------------------------------------------------
 
@@ -181,9 +174,7 @@ class WalletSync:
             try:
                 wallet = await self._look(venue)
             except VenueError as error:
-                self._kill_switch.on_failure(venue.name, self._clock.now(), error)
-                if isinstance(error, VenueBusy):
-                    await self._clock.sleep_until(error.until)
+                await self._clock.sleep_until(self._executor.on_failure(venue, error))
                 continue
             self._kill_switch.on_call(venue.name, self._clock.now(), True, "", "")
             if not poke.is_set():  # else money moved meanwhile: compare after it is booked
@@ -195,7 +186,7 @@ class WalletSync:
         wallet = await venue.wallet()
         if venue.capabilities.in_process:
             return wallet
-        marked = self._known_until.get(venue.name, 0)
+        marked = self._told.known_until.get(venue.name, 0)
         if self._unexplained(venue.name, wallet) or self._executor.unlisted(venue.name, wallet):
             await self._hear(venue)
             wallet = await venue.wallet()
@@ -224,9 +215,7 @@ class WalletSync:
         try:
             offset = await venue.clock_offset_ms()
         except VenueError as error:
-            self._kill_switch.on_failure(venue.name, self._clock.now(), error)
-            if isinstance(error, VenueBusy):
-                await self._clock.sleep_until(error.until)
+            await self._clock.sleep_until(self._executor.on_failure(venue, error))
             return False
         if offset is not None:
             self._offsets[venue.name] = offset, self._clock.now()
@@ -241,7 +230,7 @@ class WalletSync:
         elif isinstance(event, FundingPaid):
             self._take_funding(event)
         elif isinstance(event, Settled):
-            if (event.venue, event.venue_ref) not in self._booked:
+            if (event.venue, event.venue_ref) not in self._told.booked:
                 failpoint.hit("settlement.before")
                 self._journal.append(OptionSettled(event.at, event.venue, event.symbol, event.quantity, event.value, event.settle_rate,
                                                    event.fee, event.venue_ref))
@@ -249,22 +238,38 @@ class WalletSync:
             self._take_transfer(event)
 
     def _take_funding(self, event: FundingPaid) -> None:
-        if (event.venue, event.venue_ref) in self._booked or self._before_books(event.asset_class, event.at):
+        """Ours as far as the position it was charged on was ours; the rest is the owner's, who may hold the same instrument by hand."""
+        owners_ref = f"{event.venue_ref} owner"
+        known = {(event.venue, event.venue_ref), (event.venue, owners_ref), ("", owners_ref)}
+        if known & self._told.booked or self._before_books(event.asset_class, event.at):
             return
         failpoint.hit("funding.before")
         pool = self._pool_of(event.asset_class)
-        ours = event.symbol in self._portfolio.positions or event.at - self._traded_at.get(event.symbol, -FUNDING_LATE_MS) < FUNDING_LATE_MS
-        if ours or self._sole_owner(pool) is not None:
-            self._journal.append(FundingBooked(event.at, event.venue, event.symbol, event.asset_class, event.amount, event.rate,
-                                               event.venue_ref))
+        alone = self._sole_owner(pool)
+        owners = self.owners_part(event.venue, event.symbol)
+        traded = event.at - self._told.traded_at(event.symbol) < FUNDING_LATE_MS
+        if not owners and (alone is not None or traded or event.symbol in self._portfolio.positions):
+            ours = event.amount
         else:
+            ours = book(event.amount * share_of_net(self._held_at(event.symbol, event.at), owners))
+        rest, facts = event.amount - ours, list[Fact]()
+        if ours or not rest:
+            facts.append(FundingBooked(event.at, event.venue, event.symbol, event.asset_class, ours, event.rate, event.venue_ref))
+        if rest and alone is not None:
+            facts.append(self._transfer(event.at, alone, rest, owners_ref))
+        elif rest:
             currency = self._portfolio.ledger(event.asset_class).currency
-            self._journal.append(UnallocatedMoved(event.at, event.venue, pool.name, currency, event.amount, f"funding of {event.symbol}",
-                                                  event.venue_ref))
+            facts.append(UnallocatedMoved(event.at, event.venue, pool.name, currency, rest, f"funding of {event.symbol}", owners_ref))
+        self._journal.append_all(facts)
+
+    def _held_at(self, symbol: str, at: int) -> Decimal:
+        """How much of it we held at `at` (UTC ms), signed, as far as the last fills tell."""
+        position = self._portfolio.positions.get(symbol)
+        return (position.quantity if position is not None else ZERO) - self._told.moved_since(symbol, at)
 
     def _take_transfer(self, event: Transferred) -> None:
         """A deposit is the owner's until he allocates it; a withdrawal takes the owner's part first, and only then from the classes."""
-        if ("", event.venue_ref) in self._booked or self._before_books(event.asset_class, event.at):
+        if ("", event.venue_ref) in self._told.booked or self._before_books(event.asset_class, event.at):
             return
         failpoint.hit("transfer.before")
         pool = self._pool_of(event.asset_class)
@@ -285,7 +290,7 @@ class WalletSync:
             return True  # a class nobody trades here: its money is the owner's, and shows in the wallet
         if self._venues[self._venue_of[asset_class]].capabilities.in_process:
             return False
-        opened = self._opened_at.get(asset_class)
+        opened = self._told.opened_at.get(asset_class)
         return opened is None or at < opened
 
     def _transfer(self, at: int, asset_class: AssetClass, amount: Decimal, reference: str) -> TransferSeen:
@@ -295,20 +300,7 @@ class WalletSync:
     # -- projection -------------------------------------------------------------------------------------------------------
 
     def apply(self, fact: Fact) -> None:
-        if isinstance(fact, Filled):
-            self._traded_at[fact.fill.symbol] = fact.at
-        elif isinstance(fact, FundingBooked | OptionSettled):
-            self._booked.add((fact.venue, fact.venue_ref))
-        elif isinstance(fact, TransferSeen):
-            self._booked.add(("", fact.venue_ref))
-            self._opened_at.setdefault(fact.asset_class, fact.at)
-        elif isinstance(fact, UnallocatedMoved):
-            key = fact.venue, fact.pool, fact.currency
-            self._owners[key] = self._owners.get(key, ZERO) + fact.amount
-            if fact.venue_ref:
-                self._booked |= {("", fact.venue_ref), (fact.venue, fact.venue_ref)}
-        elif isinstance(fact, Reconciled):
-            self._known_until[fact.venue] = fact.at
+        self._told.apply(fact)
 
     # -- reconciliation ---------------------------------------------------------------------------------------------------
 
@@ -320,7 +312,7 @@ class WalletSync:
         if not self.reconciled[venue.name]:
             await venue.check()
             await self._measure(venue)
-        known = max(self._known_until.get(venue.name, 0) - OVERLAP_MS, self._first_opening(venue.name))
+        known = max(self._told.known_until.get(venue.name, 0) - OVERLAP_MS, self._first_opening(venue.name))
         await self._hear(venue, known or None)
         wallet = await self._open_books(venue)
         await self._executor.catch_up(venue, wallet)
@@ -340,7 +332,7 @@ class WalletSync:
         return differences
 
     def _first_opening(self, venue: str) -> int:
-        return min((at for asset_class, at in self._opened_at.items() if self._venue_of.get(asset_class) == venue), default=0)
+        return min((at for asset_class, at in self._told.opened_at.items() if self._venue_of.get(asset_class) == venue), default=0)
 
     async def _open_books(self, venue: Venue) -> Wallet:
         """Open the books of classes that have none with what is in their wallets: all at once, and only from a wallet in which nothing
@@ -357,7 +349,7 @@ class WalletSync:
         raise VenueUnreachable(f"{venue.name}: the account moved whenever it was read; try again when it is quiet")
 
     def _unopened(self, pool: Pool) -> list[AssetClass]:
-        return [asset_class for asset_class in pool.classes if ("", f"opening {asset_class}") not in self._booked]
+        return [asset_class for asset_class in pool.classes if ("", f"opening {asset_class}") not in self._told.booked]
 
     def _opening(self, pool: Pool, wallet: Wallet) -> list[Fact]:
         cash = self._cash_in(pool, wallet)
@@ -405,7 +397,7 @@ class WalletSync:
         return None
 
     def _owned(self, pool: Pool, name: str) -> Decimal:
-        return self._owners.get((pool.venue, pool.name, name), ZERO)
+        return self._told.owners_in(pool.venue, pool.name).get(name, ZERO)
 
     def _currency_of(self, pool: Pool, wallet: Wallet) -> str:
         return wallet.classes[pool.classes[0]].currency
@@ -442,7 +434,7 @@ class WalletSync:
             held = merged((self._held_in(pool, wallet), {currency: self._cash_in(pool, wallet)}))
             known = merged((*(self._portfolio.coins(asset_class) for asset_class in pool.classes),
                             {currency: sum((self._portfolio.wallet_cash(asset_class) for asset_class in pool.classes), ZERO)},
-                            {name: amount for (at, of, name), amount in self._owners.items() if (at, of) == (venue, pool.name)}))
+                            self._told.owners_in(venue, pool.name)))
             found |= {(pool.name, name, held.get(name, ZERO) - known.get(name, ZERO)) for name in held.keys() | known.keys()}
         return frozenset(difference for difference in found if difference[2] != ZERO)
 

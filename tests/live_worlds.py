@@ -4,11 +4,12 @@ says, and a watch over the emulator's books that nothing of ours can talk to."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import main
 from modules.domain.events import Fact
@@ -24,6 +25,7 @@ from modules.strategies.protocol import Market as Seen
 from modules.strategies.protocol import Strategy
 from modules.venues.protocol import Venue
 from tests.builders import shipped_policies
+from tests.timing import PATIENCE_S, STORY_S
 
 F = TypeVar("F")
 
@@ -50,13 +52,15 @@ def patient(*, risk: Mapping[str, Any] | None = None, **execution: Any) -> Polic
     """The shipped policies for a market that runs several times as fast as the wall, on a machine that may be slow: what is measured in
     market seconds has as much more of them; what is polled is polled several times a second."""
     shipped = shipped_policies()
+    execution = {"protect_within_s": 60.0, **execution}
+    execution.setdefault("flatten_after_s", execution["protect_within_s"] * 0.4)
     return Policies(
         **{name: getattr(shipped, name) for name in ("sizing", "kill_switch", "costs", "funds", "news", "learning", "validation", "hash")},
         risk=shipped.risk.model_copy(update={
             "bar_late_s_max": 120.0, "quote_age_s_max": 120.0, "wallet_age_s_max": 600.0, "clock_offset_s_max": 30.0,
             "frozen_bars_max": 1000, "correlation_returns_min": 1, **(risk or {})}),
         execution=shipped.execution.model_copy(update={
-            "wallet_poll_s": 0.3, "wallet_settle_s": 0.3, "clock_poll_s": 60.0, "account_mark_s": 5.0, "protect_within_s": 60.0,
+            "wallet_poll_s": 0.3, "wallet_settle_s": 0.3, "clock_poll_s": 60.0, "account_mark_s": 5.0,
             "doubt_query_spacing_s": (0.2, 0.5), "doubt_proof_s": 2.0, "unfilledtimeout_entry_s": 60.0, **execution}))
 
 
@@ -75,7 +79,7 @@ class Life:
     def run(self) -> None:
         self._task = asyncio.create_task(self.daemon.run(), name="the daemon")
 
-    async def until(self, condition: Callable[[], Any], what: str = "", seconds: float = 20.0) -> None:
+    async def until(self, condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE_S) -> None:
         """Wait until it holds; a daemon that died, or the time's end, is the test's failure."""
         try:
             async with asyncio.timeout(seconds):
@@ -89,7 +93,7 @@ class Life:
                       if not check.passed]
             raise AssertionError(f"never: {what}; last facts {[type(f).__name__ for f in self.facts[-12:]]}; denied by {denied}") from None
 
-    async def soon(self, compare: Callable[[], None], seconds: float = 20.0) -> None:
+    async def soon(self, compare: Callable[[], None], seconds: float = PATIENCE_S) -> None:
         """`compare` agrees once what is still on the wire has arrived; its last complaint is the test's failure."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -108,7 +112,7 @@ class Life:
         """As SIGTERM does it."""
         self.daemon.stop()
         if self._task is not None:
-            await asyncio.wait_for(self._task, 15)
+            await asyncio.wait_for(self._task, PATIENCE_S)
         await self._buried()
 
     async def die(self) -> None:
@@ -152,9 +156,14 @@ class Watch:
         self._since: int | None = None
         self.longest_ms = 0
 
-    def begin(self) -> None:
-        """Count from now on: nobody was there before."""
-        self._since, self.longest_ms = None, 0
+    def begin(self, longest_ms: int = 0) -> None:
+        """Count from now on: nobody was there before. `longest_ms`: what it had been until then, to go on with."""
+        self._since, self.longest_ms = None, longest_ms
+
+    @property
+    def bare(self) -> bool:
+        """Whether it was so at the last look."""
+        return self._since is not None
 
     def look(self) -> None:
         if not self._bare():
@@ -181,3 +190,35 @@ async def driven(tick: Callable[[], None], every_s: float = 0.05) -> AsyncIterat
         results = await asyncio.gather(task, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
+
+
+class Stage(Protocol):
+    """What a story is played on: an emulated venue and the daemons that live before it."""
+
+    lives: list[Life]
+    watch: Watch
+    bare_ms: int
+
+    def sent(self) -> Counter[str]:
+        """How often each of our ids was created at the venue."""
+        ...
+
+
+W = TypeVar("W", bound=Stage)
+
+
+def played(world: Callable[[], AbstractAsyncContextManager[W]], story: Callable[[W], Awaitable[None]]) -> None:
+    """A story told in a world of its own. However it ends, every daemon is buried; afterwards no order was sent twice, and nothing was
+    bare for longer than it may be."""
+    async def go() -> None:
+        async with asyncio.timeout(STORY_S), world() as made:
+            try:
+                await story(made)
+            finally:
+                for one in made.lives:
+                    if not one.over:
+                        await one.die()
+        assert max(made.sent().values(), default=1) == 1, "an order was sent twice"
+        assert made.watch.longest_ms < made.bare_ms, "a position was bare for too long"
+
+    asyncio.run(go())

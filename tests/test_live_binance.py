@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from modules.domain.order import Purpose
 from tests.binance_worlds import adapter
 from tests.bybit_worlds import BOTH, PERP, SPOT
 from tests.emulators.binance import BinanceEmulator, serving
-from tests.live_worlds import Life, above, driven, life, patient
+from tests.emulators.frame import Fault, Reply
+from tests.live_worlds import Life, above, driven, life, patient, played
 from tests.test_live_bybit import ALLOCATE, LEVEL, LOW, PROTECT_MS, World
 
 D = Decimal
@@ -29,10 +31,11 @@ class BinanceWorld(World):
 
     def tick(self) -> None:
         self.watch.look()
+        self.natural_minute()
         for category in ("spot", "linear"):
             self.binance.market._tell_price((category, "BTCUSDT"))
 
-    def _bare(self) -> bool:
+    def bare(self) -> bool:
         size = self.binance.market.holdings["linear", "BTCUSDT"].size
         under = sum((algo.quantity for algo in self.binance.market.algos.values() if algo.status == "NEW"), D(0))
         return size > 0 and under < size
@@ -45,7 +48,8 @@ class BinanceWorld(World):
             client.milliseconds = self.clock.now  # ccxt signs with our clock
         made = life(venue, self.clock, self.folder, strategies={c: above(c, level=LEVEL, stop=0.01) for c in classes},
                     settlement=dict.fromkeys(classes, "USDT"), allocate=ALLOCATE if allocate is None else allocate,
-                    symbols=frozenset(venue.symbols), policies=patient(**{"protect_within_s": 10.0, **execution}))
+                    symbols=frozenset(venue.symbols),
+                    policies=self.policies or patient(**{"protect_within_s": PROTECT_MS / 1000, **execution}))
         self.lives.append(made)
         return made
 
@@ -57,6 +61,34 @@ class BinanceWorld(World):
         await made.until(lambda: all(self.binance.listeners[topic] for topic in topics), "the streams are up")
         await made.until(lambda: made.daemon.market.quote(PERP) is not None, "quotes")
         return made
+
+    def trade_by_hand(self, side: str, quantity: str) -> None:
+        self.binance.market.place("spot", {"symbol": "BTCUSDT", "type": "MARKET", "side": side.upper(), "quantity": quantity})
+
+    def close_by_hand(self) -> None:
+        size = self.binance.market.holdings["linear", "BTCUSDT"].size
+        self.binance.market.place("linear", {"symbol": "BTCUSDT", "type": "MARKET", "side": "SELL", "quantity": str(size),
+                                             "reduceOnly": "true"})
+
+    def cancel_by_hand(self) -> None:
+        for algo in [algo for algo in self.binance.market.algos.values() if algo.status == "NEW"]:
+            self.binance.market.drop_algo({"algoId": algo.id})
+        for ticket in self.stops():
+            self.binance.market.drop("spot", {"symbol": "BTCUSDT", "orderId": ticket.id})
+
+    def deafen(self) -> None:
+        self.market.emit = lambda topic, rows: None if topic.startswith("user:") else self.binance._emit(topic, rows)
+
+    def listen(self) -> None:
+        self.market.emit = self.binance._emit
+
+    def lose(self, reply: Reply, *, accepted: bool) -> None:
+        self.binance.faults.append(Fault("rder", reply, accepted, "POST"))  # order or algoOrder
+
+    def our_executions(self) -> set[tuple[str, str]]:
+        names, market = {"spot": SPOT, "linear": PERP}, self.binance.market
+        return {(names[category], str(row["id"])) for category, rows in market.trades.items() for row in rows
+                if market.orders[str(row["orderId"])].link.startswith("tb")}
 
     def sent(self) -> Counter[str]:
         return Counter(body.get("newClientOrderId") or body["clientAlgoId"] for path, body in self.binance.bodies
@@ -74,6 +106,17 @@ class BinanceWorld(World):
         held = {coin: amount for coin, amount in purses["spot"].items() if coin != "USDT" and amount}
         size = self.binance.market.holdings["linear", "BTCUSDT"].size
         assert {name: amount for name, amount in coins.items() if amount} == held | ({PERP: size} if size else {})
+
+
+def on_binance(folder: Path, story: Callable[[BinanceWorld], Awaitable[None]]) -> None:
+    @asynccontextmanager
+    async def world() -> AsyncIterator[BinanceWorld]:
+        async with serving() as venue:
+            made = BinanceWorld(venue, folder)
+            async with driven(made.tick):
+                yield made
+
+    played(world, story)
 
 
 def test_entries_stops_funding_a_crash_and_exits_leave_the_books_the_two_wallets(tmp_path: Path) -> None:
@@ -106,17 +149,4 @@ def test_entries_stops_funding_a_crash_and_exits_leave_the_books_the_two_wallets
         traded = [str(row["id"]) for rows in on.binance.market.trades.values() for row in rows]
         assert sorted(booked) == sorted(traded)
 
-    async def go() -> None:
-        async with asyncio.timeout(90), serving() as venue:
-            made = BinanceWorld(venue, tmp_path)
-            async with driven(made.tick):
-                try:
-                    await story(made)
-                finally:
-                    for one in made.lives:
-                        if not one.over:
-                            await one.die()
-            assert max(made.sent().values(), default=1) == 1, "an order was sent twice"
-            assert made.watch.longest_ms < PROTECT_MS
-
-    asyncio.run(go())
+    on_binance(tmp_path, story)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from modules.domain.decision import Rule
 from modules.domain.errors import VenueDenied
 from modules.domain.events import (
     BalanceAdjusted,
@@ -31,16 +32,17 @@ from modules.domain.events import (
     Trigger,
     UnallocatedMoved,
 )
-from modules.domain.instrument import AssetClass
-from modules.domain.order import ExitReason, Purpose
+from modules.domain.instrument import AssetClass, Side
+from modules.domain.order import DRILL_MARK, ExitReason, Purpose, drill_id
 from modules.domain.policies import Policies
 from modules.domain.sessions import parse_iso
 from modules.runtime.clock import WallClock
+from modules.venues import drill
 from modules.venues.oanda_venue import OandaVenue
 from modules.venues.oanda_wire import Endpoint, Pace
 from tests.builders import EUR_USD
 from tests.emulators.oanda import ACCOUNT, TOKEN, Fault, OandaEmulator, Reply, serving
-from tests.live_worlds import Life, Watch, above, driven, life
+from tests.live_worlds import DECIDED, Life, Watch, above, driven, life, played
 
 D = Decimal
 FOREX = AssetClass.FOREX
@@ -49,8 +51,8 @@ BAR = 5_000
 START = parse_iso("2026-03-02T20:30:00Z")
 LOW, HIGH = D("1.09900"), D("1.10100")
 SPREAD = D("0.00010")
-PACE = Pace(read_s=3.0, write_s=3.0, silence_s=3.0, retry_s=0.05, ban_s=0.5, audit_s=0.3, candle_s=0.05)
-"""Impatient; the time-outs are the wall's."""
+PACE = Pace(read_s=30.0, write_s=30.0, silence_s=20.0, retry_s=0.05, ban_s=0.5, audit_s=0.3, candle_s=0.05)
+"""Impatient between its questions, patient with the answers; the time-outs are the wall's."""
 PROTECT_MS = 60_000
 
 
@@ -61,7 +63,10 @@ class World:
         self.emulator, self.clock, self.folder, self.book = emulator, clock, folder, emulator.book
         self.price = LOW
         self._jitter = 0
-        self.watch = Watch(clock.now, self._bare)
+        self._read, self._net, self._ours = 0, D(0), D(0)
+        self.watch = Watch(clock.now, self.bare)
+        self.bare_ms = PROTECT_MS
+        """How long a position of ours may be bare at most, by the watch's clock."""
         self.lives: list[Life] = []
 
     def tick(self) -> None:
@@ -70,10 +75,22 @@ class World:
         self.book.move(max(self.book.at, self.clock.now()), {"EUR_USD": (bid, bid + SPREAD)})
         self.watch.look()
 
-    def _bare(self) -> bool:
-        held = self.book.position("EUR_USD")
+    def bare(self) -> bool:
+        held = min(self.book.position("EUR_USD"), self._of_ours())
         under = sum((D(order["units"]) for order in self.resting() if order["type"] == "STOP"), D(0))
         return held > 0 and -under < held
+
+    def _of_ours(self) -> D:
+        """What of the position is ours: the owner's orders take his own part first; where he holds the other side the two net."""
+        for row in self.book.transactions[self._read:]:
+            if row["type"] == "ORDER_FILL" and row["instrument"] == "EUR_USD":
+                units = D(row["units"])
+                self._net += units
+                if row.get("clientOrderID", "").startswith("tb"):
+                    self._ours += units
+                self._ours = max(D(0), min(self._ours, self._net))
+        self._read = len(self.book.transactions)
+        return self._ours
 
     def resting(self) -> list[dict[str, Any]]:
         return [order for order in self.book.orders.values() if order["state"] == "PENDING"]
@@ -105,31 +122,18 @@ class World:
         return Counter(row["clientExtensions"]["id"] for row in self.book.transactions if "clientExtensions" in row)
 
 
-@asynccontextmanager
-async def world(folder: Path, at: int) -> AsyncIterator[World]:
-    async with serving(at - 600_000) as emulator:
-        emulator.heartbeat_s = 0.2
-        clock = WallClock(SPEED, at)
-        made = World(emulator, clock, folder)
-        for past in range(at - 600_000 + 1_000, at, 1_000):
-            made.book.move(past, {"EUR_USD": (LOW, LOW + SPREAD)})
-        async with driven(made.tick):
-            yield made
-        assert max(made.sent().values(), default=1) == 1, "an order was sent twice"
-        assert made.watch.longest_ms < PROTECT_MS
-
-
 def on_oanda(folder: Path, story: Callable[[World], Awaitable[None]], at: int = START) -> None:
-    async def go() -> None:
-        async with asyncio.timeout(60), world(folder, at) as made:
-            try:
-                await story(made)
-            finally:
-                for one in made.lives:
-                    if not one.over:
-                        await one.die()
+    @asynccontextmanager
+    async def world() -> AsyncIterator[World]:
+        async with serving(at - 600_000) as emulator:
+            emulator.heartbeat_s = 0.2
+            made = World(emulator, WallClock(SPEED, at), folder)
+            for past in range(at - 600_000 + 1_000, at, 1_000):
+                made.book.move(past, {"EUR_USD": (LOW, LOW + SPREAD)})
+            async with driven(made.tick):
+                yield made
 
-    asyncio.run(go())
+    played(world, story)
 
 
 def agree(on: World, alive: Life) -> None:
@@ -206,7 +210,7 @@ def test_a_stop_that_filled_while_nobody_listened_is_found_and_its_trade_closed(
         await on.enters(first)
         await first.die()
         on.price = D("1.09000")  # through the stop
-        await asyncio.sleep(0.2)
+        on.tick()
         assert on.book.position("EUR_USD") == 0
         second = await on.starts()
         (closed,) = second.of(PositionClosed)
@@ -274,8 +278,11 @@ def test_a_lost_answer_and_a_ban_make_one_order_and_no_word_before_the_ban_ends(
         asked = sum(on.emulator.asked.values())
         (halt,) = alive.of(TradingHalted)
         assert halt.trigger is Trigger.API_ERRORS and halt.until is not None
-        await asyncio.sleep(max(0.0, (halt.until - on.clock.now()) / 1000 / SPEED - 0.2))
-        assert sum(on.emulator.asked.values()) - asked <= 2, "the broker wanted silence"
+        until_then = asked
+        while on.clock.now() < halt.until:
+            until_then = sum(on.emulator.asked.values())
+            await asyncio.sleep(0.02)
+        assert until_then - asked <= 2, "the broker wanted silence"
         await alive.until(lambda: alive.resting(Purpose.STOP), "the stop, after the ban")
         assert len(alive.of(OrderSent)) == 2 and sorted(on.sent().values()) == [1, 1]
         await alive.soon(lambda: agree(on, alive))
@@ -307,5 +314,87 @@ def test_the_wrong_account_is_no_start_and_says_what_to_do(tmp_path: Path, chang
         with pytest.raises(VenueDenied, match=words):
             await refused.daemon.start()
         assert [type(fact) for fact in refused.facts if not isinstance(fact, DaemonStarted)] == []
+
+    on_oanda(tmp_path, story)
+
+
+def test_nothing_is_opened_against_what_the_owner_holds_by_hand_because_the_broker_would_net_the_two(tmp_path: Path) -> None:
+    async def story(on: World) -> None:
+        alive = await on.starts(allocate=D(5_000))
+        await alive.until(lambda: on.emulator.listeners == 2, "the streams are up")
+        on.book.create({"type": "MARKET", "instrument": "EUR_USD", "units": "-900", "timeInForce": "FOK"})
+        await alive.until(lambda: alive.daemon.wallets.unallocated("oanda").get(EUR_USD) == -900, "his position known as his")
+        on.price = HIGH
+        await alive.until(lambda: any(not check.passed and check.rule is Rule.INSTRUMENT_OWNED and "by hand" in check.note
+                                      for decision in DECIDED for check in decision.checks), "an entry denied for his sake")
+        assert on.book.position("EUR_USD") == -900 and not alive.of(OrderSent)
+        on.book.create({"type": "MARKET", "instrument": "EUR_USD", "units": "900", "timeInForce": "FOK"})
+        await alive.until(lambda: EUR_USD not in alive.daemon.wallets.unallocated("oanda"), "he is out")
+        on.price = LOW
+        bars = alive.daemon.market.series[EUR_USD].closed_at + 2 * BAR
+        await alive.until(lambda: alive.daemon.market.series[EUR_USD].closed_at >= bars, "bars below the level")
+        on.price = HIGH
+        await alive.until(lambda: alive.resting(Purpose.STOP), "we are in")
+        await alive.soon(lambda: agree(on, alive))
+        await alive.end()
+
+    DECIDED.clear()
+    on_oanda(tmp_path, story)
+
+
+def test_a_trade_by_hand_that_turns_the_net_position_around_closes_ours_first_and_the_rest_is_his(tmp_path: Path) -> None:
+    async def story(on: World) -> None:
+        alive = await on.starts(allocate=D(5_000))
+        await on.enters(alive)
+        held = on.book.position("EUR_USD")
+        on.book.create({"type": "MARKET", "instrument": "EUR_USD", "units": str(-held - 300), "timeInForce": "FOK"})
+        await alive.until(lambda: alive.of(PositionClosed), "ours closed by him")
+        await alive.until(lambda: not on.resting(), "no stop is left to trade against him")
+        await alive.until(lambda: alive.daemon.wallets.unallocated("oanda").get(EUR_USD) == -300, "the rest is his")
+        await alive.soon(lambda: agree(on, alive))
+        ours = [(fact.fill.venue_trade_id, fact.fill.by_owner, fact.fill.quantity) for fact in alive.of(Filled)]
+        (his,) = alive.of(ForeignFill)
+        assert [(by_owner, quantity) for _, by_owner, quantity in ours] == [(False, held), (True, held)]
+        assert his.fill.quantity == 300 and his.fill.venue_trade_id == ours[1][0], "one execution, divided"
+        assert not alive.of(BalanceAdjusted) and alive.daemon.portfolio.ledger(FOREX).net == alive.of(PositionClosed)[0].trade.net
+        await alive.end()
+
+    on_oanda(tmp_path, story)
+
+
+@pytest.mark.parametrize("allocate", [None, D(5_000)])
+def test_what_a_drill_did_between_two_lives_is_told_as_a_drills_and_halts_nobody(
+        tmp_path: Path, allocate: D | None) -> None:
+    async def story(on: World) -> None:
+        first = await on.starts(allocate=allocate)
+        await first.until(lambda: on.emulator.listeners == 2, "the streams are up")
+        await first.end()
+        own = OandaVenue(Endpoint(on.emulator.url, on.emulator.url), ACCOUNT, SecretStr(TOKEN), on.clock, {EUR_USD: BAR}, pace=PACE)
+        (instrument,) = await own.instruments()
+        outcome = await drill.Drill(own, own, instrument, on.clock, lambda _: None, drill.Pace(60.0 * SPEED, 0.05)).run()
+        await own.close()
+        assert outcome.passed and outcome.cost
+        on.watch.begin()
+        second = await on.starts(allocate=allocate)
+        await second.until(lambda: len(second.of(ForeignFill)) == 2, "the drill's two fills")
+        assert all(fact.fill.client_order_id.startswith(DRILL_MARK) for fact in second.of(ForeignFill))
+        await second.soon(lambda: agree(on, second))
+        ledger = second.daemon.portfolio.ledger(FOREX)
+        # Where the wallet is all the class's, so is what the drill cost; else it is the owner's.
+        assert ledger.net == (-outcome.cost if allocate is None else 0)
+        assert not second.of(TradingHalted) and not second.of(Filled)
+        await second.end()
+
+    on_oanda(tmp_path, story)
+
+
+def test_an_order_that_a_drill_left_behind_refuses_a_start_in_words(tmp_path: Path) -> None:
+    async def story(on: World) -> None:
+        name = drill_id(EUR_USD, on.clock.now(), Side.BUY, Purpose.ENTRY, 0)
+        on.book.create({"type": "LIMIT", "instrument": "EUR_USD", "units": "1", "price": "0.90000", "timeInForce": "GTC",
+                        "positionFill": "DEFAULT", "clientExtensions": {"id": name}})
+        refused = on.born()
+        with pytest.raises(VenueDenied, match="is left of a drill: cancel it in the venue's app"):
+            await refused.daemon.start()
 
     on_oanda(tmp_path, story)

@@ -1,26 +1,22 @@
 """An order's life: four fates, doubt and its proof, protective stops, exits, spreads, halts, a full lane. The venue is a fake behind the
 same protocol; books, kill switch, risk and journal are the real ones; time is virtual."""
 
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from decimal import Decimal
-from typing import TypeVar
 
 import pytest
 
-from modules.domain.decision import Leg
 from modules.domain.errors import VenueBusy, VenueDenied, VenueUnreachable
 from modules.domain.events import (
     ExitRequested,
-    Fact,
     FeedRestored,
     Filled,
     ForeignFill,
     ForeignOrder,
-    InstrumentListed,
     OrderAccepted,
     OrderCanceled,
     OrderExpired,
@@ -31,278 +27,41 @@ from modules.domain.events import (
     PositionClosed,
     Scope,
     TradeAbandoned,
-    TradeOpened,
     TradingHalted,
-    TransferSeen,
     Trigger,
 )
-from modules.domain.instrument import AssetClass, Instrument, Right, Side
-from modules.domain.market import Bar, Batch
+from modules.domain.instrument import Side
 from modules.domain.order import Accepted, ExitReason, Fate, InDoubt, NotSent, Order, OrderKind, OrderReport, OrderState, Purpose, Refused
-from modules.domain.signal import Structure
-from modules.Funds_Controller import FundsController
-from modules.Kill_Switch import KillSwitch
-from modules.Market_Data import MarketData
-from modules.Portfolio_Manager import PortfolioManager
-from modules.Risk_Management import _TOKEN, ApprovedOrder, RiskManagement
-from modules.runtime.clock import VirtualClock, VirtualLoop
-from modules.store.journal import Journal
 from modules.Trade_Executor import TradeExecutor
-from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, OrderDone, Venue, Wallet
-from tests.builders import AT, BTC_PERP, BTC_SPOT, make_fill, make_instrument, make_order, shipped_policies
-
-D = Decimal
-PERP, SPOT, OPTION = AssetClass.PERP, AssetClass.SPOT, AssetClass.OPTION
-POLICIES = shipped_policies()
-CALL_HIGH = "BTC/USDT:USDT-260130-54000-C"
-INSTRUMENTS = {instrument.symbol: instrument for instrument in (
-    make_instrument(SPOT), make_instrument(PERP), make_instrument(OPTION),
-    make_instrument(OPTION, symbol=CALL_HIGH, strike=D(54000), right=Right.CALL),
-)}
-CALL_LOW = make_instrument(OPTION).symbol
-Answer = Fate | Callable[[Order], Awaitable[Fate]]
-F = TypeVar("F")
-
-
-class FakeVenue:
-    """Answers as it is told, remembers everything it was asked, and has no opinion."""
-
-    name = "paper"
-
-    def __init__(self) -> None:
-        self.capabilities = Capabilities(True, True, True, True, True, True, in_process=False)
-        self.submitted: list[Order] = []
-        self.canceled: list[str] = []
-        self.answers: dict[str, list[Answer]] = {}
-        """Purpose, or client order id -> answers in turn; Accepted when they have run out."""
-        self.cancel_answers: list[Answer] = []
-        self.knows: dict[str, OrderReport] = {}
-        self.fills: list[FillSeen] = []
-        self.asked: list[str] = []
-        self.asked_at: list[int] = []
-        self.faults: list[Exception] = []
-        """Raised by the next questions, one each."""
-        self.working: list[OrderReport] = []
-        self.clock: VirtualClock | None = None
-        self.untold: list[AccountEvent] = []
-        """What no stream has told."""
-        self.told_since: list[int | None] = []
-        self.offset_ms: int | None = 0
-        self.denied: Exception | None = None
-
-    async def submit(self, order: Order) -> Fate:
-        self.submitted.append(order)
-        waiting = self.answers.get(order.client_order_id) or self.answers.get(order.purpose.value)
-        answer = waiting.pop(0) if waiting else Accepted(f"V{len(self.submitted)}")
-        return await answer(order) if callable(answer) else answer
-
-    async def cancel(self, order: Order) -> Fate:
-        self.canceled.append(order.client_order_id)
-        answer = self.cancel_answers.pop(0) if self.cancel_answers else Accepted("")
-        return await answer(order) if callable(answer) else answer
-
-    async def order(self, client_order_id: str, symbol: str) -> OrderReport | None:
-        self.asked.append(client_order_id)
-        self.asked_at.append(self.clock.now() if self.clock is not None else 0)
-        if self.faults:
-            raise self.faults.pop(0)
-        return self.knows.get(client_order_id)
-
-    async def fills_since(self, at: int) -> Sequence[FillSeen]:
-        return [seen for seen in self.fills if seen.fill.at >= at]
-
-    async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
-        self.told_since.append(since)
-        if self.faults:
-            raise self.faults.pop(0)
-        untold, self.untold = self.untold, []
-        return untold
-
-    async def clock_offset_ms(self) -> int | None:
-        return self.offset_ms
-
-    async def check(self) -> None:
-        if self.denied is not None:
-            raise self.denied
-
-    async def wallet(self) -> Wallet:
-        return Wallet(AT, {PERP: ClassWallet("USDT", D(10_000), {}, {})}, self.working)
-
-    async def instruments(self) -> Sequence[Instrument]:
-        return list(INSTRUMENTS.values())
-
-    async def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
-        return []
-
-    def interval_ms(self, symbol: str) -> int:
-        return 300_000
-
-    async def market_events(self) -> AsyncIterator[Batch]:
-        return
-        yield Batch(0)
-
-    async def account_events(self) -> AsyncIterator[AccountEvent]:
-        return
-        yield OrderDone("", 0, "", "")
-
-    async def close(self) -> None: ...
-
-
-def reopened(journal: Journal) -> Journal:
-    """What the next life of the process finds on disk."""
-    copy = Journal(None)
-    for _, fact in journal.facts():
-        copy.append(fact)
-    return copy
-
-
-class Rig:
-    """The executor among real authorities, with 10,000 in every class, a market at 50,000 and a venue that does as it is told."""
-
-    def __init__(self, journal: Journal | None = None, venue: FakeVenue | None = None, *, lane_size: int = 64) -> None:
-        self.loop = VirtualLoop(AT)
-        self.clock = VirtualClock(self.loop)
-        self.venue = venue or FakeVenue()
-        self.venue.clock = self.clock
-        self.journal = journal or Journal(None)
-        self.portfolio = PortfolioManager(journal=self.journal, settlement=dict.fromkeys(AssetClass, "USDT"))
-        self.funds = FundsController(journal=self.journal, policy=POLICIES.funds, allocate={})
-        self.kill_switch = KillSwitch(journal=self.journal, policy=POLICIES.kill_switch, equity=lambda _: None)
-        self.risk = RiskManagement(self.journal, POLICIES, self.kill_switch, self.funds, money=lambda _: None, live=False)
-        self.market = MarketData(journal=self.journal, risk=POLICIES.risk, kill_switch=POLICIES.kill_switch, costs=POLICIES.costs,
-                                 on_bar=lambda *_: None)
-        self.market.list_instruments(list(INSTRUMENTS.values()), self.venue.interval_ms)
-        for symbol in (BTC_PERP, BTC_SPOT):
-            self.market.take(symbol, Bar(AT - 300_000, 50_000.0, 50_000.0, 50_000.0, 50_000.0, 9.0, 450_000.0))
-        policy = POLICIES.execution.model_copy(update={"lane_size": lane_size})
-        venues: dict[str, Venue] = {self.venue.name: self.venue}
-        self.executor = TradeExecutor(
-            journal=self.journal, clock=self.clock, venues=venues, risk=self.risk, kill_switch=self.kill_switch,
-            market=self.market, positions=self.portfolio.positions, policy=policy, kill_policy=POLICIES.kill_switch, costs=POLICIES.costs)
-        self.facts: list[Fact] = []
-        for projection in (self.portfolio.apply, self.funds.apply, self.kill_switch.apply, self.executor.apply, self.risk.apply):
-            self.journal.project(projection)
-        for reactor in (self.portfolio.on_fact, self.kill_switch.on_fact, self.executor.on_fact, self.facts.append):
-            self.journal.react(reactor)
-        self.numbers = 0
-        if journal is None:
-            for asset_class in AssetClass:
-                self.journal.append(TransferSeen(AT, asset_class, D(10_000), D(0), f"opening {asset_class}"))
-            for instrument in INSTRUMENTS.values():
-                self.journal.append(InstrumentListed(AT, instrument))
-        else:
-            self.journal.replay()
-
-    def play(self, scenario: Callable[[Rig], Awaitable[None]]) -> None:
-        """Run the executor's lanes beside `scenario` until that is over."""
-        async def both() -> None:
-            async with asyncio.TaskGroup() as group:
-                running = group.create_task(self.executor.run())
-                await self.clock.settle()
-                await scenario(self)
-                await self.clock.settle()
-                running.cancel()
-
-        try:
-            self.loop.run_until_complete(both())
-        finally:
-            self.loop.close()
-
-    # -- what a decision would have written
-
-    def enter(self, symbol: str = BTC_PERP, side: Side = Side.BUY, quantity: str = "0.1", trade_id: str = "trade-1", *,
-              stop: float | None = None, target: float | None = None) -> Order:
-        """Approve, journal and place an entry with a stop 2 % away and a target 4 % away."""
-        instrument = INSTRUMENTS[symbol]
-        order = make_order(instrument, side=side, quantity=D(quantity), trade_id=trade_id, at=self.clock.now(),
-                           expires_at=self.clock.now() + 60_000, client_order_id=f"tb{trade_id}entry")
-        self.journal.append(TradeOpened(
-            self.clock.now(), trade_id, "d", "trend", symbol, instrument.asset_class, side.value, Structure.SINGLE.value, 0.7, 0.6,
-            50_000.0, stop or 50_000.0 * (1 - 0.02 * side.sign), target or 50_000.0 * (1 + 0.04 * side.sign), 0, 300_000, D(100)))
-        self.journal.append(OrderIntended(self.clock.now(), order))
-        self.executor.place(ApprovedOrder(order, _TOKEN))
-        return order
-
-    def enter_spread(self, quantity: str = "0.10") -> Order:
-        """A call spread: the low strike bought first, then the high one sold."""
-        low, high = INSTRUMENTS[CALL_LOW], INSTRUMENTS[CALL_HIGH]
-        legs = (Leg(low.symbol, Side.BUY, D(quantity), D(1000)), Leg(high.symbol, Side.SELL, D(quantity), D(600)))
-        order = make_order(low, quantity=D(quantity), trade_id="spread-1", arrival_price=D(1000), client_order_id="tbspread1entry",
-                           at=self.clock.now(), expires_at=self.clock.now() + 60_000)
-        self.journal.append(TradeOpened(
-            self.clock.now(), "spread-1", "d", "verticals", BTC_PERP, OPTION, "BUY", Structure.CREDIT_SPREAD.value, 0.7, 0.6, 400.0, None,
-            None, 0, 300_000, D(40), legs))
-        self.journal.append(OrderIntended(self.clock.now(), order))
-        self.executor.place(ApprovedOrder(order, _TOKEN))
-        return order
-
-    # -- what a venue would report
-
-    def fill(self, order: Order, quantity: str | None = None, price: str | None = None, *, number: str | None = None) -> FillSeen:
-        """A fill of `order` (all of it unless told) arrives."""
-        self.numbers += 1
-        amount = D(quantity) if quantity is not None else order.quantity
-        known = self.executor._life.record(order.client_order_id)
-        done = known is not None and known.filled + amount >= order.quantity
-        at = D(price) if price is not None else (order.price or order.arrival_price)
-        seen = FillSeen(make_fill(order, quantity=amount, price=at, fee=D("0.01"), at=self.clock.now(),
-                                  venue_trade_id=number or f"T{self.numbers}"), done)
-        self.executor.on_fill(seen)
-        return seen
-
-    def ended(self, order: Order, how: str = "canceled", reason: str = "") -> None:
-        self.executor.on_done(OrderDone(order.client_order_id, self.clock.now(), how, reason))
-
-    async def wait(self, seconds: float) -> None:
-        """Let time pass, a tick every second of it."""
-        for _ in range(int(seconds)):
-            await asyncio.sleep(1.0)
-            self.clock.pulse(self.clock.now())
-        await self.clock.settle()
-
-    # -- what came of it
-
-    def of(self, kind: type[F]) -> list[F]:
-        return [fact for fact in self.facts if isinstance(fact, kind)]
-
-    def sent(self, purpose: Purpose, symbol: str | None = None) -> list[Order]:
-        return [o for o in self.venue.submitted if o.purpose is purpose and (symbol is None or o.symbol == symbol)]
-
-    def state(self, order: Order) -> OrderState:
-        record = self.executor._life.record(order.client_order_id)
-        assert record is not None
-        return record.state
-
-    def resting(self, purpose: Purpose) -> list[Order]:
-        """Working orders of a purpose, as the executor sees them."""
-        return [r.order for r in self.executor.orders.values() if r.working and r.order.purpose is purpose]
-
-    def protected(self) -> Decimal:
-        """How much the working stops would close."""
-        return sum((r.order.quantity - r.filled for r in self.executor.orders.values()
-                    if r.working and r.order.purpose is Purpose.STOP), D(0))
-
-
-async def hang(_: Order) -> Fate:
-    await asyncio.sleep(1e6)
-    raise AssertionError("nobody waits that long")
-
+from modules.venues.protocol import FillSeen, OrderDone, Wallet
+from tests.builders import AT, BTC_PERP, BTC_SPOT, make_fill, make_order
+from tests.executor_rig import (
+    CALL_HIGH,
+    CALL_LOW,
+    INSTRUMENTS,
+    PERP,
+    POLICIES,
+    Answer,
+    D,
+    FakeVenue,
+    Rig,
+    hang,
+    opened,
+    played,
+    reopened,
+)
 
 # -- four fates --------------------------------------------------------------------------------------------------------
 
 
-def test_every_step_of_an_accepted_order_is_on_record_before_the_next() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        assert rig.venue.submitted == [], "nothing leaves before the lane runs"
-        await rig.clock.settle()
-        assert rig.venue.submitted == [order] and rig.state(order) is OrderState.ACCEPTED
-        steps = [type(fact) for fact in rig.facts if getattr(fact, "client_order_id", "") == order.client_order_id]
-        assert steps == [OrderSent, OrderAccepted]
-
-    rig.play(scenario)
+@played
+async def test_every_step_of_an_accepted_order_is_on_record_before_the_next(rig: Rig) -> None:
+    order = rig.enter()
+    assert rig.venue.submitted == [], "nothing leaves before the lane runs"
+    await rig.clock.settle()
+    assert rig.venue.submitted == [order] and rig.state(order) is OrderState.ACCEPTED
+    steps = [type(fact) for fact in rig.facts if getattr(fact, "client_order_id", "") == order.client_order_id]
+    assert steps == [OrderSent, OrderAccepted]
 
 
 def test_the_order_is_on_record_as_sent_when_the_venue_sees_it() -> None:
@@ -322,217 +81,165 @@ def test_the_order_is_on_record_as_sent_when_the_venue_sees_it() -> None:
     assert seen == [[OrderIntended, OrderSent]]
 
 
-def test_a_refused_entry_ends_with_its_code_and_frees_its_funds() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [Refused("INSUFFICIENT", "no money")]
-        order = rig.enter()
-        assert rig.funds.reserved(PERP) > 0
-        await rig.clock.settle()
-        assert rig.state(order) is OrderState.REJECTED and rig.funds.reserved(PERP) == 0
-        (rejected,) = rig.of(OrderRejected)
-        assert isinstance(rejected, OrderRejected) and rejected.code == "INSUFFICIENT"
-        assert len(rig.of(TradeAbandoned)) == 1 and rig.executor.trades == {}
-
-    rig.play(scenario)
+@played
+async def test_a_refused_entry_ends_with_its_code_and_frees_its_funds(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [Refused("INSUFFICIENT", "no money")]
+    order = rig.enter()
+    assert rig.funds.reserved(PERP) > 0
+    await rig.clock.settle()
+    assert rig.state(order) is OrderState.REJECTED and rig.funds.reserved(PERP) == 0
+    (rejected,) = rig.of(OrderRejected)
+    assert isinstance(rejected, OrderRejected) and rejected.code == "INSUFFICIENT"
+    assert len(rig.of(TradeAbandoned)) == 1 and rig.executor.trades == {}
 
 
-def test_an_entry_that_never_left_is_sent_again_with_the_same_id_while_it_is_fresh_and_then_ends() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [NotSent("no route to host")] * 99
-        order = rig.enter()
-        await rig.wait(120)
-        assert rig.state(order) is OrderState.EXPIRED and rig.executor.trades == {} and len(rig.of(OrderSent)) == 1
-        assert set(rig.venue.submitted) == {order} and 3 <= len(rig.venue.submitted) <= POLICIES.execution.resend_within_s + 1
-
-    rig.play(scenario)
+@played
+async def test_an_entry_that_never_left_is_sent_again_with_the_same_id_while_it_is_fresh_and_then_ends(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [NotSent("no route to host")] * 99
+    order = rig.enter()
+    await rig.wait(120)
+    assert rig.state(order) is OrderState.EXPIRED and rig.executor.trades == {} and len(rig.of(OrderSent)) == 1
+    assert set(rig.venue.submitted) == {order} and 3 <= len(rig.venue.submitted) <= POLICIES.execution.resend_within_s + 1
 
 
-def test_an_entry_that_arrives_at_the_second_attempt_is_one_order() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [NotSent("connection refused")]
-        order = rig.enter()
-        await rig.wait(2)
-        assert rig.venue.submitted == [order, order] and rig.state(order) is OrderState.ACCEPTED
-        assert len(rig.of(OrderSent)) == len(rig.of(OrderIntended)) == 1
-
-    rig.play(scenario)
+@played
+async def test_an_entry_that_arrives_at_the_second_attempt_is_one_order(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [NotSent("connection refused")]
+    order = rig.enter()
+    await rig.wait(2)
+    assert rig.venue.submitted == [order, order] and rig.state(order) is OrderState.ACCEPTED
+    assert len(rig.of(OrderSent)) == len(rig.of(OrderIntended)) == 1
 
 
-def test_nothing_is_sent_before_a_ban_ends_and_an_entry_does_not_wait_for_it() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        (stop,) = rig.resting(Purpose.STOP)
-        until = rig.clock.now() + 30_000
-        rig.venue.answers["entry"] = [NotSent("too many requests", until)]
-        entry = rig.enter(BTC_SPOT, trade_id="trade-2")
-        await rig.wait(1)
-        assert rig.state(entry) is OrderState.EXPIRED, "its decision would be stale by then"
-        sent = len(rig.venue.submitted)
-        rig.executor.on_done(OrderDone(stop.client_order_id, rig.clock.now(), "canceled", "by the owner"))
-        await rig.wait(28)
-        assert len(rig.venue.submitted) == sent, "the venue wants silence"
-        await rig.wait(5)
-        assert [order.purpose for order in rig.venue.submitted[sent:]] == [Purpose.STOP]
-        (halt,) = [fact for fact in rig.of(TradingHalted) if fact.trigger is Trigger.API_ERRORS][:1]
-        assert halt.until == until
-
-    rig.play(scenario)
+@played
+async def test_nothing_is_sent_before_a_ban_ends_and_an_entry_does_not_wait_for_it(rig: Rig) -> None:
+    await opened(rig)
+    (stop,) = rig.resting(Purpose.STOP)
+    until = rig.clock.now() + 30_000
+    rig.venue.answers["entry"] = [NotSent("too many requests", until)]
+    entry = rig.enter(BTC_SPOT, trade_id="trade-2")
+    await rig.wait(1)
+    assert rig.state(entry) is OrderState.EXPIRED, "its decision would be stale by then"
+    sent = len(rig.venue.submitted)
+    rig.executor.on_done(OrderDone(stop.client_order_id, rig.clock.now(), "canceled", "by the owner"))
+    await rig.wait(28)
+    assert len(rig.venue.submitted) == sent, "the venue wants silence"
+    await rig.wait(5)
+    assert [order.purpose for order in rig.venue.submitted[sent:]] == [Purpose.STOP]
+    (halt,) = [fact for fact in rig.of(TradingHalted) if fact.trigger is Trigger.API_ERRORS][:1]
+    assert halt.until == until
 
 
-def test_a_key_that_is_not_accepted_on_a_submit_halts_until_an_operator_re_arms() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [Refused("401", "the token is not accepted", denied=True)]
-        rig.enter()
-        await rig.clock.settle()
-        assert {fact.trigger for fact in rig.of(TradingHalted)} == {Trigger.API_AUTHENTICATION}
-
-    rig.play(scenario)
+@played
+async def test_a_key_that_is_not_accepted_on_a_submit_halts_until_an_operator_re_arms(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [Refused("401", "the token is not accepted", denied=True)]
+    rig.enter()
+    await rig.clock.settle()
+    assert {fact.trigger for fact in rig.of(TradingHalted)} == {Trigger.API_AUTHENTICATION}
 
 
-def test_a_stop_that_cannot_be_placed_in_time_is_an_exit() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.venue.answers["stop"] = [InDoubt("no answer")] * 9  # for all we know there is none
-        rig.fill(order)
-        await rig.wait(POLICIES.execution.protect_within_s - 1)
-        assert rig.sent(Purpose.EXIT) == []
-        await rig.wait(2)
-        assert [(exit.kind, exit.reduce_only, exit.exit_reason) for exit in rig.sent(Purpose.EXIT)] == [
-            (OrderKind.MARKET, True, ExitReason.EMERGENCY_EXIT)]
-
-    rig.play(scenario)
+@played
+async def test_a_stop_that_cannot_be_placed_in_time_is_an_exit(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.venue.answers["stop"] = [InDoubt("no answer")] * 9  # for all we know there is none
+    rig.fill(order)
+    await rig.wait(POLICIES.execution.flatten_after_s - 1)
+    assert rig.sent(Purpose.EXIT) == []
+    await rig.wait(2)
+    assert [(exit.kind, exit.reduce_only, exit.exit_reason) for exit in rig.sent(Purpose.EXIT)] == [
+        (OrderKind.MARKET, True, ExitReason.EMERGENCY_EXIT)]
 
 
-def test_a_stop_the_owner_cancels_is_put_back_and_one_that_stands_is_left_alone() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        (stop,) = rig.resting(Purpose.STOP)
-        await rig.wait(60)
-        assert rig.sent(Purpose.EXIT) == [] and rig.resting(Purpose.STOP) == [stop]
-        rig.executor.on_done(OrderDone(stop.client_order_id, rig.clock.now(), "canceled", "by the owner"))
-        await rig.wait(3)
-        (again,) = rig.resting(Purpose.STOP)
-        assert (again.quantity, again.price) == (stop.quantity, stop.price) and again != stop
-        await rig.wait(60)
-        assert rig.sent(Purpose.EXIT) == []
-
-    rig.play(scenario)
+@played
+async def test_a_stop_the_owner_cancels_is_put_back_and_one_that_stands_is_left_alone(rig: Rig) -> None:
+    await opened(rig)
+    (stop,) = rig.resting(Purpose.STOP)
+    await rig.wait(60)
+    assert rig.sent(Purpose.EXIT) == [] and rig.resting(Purpose.STOP) == [stop]
+    rig.executor.on_done(OrderDone(stop.client_order_id, rig.clock.now(), "canceled", "by the owner"))
+    await rig.wait(3)
+    (again,) = rig.resting(Purpose.STOP)
+    assert (again.quantity, again.price) == (stop.quantity, stop.price) and again != stop
+    await rig.wait(60)
+    assert rig.sent(Purpose.EXIT) == []
 
 
-def test_an_order_the_venue_lists_no_more_is_asked_about_and_its_end_booked() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        (stop,) = rig.resting(Purpose.STOP)
-        await rig.wait(5)
-        rig.venue.knows[stop.client_order_id] = OrderReport(stop.client_order_id, "V2", BTC_PERP, OrderState.CANCELED, D(0), stop.quantity)
-        (target,) = rig.resting(Purpose.TARGET)
-        working = [OrderReport(target.client_order_id, "V3", BTC_PERP, OrderState.ACCEPTED, D(0), target.quantity)]
-        seen = Wallet(rig.clock.now(), {}, working)
-        assert [record.order for record in rig.executor.unlisted("paper", seen)] == [stop]
-        await rig.executor.look_after(rig.venue, seen)
-        await rig.wait(2)
-        assert rig.state(stop) is OrderState.CANCELED and len(rig.resting(Purpose.STOP)) == 1
-
-    rig.play(scenario)
+@played
+async def test_an_order_the_venue_lists_no_more_is_asked_about_and_its_end_booked(rig: Rig) -> None:
+    await opened(rig)
+    (stop,) = rig.resting(Purpose.STOP)
+    await rig.wait(5)
+    rig.venue.knows[stop.client_order_id] = OrderReport(stop.client_order_id, "V2", BTC_PERP, OrderState.CANCELED, D(0), stop.quantity)
+    (target,) = rig.resting(Purpose.TARGET)
+    working = [OrderReport(target.client_order_id, "V3", BTC_PERP, OrderState.ACCEPTED, D(0), target.quantity)]
+    seen = Wallet(rig.clock.now(), {}, working)
+    assert [record.order for record in rig.executor.unlisted("paper", seen)] == [stop]
+    await rig.executor.look_after(rig.venue, seen)
+    await rig.wait(2)
+    assert rig.state(stop) is OrderState.CANCELED and len(rig.resting(Purpose.STOP)) == 1
 
 
-def test_a_cancel_that_was_acknowledged_and_not_carried_out_is_sent_again() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.executor.cancel_entries(lambda _: True, "paused")
-        await rig.wait(1)
-        listed = [OrderReport(order.client_order_id, "V1", BTC_PERP, OrderState.ACCEPTED, D(0), order.quantity)]
-        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now() - 900, {}, listed))
-        assert rig.venue.canceled == [order.client_order_id], "a picture as old as the cancel proves nothing"
-        await rig.wait(5)
-        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, listed))
-        await rig.wait(1)
-        assert rig.venue.canceled == [order.client_order_id] * 2
-
-    rig.play(scenario)
+@played
+async def test_a_cancel_that_was_acknowledged_and_not_carried_out_is_sent_again(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.executor.cancel_entries(lambda _: True, "paused")
+    await rig.wait(1)
+    listed = [OrderReport(order.client_order_id, "V1", BTC_PERP, OrderState.ACCEPTED, D(0), order.quantity)]
+    await rig.executor.look_after(rig.venue, Wallet(rig.clock.now() - 900, {}, listed))
+    assert rig.venue.canceled == [order.client_order_id], "a picture as old as the cancel proves nothing"
+    await rig.wait(5)
+    await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, listed))
+    await rig.wait(1)
+    assert rig.venue.canceled == [order.client_order_id] * 2
 
 
-def test_a_stop_whose_end_nobody_tells_leaves_no_position_bare_for_long() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order, "0.03")
-        await rig.clock.settle()
-        rig.fill(order, "0.07")  # the stop for the first part is canceled, and its end is never told
-        await rig.wait(POLICIES.execution.protect_within_s + 3)
-        assert rig.venue.canceled
-        assert [sent.purpose for sent in rig.sent(Purpose.EXIT)] == [Purpose.EXIT]
-
-    rig.play(scenario)
+@played
+async def test_a_stop_whose_end_nobody_tells_leaves_no_position_bare_for_long(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order, "0.03")
+    await rig.clock.settle()
+    rig.fill(order, "0.07")  # the stop for the first part is canceled, and its end is never told
+    await rig.wait(POLICIES.execution.flatten_after_s + 3)
+    assert rig.venue.canceled
+    assert [sent.purpose for sent in rig.sent(Purpose.EXIT)] == [Purpose.EXIT]
 
 
-def test_an_order_by_hand_is_put_on_record_and_another_daemons_halts_and_refuses_a_start() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        by_hand, another = (OrderReport(name, f"V9{name}", BTC_PERP, OrderState.ACCEPTED, D(0), D(1)) for name in ("", "tbsomebodyelse"))
-        for _ in range(2):
-            await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, [by_hand]))
-        assert [fact.client_order_id for fact in rig.of(ForeignOrder)] == [""] and rig.of(TradingHalted) == []
-        with pytest.raises(VenueDenied, match="another daemon's: stop that one"):
-            await rig.executor.catch_up(rig.venue, Wallet(rig.clock.now(), {}, [another]))
-        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, [another]))
-        assert [fact.trigger for fact in rig.of(TradingHalted)] == [Trigger.MANUAL] and rig.venue.canceled == []
-
-    rig.play(scenario)
+@played
+async def test_an_order_by_hand_is_put_on_record_and_another_daemons_halts_and_refuses_a_start(rig: Rig) -> None:
+    by_hand, another = (OrderReport(name, f"V9{name}", BTC_PERP, OrderState.ACCEPTED, D(0), D(1)) for name in ("", "tbsomebodyelse"))
+    for _ in range(2):
+        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, [by_hand]))
+    assert [fact.client_order_id for fact in rig.of(ForeignOrder)] == [""] and rig.of(TradingHalted) == []
+    with pytest.raises(VenueDenied, match="another daemon's: stop that one"):
+        await rig.executor.catch_up(rig.venue, Wallet(rig.clock.now(), {}, [another]))
+    await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, [another]))
+    assert [fact.trigger for fact in rig.of(TradingHalted)] == [Trigger.MANUAL] and rig.venue.canceled == []
 
 
-def test_a_position_the_owner_closes_at_the_venue_is_a_closed_trade_and_no_mystery() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = await opened(rig)
-        by_hand = replace(make_fill(order, price=D(51_000), fee=D("0.5"), venue_trade_id="H1", side=Side.SELL), client_order_id="")
-        rig.executor.on_fill(FillSeen(replace(by_hand, quantity=D("0.25")), True))
-        await rig.clock.settle()
-        (closed,) = rig.of(PositionClosed)
-        assert closed.trade.exit_reason == ExitReason.FORCE_EXIT and rig.portfolio.positions == {}
-        (rest,) = rig.of(ForeignFill)
-        assert (rest.fill.quantity, rest.fill.fee) == (D("0.15"), D("0.3"))
-        rig.executor.on_fill(FillSeen(replace(by_hand, quantity=D("0.25")), True))
-        assert len(rig.of(ForeignFill)) == 1
-
-    rig.play(scenario)
+@played
+async def test_a_position_the_owner_closes_at_the_venue_is_a_closed_trade_and_no_mystery(rig: Rig) -> None:
+    order = await opened(rig)
+    by_hand = replace(make_fill(order, price=D(51_000), fee=D("0.5"), venue_trade_id="H1", side=Side.SELL), client_order_id="")
+    rig.executor.on_fill(FillSeen(replace(by_hand, quantity=D("0.25")), True))
+    await rig.clock.settle()
+    (closed,) = rig.of(PositionClosed)
+    assert closed.trade.exit_reason == ExitReason.FORCE_EXIT and rig.portfolio.positions == {}
+    (rest,) = rig.of(ForeignFill)
+    assert (rest.fill.quantity, rest.fill.fee) == (D("0.15"), D("0.3"))
+    rig.executor.on_fill(FillSeen(replace(by_hand, quantity=D("0.25")), True))
+    assert len(rig.of(ForeignFill)) == 1
 
 
-def test_coins_the_owner_sells_are_his_own_before_they_are_ours() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = await opened(rig)
-        rig.executor.owners_part = lambda fill: D(1)
-        by_hand = replace(make_fill(order, price=D(51_000), fee=D("0.5"), venue_trade_id="H1", side=Side.SELL), client_order_id="")
-        rig.executor.on_fill(FillSeen(by_hand, True))
-        assert len(rig.of(ForeignFill)) == 1 and rig.of(PositionClosed) == []
-
-    rig.play(scenario)
+@played
+async def test_coins_the_owner_sells_are_his_own_before_they_are_ours(rig: Rig) -> None:
+    order = await opened(rig)
+    rig.executor.attach(lambda venue, symbol: D(1))
+    by_hand = replace(make_fill(order, price=D(51_000), fee=D("0.5"), venue_trade_id="H1", side=Side.SELL), client_order_id="")
+    rig.executor.on_fill(FillSeen(by_hand, True))
+    assert len(rig.of(ForeignFill)) == 1 and rig.of(PositionClosed) == []
 
 
 def test_after_a_crash_nothing_is_settled_until_what_was_in_doubt_and_bare_is_cleared_up() -> None:
@@ -557,101 +264,77 @@ def test_after_a_crash_nothing_is_settled_until_what_was_in_doubt_and_bare_is_cl
 
 
 @pytest.mark.parametrize("answer", [InDoubt("garbled reply"), hang], ids=["garbled", "no answer"])
-def test_an_order_in_doubt_keeps_its_funds_and_closes_its_instrument(answer: Answer) -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [answer]
-        order = rig.enter()
-        reserved = rig.funds.reserved(PERP)
-        await rig.wait(14)
-        assert rig.state(order) is OrderState.IN_DOUBT
-        assert rig.executor.doubtful(BTC_PERP) and not rig.executor.doubtful(BTC_SPOT)
-        assert rig.funds.reserved(PERP) == reserved > 0
-        assert rig.executor.in_doubt == [order]
-
-    rig.play(scenario)
+@played
+async def test_an_order_in_doubt_keeps_its_funds_and_closes_its_instrument(rig: Rig, answer: Answer) -> None:
+    rig.venue.answers["entry"] = [answer]
+    order = rig.enter()
+    reserved = rig.funds.reserved(PERP)
+    await rig.wait(14)
+    assert rig.state(order) is OrderState.IN_DOUBT
+    assert rig.executor.doubtful(BTC_PERP) and not rig.executor.doubtful(BTC_SPOT)
+    assert rig.funds.reserved(PERP) == reserved > 0
+    assert rig.executor.in_doubt == [order]
 
 
 # -- doubt and its end -------------------------------------------------------------------------------------------------
 
 
-def test_an_order_in_doubt_is_asked_about_with_growing_pauses_and_never_sent_again() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [InDoubt("time-out")]
-        rig.enter()
-        await rig.wait(50)
-        assert len(rig.venue.submitted) == 1
-        pauses = [round((b - a) / 1000) for a, b in zip([AT, *rig.venue.asked_at], rig.venue.asked_at, strict=False)]
-        assert pauses[:5] == [1, 2, 4, 8, 15]
-
-    rig.play(scenario)
+@played
+async def test_an_order_in_doubt_is_asked_about_with_growing_pauses_and_never_sent_again(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [InDoubt("time-out")]
+    rig.enter()
+    await rig.wait(50)
+    assert len(rig.venue.submitted) == 1
+    pauses = [round((b - a) / 1000) for a, b in zip([AT, *rig.venue.asked_at], rig.venue.asked_at, strict=False)]
+    assert pauses[:5] == [1, 2, 4, 8, 15]
 
 
-def test_an_order_in_doubt_that_the_venue_knows_is_adopted() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [InDoubt("time-out")]
-        order = rig.enter()
-        rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, OrderState.ACCEPTED, D(0), D("0.1"))
-        await rig.wait(2)
-        assert rig.state(order) is OrderState.ACCEPTED and not rig.executor.doubtful(BTC_PERP) and rig.executor.in_doubt == []
-        assert rig.executor.orders[order.client_order_id].venue_order_id == "V9"
-
-    rig.play(scenario)
+@played
+async def test_an_order_in_doubt_that_the_venue_knows_is_adopted(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [InDoubt("time-out")]
+    order = rig.enter()
+    rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, OrderState.ACCEPTED, D(0), D("0.1"))
+    await rig.wait(2)
+    assert rig.state(order) is OrderState.ACCEPTED and not rig.executor.doubtful(BTC_PERP) and rig.executor.in_doubt == []
+    assert rig.executor.orders[order.client_order_id].venue_order_id == "V9"
 
 
-def test_fills_of_an_order_in_doubt_are_booked_before_its_end_is_believed() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [InDoubt("time-out")]
-        order = rig.enter()
-        rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, OrderState.FILLED, D("0.1"), D("0.1"))
-        await rig.wait(4)
-        assert rig.state(order) is OrderState.IN_DOUBT, "it says filled, and the fills are not there yet"
-        rig.venue.fills.append(FillSeen(make_fill(order, quantity=D("0.1"), fee=D("0.01"), venue_trade_id="T7", at=AT - 30_000), True))
-        await rig.wait(8)
-        assert rig.state(order) is OrderState.FILLED and rig.portfolio.positions[BTC_PERP].quantity == D("0.1")
-        assert rig.protected() == D("0.1")
-
-    rig.play(scenario)
+@played
+async def test_fills_of_an_order_in_doubt_are_booked_before_its_end_is_believed(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [InDoubt("time-out")]
+    order = rig.enter()
+    rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, OrderState.FILLED, D("0.1"), D("0.1"))
+    await rig.wait(4)
+    assert rig.state(order) is OrderState.IN_DOUBT, "it says filled, and the fills are not there yet"
+    rig.venue.fills.append(FillSeen(make_fill(order, quantity=D("0.1"), fee=D("0.01"), venue_trade_id="T7", at=AT - 30_000), True))
+    await rig.wait(8)
+    assert rig.state(order) is OrderState.FILLED and rig.portfolio.positions[BTC_PERP].quantity == D("0.1")
+    assert rig.protected() == D("0.1")
 
 
 @pytest.mark.parametrize("state, kind", [(OrderState.CANCELED, OrderCanceled), (OrderState.EXPIRED, OrderExpired),
                                          (OrderState.REJECTED, OrderRejected)])
-def test_an_order_in_doubt_found_ended_ends(state: OrderState, kind: type) -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [InDoubt("time-out")]
-        order = rig.enter()
-        rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, state, D(0), D("0.1"))
-        await rig.wait(2)
-        assert len(rig.of(kind)) == 1 and rig.executor.trades == {} and rig.funds.reserved(PERP) == 0
-
-    rig.play(scenario)
+@played
+async def test_an_order_in_doubt_found_ended_ends(rig: Rig, state: OrderState, kind: type) -> None:
+    rig.venue.answers["entry"] = [InDoubt("time-out")]
+    order = rig.enter()
+    rig.venue.knows[order.client_order_id] = OrderReport(order.client_order_id, "V9", BTC_PERP, state, D(0), D("0.1"))
+    await rig.wait(2)
+    assert len(rig.of(kind)) == 1 and rig.executor.trades == {} and rig.funds.reserved(PERP) == 0
 
 
-def test_absence_is_proven_by_spaced_misses_enough_time_and_a_fence_and_only_then_believed() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [InDoubt("time-out")]
-        order = rig.enter()
-        await rig.wait(58)
-        assert rig.state(order) is OrderState.IN_DOUBT and len(rig.venue.asked) >= 5, "five misses, but not sixty seconds"
-        assert rig.venue.canceled == []
-        await rig.wait(40)
-        assert rig.state(order) is OrderState.EXPIRED and rig.venue.canceled == [order.client_order_id], "fenced by a cancel"
-        assert len(rig.venue.submitted) == 1 and rig.executor.trades == {}
-        (expired,) = rig.of(OrderExpired)
-        assert isinstance(expired, OrderExpired) and "never placed" in expired.reason
-
-    rig.play(scenario)
+@played
+async def test_absence_is_proven_by_spaced_misses_enough_time_and_a_fence_and_only_then_believed(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [InDoubt("time-out")]
+    order = rig.enter()
+    await rig.wait(58)
+    assert rig.state(order) is OrderState.IN_DOUBT and len(rig.venue.asked) >= 5, "five misses, but not sixty seconds"
+    assert rig.venue.canceled == []
+    await rig.wait(40)
+    assert rig.state(order) is OrderState.EXPIRED and rig.venue.canceled == [order.client_order_id], "fenced by a cancel"
+    assert len(rig.venue.submitted) == 1 and rig.executor.trades == {}
+    (expired,) = rig.of(OrderExpired)
+    assert isinstance(expired, OrderExpired) and "never placed" in expired.reason
 
 
 def test_an_order_that_appears_behind_the_fence_is_adopted_after_all() -> None:
@@ -673,79 +356,59 @@ def test_an_order_that_appears_behind_the_fence_is_adopted_after_all() -> None:
 
 @pytest.mark.parametrize("fault", [VenueUnreachable("down"), VenueBusy("banned", AT + 9_000), VenueDenied("bad key")],
                          ids=["unreachable", "busy", "denied"])
-def test_a_question_that_fails_is_no_miss_and_counts_against_the_venue(fault: Exception) -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [InDoubt("time-out")]
-        rig.venue.faults = [fault] * 3
-        order = rig.enter()
-        await rig.wait(62)
-        assert rig.state(order) is OrderState.IN_DOUBT, "three of the questions were no answers"
-        errors = [fact for fact in rig.facts if type(fact).__name__ == "ApiErrorSeen"]
-        assert len(errors) == 4  # the submit and three questions
-
-    rig.play(scenario)
+@played
+async def test_a_question_that_fails_is_no_miss_and_counts_against_the_venue(rig: Rig, fault: Exception) -> None:
+    rig.venue.answers["entry"] = [InDoubt("time-out")]
+    rig.venue.faults = [fault] * 3
+    order = rig.enter()
+    await rig.wait(62)
+    assert rig.state(order) is OrderState.IN_DOUBT, "three of the questions were no answers"
+    errors = [fact for fact in rig.facts if type(fact).__name__ == "ApiErrorSeen"]
+    assert len(errors) == 4  # the submit and three questions
 
 
-def test_a_partial_fill_resolves_the_doubt() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [InDoubt("time-out")]
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order, "0.04")
-        assert rig.state(order) is OrderState.ACCEPTED and not rig.executor.doubtful(BTC_PERP)
-        assert rig.executor.in_doubt == []
-
-    rig.play(scenario)
+@played
+async def test_a_partial_fill_resolves_the_doubt(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [InDoubt("time-out")]
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order, "0.04")
+    assert rig.state(order) is OrderState.ACCEPTED and not rig.executor.doubtful(BTC_PERP)
+    assert rig.executor.in_doubt == []
 
 
-def test_an_order_partly_filled_that_the_venue_has_forgotten_ends_by_the_same_proof() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order, "0.04")
-        rig.venue.cancel_answers = [Refused("UNKNOWN", "no such order")]
-        await rig.wait(61)  # the unfilled timeout asks for a cancel, which the venue refuses
-        assert rig.state(order) is OrderState.IN_DOUBT
-        await rig.wait(120)
-        assert rig.state(order) is OrderState.EXPIRED and rig.protected() == D("0.04")
-
-    rig.play(scenario)
+@played
+async def test_an_order_partly_filled_that_the_venue_has_forgotten_ends_by_the_same_proof(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order, "0.04")
+    rig.venue.cancel_answers = [Refused("UNKNOWN", "no such order")]
+    await rig.wait(61)  # the unfilled timeout asks for a cancel, which the venue refuses
+    assert rig.state(order) is OrderState.IN_DOUBT
+    await rig.wait(120)
+    assert rig.state(order) is OrderState.EXPIRED and rig.protected() == D("0.04")
 
 
 # -- fills -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_fill_is_booked_once_however_often_it_is_told() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        seen = rig.fill(order, "0.04", number="T1")
-        rig.executor.on_fill(seen)
-        rig.executor.on_fill(seen._replace(order_done=True))
-        assert len(rig.of(Filled)) == 1 and rig.portfolio.positions[BTC_PERP].quantity == D("0.04")
-
-    rig.play(scenario)
+@played
+async def test_a_fill_is_booked_once_however_often_it_is_told(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    seen = rig.fill(order, "0.04", number="T1")
+    rig.executor.on_fill(seen)
+    rig.executor.on_fill(seen._replace(order_done=True))
+    assert len(rig.of(Filled)) == 1 and rig.portfolio.positions[BTC_PERP].quantity == D("0.04")
 
 
-def test_the_same_trade_id_on_another_symbol_is_another_fill() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        perp, spot = rig.enter(), rig.enter(BTC_SPOT, trade_id="trade-2")
-        await rig.clock.settle()
-        rig.fill(perp, number="T1")
-        rig.fill(spot, number="T1")
-        assert len(rig.of(Filled)) == 2
-
-    rig.play(scenario)
+@played
+async def test_the_same_trade_id_on_another_symbol_is_another_fill(rig: Rig) -> None:
+    perp, spot = rig.enter(), rig.enter(BTC_SPOT, trade_id="trade-2")
+    await rig.clock.settle()
+    rig.fill(perp, number="T1")
+    rig.fill(spot, number="T1")
+    assert len(rig.of(Filled)) == 2
 
 
 def test_a_fill_before_its_acknowledgement_is_ours() -> None:
@@ -764,390 +427,298 @@ def test_a_fill_before_its_acknowledgement_is_ours() -> None:
     rig.play(scenario)
 
 
-def test_an_execution_nobody_ordered_is_foreign_and_touches_no_trade() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        strange = make_fill(make_order(INSTRUMENTS[BTC_PERP]), client_order_id="by-hand", fee=D("0.01"))
-        rig.executor.on_fill(FillSeen(strange, True))
-        assert len(rig.of(ForeignFill)) == 1 and rig.portfolio.positions == {}
-        rig.executor.on_fill(FillSeen(strange, True))
-        assert len(rig.of(ForeignFill)) == 1
-
-    rig.play(scenario)
+@played
+async def test_an_execution_nobody_ordered_is_foreign_and_touches_no_trade(rig: Rig) -> None:
+    strange = make_fill(make_order(INSTRUMENTS[BTC_PERP]), client_order_id="by-hand", fee=D("0.01"))
+    rig.executor.on_fill(FillSeen(strange, True))
+    assert len(rig.of(ForeignFill)) == 1 and rig.portfolio.positions == {}
+    rig.executor.on_fill(FillSeen(strange, True))
+    assert len(rig.of(ForeignFill)) == 1
 
 
 # -- protection --------------------------------------------------------------------------------------------------------
 
 
-def test_right_after_the_fill_stop_and_target_rest_at_the_venue() -> None:
-    rig = Rig()
+@played
+async def test_right_after_the_fill_stop_and_target_rest_at_the_venue(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    (stop,), (target,) = rig.sent(Purpose.STOP), rig.sent(Purpose.TARGET)
+    assert (stop.side, stop.quantity, stop.price, stop.reduce_only) == (Side.SELL, D("0.1"), D("49000.0"), True)
+    assert (target.side, target.quantity, target.price) == (Side.SELL, D("0.1"), D("52000.0"))
 
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
+
+@played
+async def test_a_shorts_stop_is_above_it_and_rounded_toward_less_risk(rig: Rig) -> None:
+    order = rig.enter(side=Side.SELL, stop=51_000.07, target=48_000.0)
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    (stop,) = rig.sent(Purpose.STOP)
+    assert (stop.side, stop.price) == (Side.BUY, D("51000.0"))
+
+
+@played
+async def test_each_partial_fill_moves_the_stop_to_what_is_held_and_never_are_there_two(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    for quantity, held in (("0.03", "0.03"), ("0.02", "0.05"), ("0.05", "0.1")):
+        rig.fill(order, quantity)
         await rig.clock.settle()
-        rig.fill(order)
+        assert len(rig.resting(Purpose.STOP)) == 1
+        for old in list(rig.venue.canceled):  # the venue confirms what was canceled
+            rig.venue.canceled.remove(old)
+            rig.executor.on_done(OrderDone(old, rig.clock.now(), "canceled", "on request"))
+            assert rig.protected() <= D(held), "more stops than position"
         await rig.clock.settle()
-        (stop,), (target,) = rig.sent(Purpose.STOP), rig.sent(Purpose.TARGET)
-        assert (stop.side, stop.quantity, stop.price, stop.reduce_only) == (Side.SELL, D("0.1"), D("49000.0"), True)
-        assert (target.side, target.quantity, target.price) == (Side.SELL, D("0.1"), D("52000.0"))
-
-    rig.play(scenario)
+        assert rig.protected() == D(held) and len(rig.resting(Purpose.STOP)) == len(rig.resting(Purpose.TARGET)) == 1
 
 
-def test_a_shorts_stop_is_above_it_and_rounded_toward_less_risk() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter(side=Side.SELL, stop=51_000.07, target=48_000.0)
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.clock.settle()
-        (stop,) = rig.sent(Purpose.STOP)
-        assert (stop.side, stop.price) == (Side.BUY, D("51000.0"))
-
-    rig.play(scenario)
-
-
-def test_each_partial_fill_moves_the_stop_to_what_is_held_and_never_are_there_two() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        for quantity, held in (("0.03", "0.03"), ("0.02", "0.05"), ("0.05", "0.1")):
-            rig.fill(order, quantity)
-            await rig.clock.settle()
-            assert len(rig.resting(Purpose.STOP)) == 1
-            for old in list(rig.venue.canceled):  # the venue confirms what was canceled
-                rig.venue.canceled.remove(old)
-                rig.executor.on_done(OrderDone(old, rig.clock.now(), "canceled", "on request"))
-                assert rig.protected() <= D(held), "more stops than position"
-            await rig.clock.settle()
-            assert rig.protected() == D(held) and len(rig.resting(Purpose.STOP)) == len(rig.resting(Purpose.TARGET)) == 1
-
-    rig.play(scenario)
+@played
+async def test_a_stop_that_is_being_filled_is_left_alone_and_only_the_target_shrinks(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    (stop,), (target,) = rig.resting(Purpose.STOP), rig.resting(Purpose.TARGET)
+    rig.fill(stop, "0.04")
+    await rig.clock.settle()
+    assert rig.venue.canceled == [target.client_order_id]
+    rig.ended(target)
+    await rig.clock.settle()
+    assert rig.resting(Purpose.STOP) == [stop] and rig.resting(Purpose.TARGET)[0].quantity == D("0.06")
 
 
-def test_a_stop_that_is_being_filled_is_left_alone_and_only_the_target_shrinks() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.clock.settle()
-        (stop,), (target,) = rig.resting(Purpose.STOP), rig.resting(Purpose.TARGET)
-        rig.fill(stop, "0.04")
-        await rig.clock.settle()
-        assert rig.venue.canceled == [target.client_order_id]
-        rig.ended(target)
-        await rig.clock.settle()
-        assert rig.resting(Purpose.STOP) == [stop] and rig.resting(Purpose.TARGET)[0].quantity == D("0.06")
-
-    rig.play(scenario)
+@played
+async def test_what_cannot_be_protected_is_not_held(rig: Rig) -> None:
+    rig.venue.answers["stop"] = [Refused("WOULD_TRIGGER", "price is through it")]
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    (wish,) = rig.of(ExitRequested)
+    assert isinstance(wish, ExitRequested) and wish.reason is ExitReason.EMERGENCY_EXIT
+    (out,) = rig.sent(Purpose.EXIT)
+    assert (out.side, out.quantity, out.reduce_only) == (Side.SELL, D("0.1"), True)
+    assert len(rig.sent(Purpose.STOP)) == 1, "it is not tried again"
 
 
-def test_what_cannot_be_protected_is_not_held() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["stop"] = [Refused("WOULD_TRIGGER", "price is through it")]
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.clock.settle()
-        (wish,) = rig.of(ExitRequested)
-        assert isinstance(wish, ExitRequested) and wish.reason is ExitReason.EMERGENCY_EXIT
-        (out,) = rig.sent(Purpose.EXIT)
-        assert (out.side, out.quantity, out.reduce_only) == (Side.SELL, D("0.1"), True)
-        assert len(rig.sent(Purpose.STOP)) == 1, "it is not tried again"
-
-    rig.play(scenario)
+@played
+async def test_a_target_the_venue_refuses_is_done_without(rig: Rig) -> None:
+    rig.venue.answers["target"] = [Refused("PRICE", "too far")]
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.wait(30)
+    assert len(rig.sent(Purpose.TARGET)) == 1 and rig.protected() == D("0.1") and rig.of(ExitRequested) == []
 
 
-def test_a_target_the_venue_refuses_is_done_without() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["target"] = [Refused("PRICE", "too far")]
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.wait(30)
-        assert len(rig.sent(Purpose.TARGET)) == 1 and rig.protected() == D("0.1") and rig.of(ExitRequested) == []
-
-    rig.play(scenario)
-
-
-def test_a_stop_somebody_else_canceled_is_put_back_within_a_tick() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.clock.settle()
-        (stop,) = rig.resting(Purpose.STOP)
-        rig.ended(stop, reason="by the owner, in the venue's app")
-        await rig.wait(1)
-        (again,) = rig.resting(Purpose.STOP)
-        assert again.client_order_id != stop.client_order_id and again.price == stop.price and rig.protected() == D("0.1")
-
-    rig.play(scenario)
+@played
+async def test_a_stop_somebody_else_canceled_is_put_back_within_a_tick(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    (stop,) = rig.resting(Purpose.STOP)
+    rig.ended(stop, reason="by the owner, in the venue's app")
+    await rig.wait(1)
+    (again,) = rig.resting(Purpose.STOP)
+    assert again.client_order_id != stop.client_order_id and again.price == stop.price and rig.protected() == D("0.1")
 
 
-def test_a_stop_moves_only_toward_less_risk() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.clock.settle()
-        (stop,) = rig.resting(Purpose.STOP)
-        rig.executor.move_stop("trade-1", D("48000.0"), rig.clock.now())
-        await rig.clock.settle()
-        assert rig.venue.canceled == []
-        rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
-        await rig.clock.settle()
-        assert rig.venue.canceled == [stop.client_order_id]
-        rig.ended(stop)
-        await rig.clock.settle()
-        (moved,) = rig.resting(Purpose.STOP)
-        assert moved.price == D("49500.0") and moved.exit_reason is ExitReason.TRAILING_STOP_LOSS
-
-    rig.play(scenario)
+@played
+async def test_a_stop_moves_only_toward_less_risk(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    (stop,) = rig.resting(Purpose.STOP)
+    rig.executor.move_stop("trade-1", D("48000.0"), rig.clock.now())
+    await rig.clock.settle()
+    assert rig.venue.canceled == []
+    rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
+    await rig.clock.settle()
+    assert rig.venue.canceled == [stop.client_order_id]
+    rig.ended(stop)
+    await rig.clock.settle()
+    (moved,) = rig.resting(Purpose.STOP)
+    assert moved.price == D("49500.0") and moved.exit_reason is ExitReason.TRAILING_STOP_LOSS
 
 
-def test_a_cancel_without_an_answer_is_repeated_at_the_next_tick() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.clock.settle()
-        rig.venue.cancel_answers = [InDoubt("time-out")]
-        rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
-        await rig.wait(2)
-        assert len(rig.venue.canceled) == 2 and len(set(rig.venue.canceled)) == 1
-
-    rig.play(scenario)
+@played
+async def test_a_cancel_without_an_answer_is_repeated_at_the_next_tick(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    rig.venue.cancel_answers = [InDoubt("time-out")]
+    rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
+    await rig.wait(2)
+    assert len(rig.venue.canceled) == 2 and len(set(rig.venue.canceled)) == 1
 
 
-def test_a_refused_cancel_means_asking_what_became_of_the_order() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order)
-        await rig.clock.settle()
-        (stop,) = rig.resting(Purpose.STOP)
-        rig.venue.cancel_answers = [Refused("UNKNOWN", "no such order")]
-        rig.venue.knows[stop.client_order_id] = OrderReport(stop.client_order_id, "V2", BTC_PERP, OrderState.CANCELED, D(0), D("0.1"))
-        rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
-        await rig.wait(3)
-        assert len(rig.of(OrderInDoubt)) == 1 and rig.state(stop) is OrderState.CANCELED
-        (again,) = rig.resting(Purpose.STOP)
-        assert again.price == D("49500.0")
-
-    rig.play(scenario)
+@played
+async def test_a_refused_cancel_means_asking_what_became_of_the_order(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order)
+    await rig.clock.settle()
+    (stop,) = rig.resting(Purpose.STOP)
+    rig.venue.cancel_answers = [Refused("UNKNOWN", "no such order")]
+    rig.venue.knows[stop.client_order_id] = OrderReport(stop.client_order_id, "V2", BTC_PERP, OrderState.CANCELED, D(0), D("0.1"))
+    rig.executor.move_stop("trade-1", D("49500.0"), rig.clock.now())
+    await rig.wait(3)
+    assert len(rig.of(OrderInDoubt)) == 1 and rig.state(stop) is OrderState.CANCELED
+    (again,) = rig.resting(Purpose.STOP)
+    assert again.price == D("49500.0")
 
 
 # -- exits -------------------------------------------------------------------------------------------------------------
 
 
-async def opened(rig: Rig, symbol: str = BTC_PERP) -> Order:
-    order = rig.enter(symbol)
+@played
+async def test_asking_twice_for_an_exit_sends_one_order(rig: Rig) -> None:
+    await opened(rig)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    rig.executor.request_exit("trade-1", ExitReason.TIME_EXIT, rig.clock.now())
+    await rig.wait(5)
+    assert len(rig.sent(Purpose.EXIT)) == 1 and len(rig.of(ExitRequested)) == 1
+
+
+@played
+async def test_flat_closes_the_trade_and_cancels_what_still_rests(rig: Rig) -> None:
+    await opened(rig)
+    resting = {order.client_order_id for order in (*rig.resting(Purpose.STOP), *rig.resting(Purpose.TARGET))}
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
     await rig.clock.settle()
-    rig.fill(order)
+    rig.fill(rig.sent(Purpose.EXIT)[0], price="50100")
     await rig.clock.settle()
-    return order
+    assert len(rig.of(PositionClosed)) == 1 and rig.executor.trades == {}
+    assert set(rig.venue.canceled) == resting and len(resting) == 2
+    for order in list(rig.executor.orders.values()):
+        rig.ended(order.order)
+    assert rig.executor.orders == {}
 
 
-def test_asking_twice_for_an_exit_sends_one_order() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        rig.executor.request_exit("trade-1", ExitReason.TIME_EXIT, rig.clock.now())
-        await rig.wait(5)
-        assert len(rig.sent(Purpose.EXIT)) == 1 and len(rig.of(ExitRequested)) == 1
-
-    rig.play(scenario)
-
-
-def test_flat_closes_the_trade_and_cancels_what_still_rests() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        resting = {order.client_order_id for order in (*rig.resting(Purpose.STOP), *rig.resting(Purpose.TARGET))}
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.clock.settle()
-        rig.fill(rig.sent(Purpose.EXIT)[0], price="50100")
-        await rig.clock.settle()
-        assert len(rig.of(PositionClosed)) == 1 and rig.executor.trades == {}
-        assert set(rig.venue.canceled) == resting and len(resting) == 2
-        for order in list(rig.executor.orders.values()):
-            rig.ended(order.order)
-        assert rig.executor.orders == {}
-
-    rig.play(scenario)
-
-
-def test_an_exit_that_does_not_fill_is_tried_again_with_growing_patience() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        for _ in range(3):
-            await rig.wait(61)
-            rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
-            await rig.wait(1)
-        tries = [order.at for order in rig.sent(Purpose.EXIT)]
-        assert len(tries) >= 3 and tries[2] - tries[1] > tries[1] - tries[0]
-        assert len({order.client_order_id for order in rig.sent(Purpose.EXIT)}) == len(tries)
-
-    rig.play(scenario)
-
-
-def test_an_exit_that_never_reached_the_venue_waits_no_longer_after_a_long_outage() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.venue.answers["exit"] = [NotSent("no route to host")] * 100_000
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.wait(70 * 60)
-        rig.venue.answers["exit"] = []
-        await rig.wait(120)
-        assert rig.state(rig.sent(Purpose.EXIT)[-1]) is OrderState.ACCEPTED, "two minutes after the venue is back the exit is there"
-
-    rig.play(scenario)
-
-
-def test_a_feed_that_comes_back_ends_the_patience_of_exits_on_it() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.wait(1)
-        for patience in (62, 122, 242, 1):
-            rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
-            await rig.wait(patience)
-        sent = len(rig.sent(Purpose.EXIT))
-        rig.journal.append(FeedRestored(rig.clock.now(), "OTHER/USDT"))
-        await rig.wait(2)
-        assert len(rig.sent(Purpose.EXIT)) == sent, "minutes are left to wait"
-        rig.journal.append(FeedRestored(rig.clock.now(), rig.sent(Purpose.EXIT)[-1].symbol))
-        await rig.wait(2)
-        assert len(rig.sent(Purpose.EXIT)) == sent + 1
+@played
+async def test_an_exit_that_does_not_fill_is_tried_again_with_growing_patience(rig: Rig) -> None:
+    await opened(rig)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    for _ in range(3):
+        await rig.wait(61)
         rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
-        await rig.wait(62)
-        assert len(rig.sent(Purpose.EXIT)) == sent + 2, "patience begins anew, with a minute"
-
-    rig.play(scenario)
-
-
-def test_the_rest_of_an_exit_that_filled_in_part_is_sent_again() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.clock.settle()
-        (out,) = rig.sent(Purpose.EXIT)
-        rig.fill(out, "0.03")
-        rig.ended(out, "expired", "unfilled")
-        await rig.wait(130)
-        assert rig.sent(Purpose.EXIT)[1].quantity == D("0.07")
-
-    rig.play(scenario)
+        await rig.wait(1)
+    tries = [order.at for order in rig.sent(Purpose.EXIT)]
+    assert len(tries) >= 3 and tries[2] - tries[1] > tries[1] - tries[0]
+    assert len({order.client_order_id for order in rig.sent(Purpose.EXIT)}) == len(tries)
 
 
-def test_where_resting_orders_lock_the_coins_the_stop_goes_before_the_exit() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.capabilities = replace(rig.venue.capabilities, resting_target=False)
-        await opened(rig, BTC_SPOT)
-        (stop,) = rig.resting(Purpose.STOP)
-        assert rig.sent(Purpose.TARGET) == [], "beside the stop there is nothing left to lock"
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.clock.settle()
-        assert rig.venue.canceled == [stop.client_order_id] and rig.sent(Purpose.EXIT) == []
-        rig.ended(stop)
-        await rig.clock.settle()
-        assert len(rig.sent(Purpose.EXIT)) == 1
-
-    rig.play(scenario)
+@played
+async def test_an_exit_that_never_reached_the_venue_waits_no_longer_after_a_long_outage(rig: Rig) -> None:
+    await opened(rig)
+    rig.venue.answers["exit"] = [NotSent("no route to host")] * 100_000
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(70 * 60)
+    rig.venue.answers["exit"] = []
+    await rig.wait(120)
+    assert rig.state(rig.sent(Purpose.EXIT)[-1]) is OrderState.ACCEPTED, "two minutes after the venue is back the exit is there"
 
 
-def test_an_exit_while_the_entry_still_works_cancels_the_entry_and_closes_what_fills_meanwhile() -> None:
-    rig = Rig()
+@played
+async def test_a_feed_that_comes_back_ends_the_patience_of_exits_on_it(rig: Rig) -> None:
+    await opened(rig)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(1)
+    for patience in (62, 122, 242, 1):
+        rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
+        await rig.wait(patience)
+    sent = len(rig.sent(Purpose.EXIT))
+    rig.journal.append(FeedRestored(rig.clock.now(), "OTHER/USDT"))
+    await rig.wait(2)
+    assert len(rig.sent(Purpose.EXIT)) == sent, "minutes are left to wait"
+    rig.journal.append(FeedRestored(rig.clock.now(), rig.sent(Purpose.EXIT)[-1].symbol))
+    await rig.wait(2)
+    assert len(rig.sent(Purpose.EXIT)) == sent + 1
+    rig.ended(rig.sent(Purpose.EXIT)[-1], "expired", "unfilled")
+    await rig.wait(62)
+    assert len(rig.sent(Purpose.EXIT)) == sent + 2, "patience begins anew, with a minute"
 
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.clock.settle()
-        rig.fill(order, "0.04")
-        await rig.clock.settle()
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.clock.settle()
-        assert order.client_order_id in rig.venue.canceled and rig.sent(Purpose.EXIT)[0].quantity == D("0.04")
-        rig.fill(order, "0.06")  # it crossed the cancel
-        rig.fill(rig.sent(Purpose.EXIT)[0])
-        await rig.wait(70)
-        assert rig.sent(Purpose.EXIT)[1].quantity == D("0.06")
 
-    rig.play(scenario)
+@played
+async def test_the_rest_of_an_exit_that_filled_in_part_is_sent_again(rig: Rig) -> None:
+    await opened(rig)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.clock.settle()
+    (out,) = rig.sent(Purpose.EXIT)
+    rig.fill(out, "0.03")
+    rig.ended(out, "expired", "unfilled")
+    await rig.wait(130)
+    assert rig.sent(Purpose.EXIT)[1].quantity == D("0.07")
+
+
+@played
+async def test_where_resting_orders_lock_the_coins_the_stop_goes_before_the_exit(rig: Rig) -> None:
+    rig.venue.capabilities = replace(rig.venue.capabilities, resting_target=False)
+    await opened(rig, BTC_SPOT)
+    (stop,) = rig.resting(Purpose.STOP)
+    assert rig.sent(Purpose.TARGET) == [], "beside the stop there is nothing left to lock"
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.clock.settle()
+    assert rig.venue.canceled == [stop.client_order_id] and rig.sent(Purpose.EXIT) == []
+    rig.ended(stop)
+    await rig.clock.settle()
+    assert len(rig.sent(Purpose.EXIT)) == 1
+
+
+@played
+async def test_an_exit_while_the_entry_still_works_cancels_the_entry_and_closes_what_fills_meanwhile(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.fill(order, "0.04")
+    await rig.clock.settle()
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.clock.settle()
+    assert order.client_order_id in rig.venue.canceled and rig.sent(Purpose.EXIT)[0].quantity == D("0.04")
+    rig.fill(order, "0.06")  # it crossed the cancel
+    rig.fill(rig.sent(Purpose.EXIT)[0])
+    await rig.wait(70)
+    assert rig.sent(Purpose.EXIT)[1].quantity == D("0.06")
 
 
 # -- late fills --------------------------------------------------------------------------------------------------------
 
 
-def test_a_fill_after_its_order_was_given_up_is_adopted_and_closed_at_once() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.venue.answers["entry"] = [NotSent("so it seemed")] * 99
-        order = rig.enter()
-        await rig.wait(POLICIES.execution.resend_within_s + 1)
-        assert rig.executor.trades == {}
-        rig.fill(order)
-        await rig.clock.settle()
-        assert rig.of(ForeignFill) == [] and rig.state(order) is OrderState.FILLED
-        (out,) = rig.sent(Purpose.EXIT)
-        assert out.quantity == D("0.1") and out.exit_reason is ExitReason.EMERGENCY_EXIT
-        rig.fill(out)
-        assert rig.portfolio.positions == {} and rig.executor.trades == {}
-
-    rig.play(scenario)
+@played
+async def test_a_fill_after_its_order_was_given_up_is_adopted_and_closed_at_once(rig: Rig) -> None:
+    rig.venue.answers["entry"] = [NotSent("so it seemed")] * 99
+    order = rig.enter()
+    await rig.wait(POLICIES.execution.resend_within_s + 1)
+    assert rig.executor.trades == {}
+    rig.fill(order)
+    await rig.clock.settle()
+    assert rig.of(ForeignFill) == [] and rig.state(order) is OrderState.FILLED
+    (out,) = rig.sent(Purpose.EXIT)
+    assert out.quantity == D("0.1") and out.exit_reason is ExitReason.EMERGENCY_EXIT
+    rig.fill(out)
+    assert rig.portfolio.positions == {} and rig.executor.trades == {}
 
 
-def test_an_exit_and_a_stop_that_both_fill_leave_nothing_open() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        (stop,) = rig.resting(Purpose.STOP)
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.clock.settle()
-        rig.fill(rig.sent(Purpose.EXIT)[0])
-        assert rig.portfolio.positions == {}
-        rig.fill(stop)  # it had triggered before the cancel came
-        await rig.clock.settle()
-        back = rig.sent(Purpose.EXIT)[-1]
-        assert (back.side, back.quantity) == (Side.BUY, D("0.1"))
-        rig.fill(back)
-        assert rig.portfolio.positions == {} and rig.executor.trades == {} and len(rig.of(PositionClosed)) == 2
-
-    rig.play(scenario)
+@played
+async def test_an_exit_and_a_stop_that_both_fill_leave_nothing_open(rig: Rig) -> None:
+    await opened(rig)
+    (stop,) = rig.resting(Purpose.STOP)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.clock.settle()
+    rig.fill(rig.sent(Purpose.EXIT)[0])
+    assert rig.portfolio.positions == {}
+    rig.fill(stop)  # it had triggered before the cancel came
+    await rig.clock.settle()
+    back = rig.sent(Purpose.EXIT)[-1]
+    assert (back.side, back.quantity) == (Side.BUY, D("0.1"))
+    rig.fill(back)
+    assert rig.portfolio.positions == {} and rig.executor.trades == {} and len(rig.of(PositionClosed)) == 2
 
 
 def test_a_late_fill_is_still_closed_if_the_daemon_dies_before_it_asked() -> None:
@@ -1191,53 +762,41 @@ def test_the_second_leg_of_a_spread_follows_the_first_for_what_it_filled() -> No
     rig.play(scenario)
 
 
-def test_where_the_second_leg_fails_the_first_is_closed() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        first = rig.enter_spread()
-        await rig.clock.settle()
-        rig.venue.answers["entry"] = [Refused("MARGIN", "no")]
-        rig.fill(first)
-        await rig.clock.settle()
-        (out,) = rig.sent(Purpose.EXIT)
-        assert (out.symbol, out.side, out.quantity, out.exit_reason) == (CALL_LOW, Side.SELL, D("0.10"), ExitReason.EMERGENCY_EXIT)
-
-    rig.play(scenario)
+@played
+async def test_where_the_second_leg_fails_the_first_is_closed(rig: Rig) -> None:
+    first = rig.enter_spread()
+    await rig.clock.settle()
+    rig.venue.answers["entry"] = [Refused("MARGIN", "no")]
+    rig.fill(first)
+    await rig.clock.settle()
+    (out,) = rig.sent(Purpose.EXIT)
+    assert (out.symbol, out.side, out.quantity, out.exit_reason) == (CALL_LOW, Side.SELL, D("0.10"), ExitReason.EMERGENCY_EXIT)
 
 
-def test_a_halt_between_the_legs_closes_the_first() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        first = rig.enter_spread()
-        await rig.clock.settle()
-        rig.kill_switch.halt(Scope.OPTION, Trigger.MANUAL, at=rig.clock.now(), reason="test")
-        rig.fill(first)
-        await rig.clock.settle()
-        assert rig.sent(Purpose.ENTRY, CALL_HIGH) == [] and rig.sent(Purpose.EXIT)[0].symbol == CALL_LOW
-
-    rig.play(scenario)
+@played
+async def test_a_halt_between_the_legs_closes_the_first(rig: Rig) -> None:
+    first = rig.enter_spread()
+    await rig.clock.settle()
+    rig.kill_switch.halt(Scope.OPTION, Trigger.MANUAL, at=rig.clock.now(), reason="test")
+    rig.fill(first)
+    await rig.clock.settle()
+    assert rig.sent(Purpose.ENTRY, CALL_HIGH) == [] and rig.sent(Purpose.EXIT)[0].symbol == CALL_LOW
 
 
-def test_the_short_leg_is_bought_back_before_the_long_one_is_sold() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.fill(await _first_leg(rig))
-        await rig.clock.settle()
-        rig.fill(rig.sent(Purpose.ENTRY, CALL_HIGH)[0])
-        await rig.clock.settle()
-        rig.executor.request_exit("spread-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.wait(3)
-        assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH]
-        rig.fill(rig.sent(Purpose.EXIT)[0])
-        await rig.clock.settle()
-        assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH, CALL_LOW]
-        rig.fill(rig.sent(Purpose.EXIT)[1])
-        assert len(rig.of(PositionClosed)) == 1
-
-    rig.play(scenario)
+@played
+async def test_the_short_leg_is_bought_back_before_the_long_one_is_sold(rig: Rig) -> None:
+    rig.fill(await _first_leg(rig))
+    await rig.clock.settle()
+    rig.fill(rig.sent(Purpose.ENTRY, CALL_HIGH)[0])
+    await rig.clock.settle()
+    rig.executor.request_exit("spread-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(3)
+    assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH]
+    rig.fill(rig.sent(Purpose.EXIT)[0])
+    await rig.clock.settle()
+    assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH, CALL_LOW]
+    rig.fill(rig.sent(Purpose.EXIT)[1])
+    assert len(rig.of(PositionClosed)) == 1
 
 
 async def _first_leg(rig: Rig) -> Order:
@@ -1246,80 +805,60 @@ async def _first_leg(rig: Rig) -> Order:
     return first
 
 
-def test_an_exit_wished_while_the_second_leg_was_on_its_way_closes_both() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        rig.fill(await _first_leg(rig))
-        await rig.clock.settle()
-        (second,) = rig.sent(Purpose.ENTRY, CALL_HIGH)
-        rig.executor.request_exit("spread-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        await rig.clock.settle()
-        rig.fill(second)  # it crossed the cancel
-        await rig.wait(70)
-        assert {order.symbol for order in rig.sent(Purpose.EXIT)} == {CALL_HIGH, CALL_LOW}
-
-    rig.play(scenario)
+@played
+async def test_an_exit_wished_while_the_second_leg_was_on_its_way_closes_both(rig: Rig) -> None:
+    rig.fill(await _first_leg(rig))
+    await rig.clock.settle()
+    (second,) = rig.sent(Purpose.ENTRY, CALL_HIGH)
+    rig.executor.request_exit("spread-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.clock.settle()
+    rig.fill(second)  # it crossed the cancel
+    await rig.wait(70)
+    assert {order.symbol for order in rig.sent(Purpose.EXIT)} == {CALL_HIGH, CALL_LOW}
 
 
 # -- time, halts, lanes ------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_that_does_not_fill_in_time_is_canceled_once() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        await rig.wait(59)
-        assert rig.venue.canceled == []
-        await rig.wait(10)
-        assert rig.venue.canceled == [order.client_order_id]
-        rig.ended(order)
-        assert rig.executor.trades == {} and rig.funds.reserved(PERP) == 0
-
-    rig.play(scenario)
+@played
+async def test_an_entry_that_does_not_fill_in_time_is_canceled_once(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.wait(59)
+    assert rig.venue.canceled == []
+    await rig.wait(10)
+    assert rig.venue.canceled == [order.client_order_id]
+    rig.ended(order)
+    assert rig.executor.trades == {} and rig.funds.reserved(PERP) == 0
 
 
-def test_a_halt_cancels_working_entries_and_never_exits_nor_stops() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-        waiting, other = rig.enter(trade_id="trade-2"), rig.enter(BTC_SPOT, trade_id="trade-3")
-        await rig.clock.settle()
-        rig.kill_switch.halt(Scope.PERP, Trigger.MANUAL, at=rig.clock.now(), reason="test")
-        await rig.clock.settle()
-        assert rig.venue.canceled == [waiting.client_order_id]
-        assert rig.state(other) is OrderState.ACCEPTED and rig.protected() == D("0.1")
-        assert len(rig.sent(Purpose.EXIT)) == 1
-
-    rig.play(scenario)
+@played
+async def test_a_halt_cancels_working_entries_and_never_exits_nor_stops(rig: Rig) -> None:
+    await opened(rig)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    waiting, other = rig.enter(trade_id="trade-2"), rig.enter(BTC_SPOT, trade_id="trade-3")
+    await rig.clock.settle()
+    rig.kill_switch.halt(Scope.PERP, Trigger.MANUAL, at=rig.clock.now(), reason="test")
+    await rig.clock.settle()
+    assert rig.venue.canceled == [waiting.client_order_id]
+    assert rig.state(other) is OrderState.ACCEPTED and rig.protected() == D("0.1")
+    assert len(rig.sent(Purpose.EXIT)) == 1
 
 
-def test_an_entry_still_in_the_lane_when_the_halt_comes_never_leaves() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        order = rig.enter()
-        rig.kill_switch.halt(Scope.ALL, Trigger.MANUAL, at=rig.clock.now(), reason="test")
-        await rig.wait(5)
-        assert rig.venue.submitted == [] and rig.state(order) is OrderState.CANCELED and rig.executor.trades == {}
-
-    rig.play(scenario)
+@played
+async def test_an_entry_still_in_the_lane_when_the_halt_comes_never_leaves(rig: Rig) -> None:
+    order = rig.enter()
+    rig.kill_switch.halt(Scope.ALL, Trigger.MANUAL, at=rig.clock.now(), reason="test")
+    await rig.wait(5)
+    assert rig.venue.submitted == [] and rig.state(order) is OrderState.CANCELED and rig.executor.trades == {}
 
 
-def test_a_halt_that_flattens_closes_what_it_covers() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.executor._kill_policy = POLICIES.kill_switch.model_copy(update={"flatten_on": ("manual",)})
-        rig.journal.append(TradingHalted(rig.clock.now(), Scope.PERP, Trigger.MANUAL, "", "", None, "test"))
-        await rig.clock.settle()
-        assert rig.sent(Purpose.EXIT)[0].exit_reason is ExitReason.KILL_SWITCH
-
-    rig.play(scenario)
+@played
+async def test_a_halt_that_flattens_closes_what_it_covers(rig: Rig) -> None:
+    await opened(rig)
+    rig.executor._kill_policy = POLICIES.kill_switch.model_copy(update={"flatten_on": ("manual",)})
+    rig.journal.append(TradingHalted(rig.clock.now(), Scope.PERP, Trigger.MANUAL, "", "", None, "test"))
+    await rig.clock.settle()
+    assert rig.sent(Purpose.EXIT)[0].exit_reason is ExitReason.KILL_SWITCH
 
 
 def test_a_full_lane_refuses_the_entry_and_it_ends_unsent() -> None:
@@ -1349,18 +888,14 @@ def test_a_lane_that_is_full_when_stop_and_target_are_due_protects_a_tick_later_
     rig.play(scenario)
 
 
-def test_after_the_shutdown_began_no_entry_leaves_but_exits_do() -> None:
-    rig = Rig()
-
-    async def scenario(rig: Rig) -> None:
-        await opened(rig)
-        rig.executor.stop_opening()
-        entry = rig.enter(BTC_SPOT, trade_id="trade-2")
-        rig.executor.request_exit("trade-1", ExitReason.FORCE_EXIT, rig.clock.now())
-        await rig.clock.settle()
-        assert entry not in rig.venue.submitted and rig.state(entry) is OrderState.CANCELED and len(rig.sent(Purpose.EXIT)) == 1
-
-    rig.play(scenario)
+@played
+async def test_after_the_shutdown_began_no_entry_leaves_but_exits_do(rig: Rig) -> None:
+    await opened(rig)
+    rig.executor.stop_opening()
+    entry = rig.enter(BTC_SPOT, trade_id="trade-2")
+    rig.executor.request_exit("trade-1", ExitReason.FORCE_EXIT, rig.clock.now())
+    await rig.clock.settle()
+    assert entry not in rig.venue.submitted and rig.state(entry) is OrderState.CANCELED and len(rig.sent(Purpose.EXIT)) == 1
 
 
 def test_an_order_too_old_before_it_could_be_sent_is_not_sent() -> None:

@@ -20,13 +20,14 @@ from modules.domain.events import (
     Reconciled,
     TradingHalted,
     TransferSeen,
+    UnallocatedMoved,
 )
-from modules.domain.instrument import AssetClass
+from modules.domain.instrument import AssetClass, Side
 from modules.domain.order import OrderReport, OrderState
 from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Wallet
 from modules.Wallet_Sync import WalletSync
 from tests.builders import AT, BTC_CALL, BTC_PERP, BTC_SPOT, make_fill
-from tests.test_trade_executor import POLICIES, FakeVenue, Rig
+from tests.executor_rig import POLICIES, FakeVenue, Rig
 
 D = Decimal
 SPOT, PERP, OPTION, FOREX = AssetClass.SPOT, AssetClass.PERP, AssetClass.OPTION, AssetClass.FOREX
@@ -254,7 +255,7 @@ def test_the_opening_balances_are_transfers_and_are_made_once() -> None:
         desk.reconcile()
     assert [fact for fact in desk.facts if isinstance(fact, TransferSeen) and fact.at > AT] == []
     fresh = Desk()
-    fresh.sync._booked.clear()
+    fresh.sync._told.booked.clear()
     fresh.reconcile()
     opened = [fact for fact in fresh.facts if isinstance(fact, TransferSeen)][-2:]
     assert [(fact.asset_class, fact.amount, fact.venue_ref) for fact in opened] == [
@@ -361,8 +362,8 @@ def test_what_the_venue_has_to_tell_is_booked_before_anything_counts_as_a_differ
 
 def test_a_new_journal_opens_with_a_wallet_in_which_nothing_moved_while_it_was_read() -> None:
     desk = Desk(wallet(perp="9000"), wallet(perp="9250"))
-    desk.sync._booked.clear()
-    desk.sync._opened_at.clear()
+    desk.sync._told.booked.clear()
+    desk.sync._told.opened_at.clear()
     desk.account.untold = [Transferred(PERP, D(50), AT - 9, "old")]
     first = desk.account.missed
 
@@ -448,6 +449,55 @@ def test_funding_of_a_position_that_is_the_owners_is_the_owners() -> None:
     desk.sync.take(FundingPaid("paper", BTC_PERP, PERP, D("-1.5"), 0.0001, AT, "funding:1"))
     desk.sync.take(FundingPaid("paper", BTC_PERP, PERP, D("-1.5"), 0.0001, AT, "funding:1"))
     assert desk.of(FundingBooked) == [] and desk.sync.unallocated("paper") == {"USDT": D("-1.5")}
+
+
+def _shared_with_the_owner(ours: str, owners: str, *, allocated: bool = True) -> Desk:
+    """A desk that holds `ours` of the perpetual in an account whose owner holds `owners` of it by hand."""
+    desk = Desk()
+    if allocated:
+        desk.funds._allocated[PERP] = D(5_000)
+    if D(ours):
+        order = desk.enter(side=Side.BUY if D(ours) > 0 else Side.SELL, quantity=str(abs(D(ours))))
+        desk.fill(order)
+    if D(owners):
+        desk.journal.append(UnallocatedMoved(AT, "paper", PERP.value, BTC_PERP, D(owners), "by hand"))
+    return desk
+
+
+def _paid(desk: Desk, amount: str = "-3", at: int = AT) -> tuple[Decimal, Decimal]:
+    """Ours and the owner's part of a funding that is told twice."""
+    before = desk.sync.unallocated("paper").get("USDT", D(0))
+    for _ in range(2):
+        desk.sync.take(FundingPaid("paper", BTC_PERP, PERP, D(amount), 0.0001, at, f"funding:{at}"))
+    owners = desk.sync.unallocated("paper").get("USDT", D(0)) - before
+    return sum((fact.amount for fact in desk.of(FundingBooked)), D(0)), owners
+
+
+@pytest.mark.parametrize(("ours", "owners", "share"), [
+    ("0.1", "0", "-3"), ("0.1", "0.2", "-1"), ("0.1", "0.5", "-0.5"), ("-0.1", "-0.2", "-1"),
+    ("0.3", "-0.1", "-3"),  # he nets against us: the whole rest is ours
+    ("0.1", "-0.3", "0"),  # ours is netted away, the rest is his
+    ("0", "0.2", "0"),
+])
+def test_funding_of_what_the_owner_holds_too_is_shared_by_whose_the_position_is(ours: str, owners: str, share: str) -> None:
+    assert _paid(_shared_with_the_owner(ours, owners)) == (D(share), D(-3) - D(share))
+
+
+def test_the_owners_funding_in_a_wallet_that_is_all_ours_is_a_withdrawal_and_no_loss_of_ours() -> None:
+    desk = _shared_with_the_owner("0.1", "0.2", allocated=False)
+    cash, transfers = desk.portfolio.ledger(PERP).cash, desk.portfolio.ledger(PERP).transfers
+    assert _paid(desk)[0] == D(-1)
+    assert desk.portfolio.ledger(PERP).cash == cash - 3, "the venue took it all from this wallet"
+    assert desk.portfolio.ledger(PERP).transfers == transfers - 2
+
+
+def test_funding_that_is_told_late_is_shared_by_what_was_held_when_it_was_charged() -> None:
+    desk = _shared_with_the_owner("0.1", "0.2")
+    exit = replace(desk.enter(side=Side.SELL, quantity="0.1", trade_id="out"), reduce_only=True)
+    charged = AT
+    desk.executor.on_fill(FillSeen(make_fill(exit, quantity=D("0.1"), at=AT + 1_000, venue_trade_id="T99"), True))
+    assert BTC_PERP not in desk.portfolio.positions
+    assert _paid(desk, at=charged) == (D(-1), D(-2))
 
 
 def test_that_an_account_was_fully_told_is_put_on_record_now_and_then() -> None:

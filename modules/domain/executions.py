@@ -46,6 +46,8 @@ class Executions:
         self._executions[order.client_order_id] = _Execution(order)
 
     def doubted(self, fact: OrderInDoubt) -> None:
+        if fact.client_order_id in self._ended:
+            return  # a stream told its last fill before the answer to it was lost: there is nothing left to find out
         execution = self._executions.get(fact.client_order_id)
         self.in_doubt[fact.client_order_id] = execution.order.venue if execution is not None else ""
 

@@ -250,6 +250,7 @@ class ExecutionPolicy(VersionedPolicy):
     doubt_misses_min: Count
     doubt_proof_s: Seconds
     protect_within_s: Seconds
+    """No position is to be without a confirmed stop for longer than this."""
     break_even_at_r: Amount
     """Move the stop to the entry once the best price is this many R ahead; 0 = never."""
     trail_at_r: Amount
@@ -266,6 +267,25 @@ class ExecutionPolicy(VersionedPolicy):
     account_mark_s: Seconds
     """How often it is put on record that everything on an account has been told: how far back a restart asks."""
     lane_size: Count
+    flatten_after_s: Seconds = 4.0
+    """A position without a confirmed stop for so long is closed, so that it is flat within protect_within_s even if one answer is lost."""
+    resend_every_s: Seconds = 1.0
+    """Between two attempts to reach a venue that is not there."""
+    exit_retry_s: Seconds = 60.0
+    """After an exit that the venue had and did not fill the next one goes out; twice as long after each further one, up to
+    exit_retry_longest_s."""
+    exit_retry_longest_s: Seconds = 3600.0
+    silence_s_max: Seconds = 900.0
+    """However long a ban a venue speaks of, after so long it is asked again: exits and cancels have to get through."""
+    stop_limit_slack: Fraction = Decimal("0.05")
+    """How far beyond its trigger a stop may fill where a market has no stop-market orders and a limit has to be named."""
+
+    @model_validator(mode="after")
+    def _in_time(self) -> ExecutionPolicy:
+        if self.flatten_after_s >= self.protect_within_s:
+            raise ValueError(f"flatten_after_s ({self.flatten_after_s:g}) must be shorter than protect_within_s"
+                             f" ({self.protect_within_s:g}): closing a position takes time too")
+        return self
 
 
 class CostModel(Policy):

@@ -79,3 +79,11 @@ def divided_position(difference: Decimal, owners: Decimal, books: Mapping[AssetC
         left = min(abs(ours), abs(found)) * (1 if ours > ZERO else -1)
     lost = left - ours
     return Part(difference - lost, pro_rata(lost, {name: abs(held) for name, held in books.items()}) if lost else {})
+
+
+def share_of_net(ours: Decimal, owners: Decimal) -> Decimal:
+    """What part of a venue's net position is ours, 0 to 1: as far as the net reaches (both signed); nothing where there is none."""
+    net = ours + owners
+    if ours * net <= ZERO:
+        return ZERO
+    return min(abs(ours), abs(net)) / abs(net)

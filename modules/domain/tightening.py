@@ -49,7 +49,8 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
         kill_switch.drawdown_daily_max kill_switch.drawdown_monthly_max kill_switch.slippage_events_max
         kill_switch.slippage_model_multiple kill_switch.slippage_floor_bp.* kill_switch.api_consecutive_failures_max
         kill_switch.api_errors_max kill_switch.api_error_share_max kill_switch.api_calls_min kill_switch.orders_in_doubt_max
-        execution.protect_within_s execution.resend_within_s execution.wallet_poll_s execution.clock_poll_s costs.*.leverage
+        execution.protect_within_s execution.flatten_after_s execution.stop_limit_slack execution.resend_within_s
+        execution.wallet_poll_s execution.clock_poll_s costs.*.leverage
         funds.funds_on funds.classes_on.* funds.pair_cap funds.pair_cap_min funds.pair_cap_max funds.drill_days_max
         news.mood.domains_min news.mood.weight_floor news.mood.weight_min news.cautions.secondhand_domains_min
         validation.evidence_sharpe_multiple validation.p_value_max validation.loss_probability_max validation.trade_share_max

@@ -44,6 +44,9 @@ class Feed:
         self._account = account
         self._clock = clock
         self._intervals = dict(intervals)
+        self._streamed = tuple(intervals)
+        self._changed = asyncio.Event()
+        """Other symbols are to be quoted."""
         self._told: dict[str, int] = {}
         """Open time of the last bar told per symbol."""
         self._beat: tuple[int, int] | None = None
@@ -97,11 +100,21 @@ class Feed:
             self._told[symbol] = bars[-1].ts
         return bars
 
-    async def _poll(self, length: int, symbols: Sequence[str], queue: asyncio.Queue[Batch]) -> None:
+    def learn(self, symbols: Sequence[str], length: int) -> None:
+        """Candles of `length` ms may be asked of these too; `watch` streams them."""
+        self._intervals |= dict.fromkeys(symbols, length)
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """Stream these from now on and no others."""
+        self._streamed = tuple(symbols)
+        self._changed.set()
+
+    async def _poll(self, length: int, queue: asyncio.Queue[Batch]) -> None:
         """Every bar of this length once it has closed, all of one close in one batch; holes are filled when the wire is back."""
         pace = self._wire.pace
         while True:
             due = self._clock.now() // length * length
+            symbols = [symbol for symbol in self._streamed if self._intervals[symbol] == length]
             missing = {symbol for symbol in symbols if self._told.get(symbol, -length) + length < due}
             found: dict[int, list[tuple[str, Bar]]] = {}
             for attempt in range(pace.candle_tries):
@@ -124,8 +137,22 @@ class Feed:
 
     # -- quotes and rates -------------------------------------------------------------------------------------------------
 
+    async def _requoted(self, queue: asyncio.Queue[Batch]) -> None:
+        """The pricing stream, opened anew when other symbols are to be quoted."""
+        while True:
+            self._changed.clear()
+            tasks = [asyncio.create_task(self._quotes(queue)), asyncio.create_task(self._changed.wait())]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if tasks[0].done():
+                    tasks[0].result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _quotes(self, queue: asyncio.Queue[Batch]) -> None:
-        names = ",".join(wired(symbol) for symbol in sorted(self._intervals))
+        names = ",".join(wired(symbol) for symbol in sorted(self._streamed))
         while True:
             try:
                 async with aclosing(self._wire.lines(f"/v3/accounts/{self._account}/pricing/stream", {"instruments": names})) as lines:
@@ -146,7 +173,7 @@ class Feed:
         except ValueError:
             raise VenueUnreachable("oanda: a price outside our schema") from None
         now, symbol = self._clock.now(), unwired(line.instrument)
-        if symbol not in self._intervals or not (line.tradeable and line.bids and line.asks):
+        if symbol not in self._streamed or not (line.tradeable and line.bids and line.asks):
             return
         quote = Quote(line.time, max(rung.price for rung in line.bids), min(rung.price for rung in line.asks))
         if quote.sane:
@@ -159,7 +186,7 @@ class Feed:
             try:
                 now = self._clock.now()
                 rates = [Financing(unwired(row.name), now, float(row.financing.long_rate), float(row.financing.short_rate))
-                         for row in await rows() if row.financing is not None and unwired(row.name) in self._intervals]
+                         for row in await rows() if row.financing is not None and unwired(row.name) in self._streamed]
                 queue.put_nowait(Batch(self._clock.now(), financing=rates))
             except VenueError as error:
                 log.warning("no financing rates", action="financing", reason=str(error))
@@ -169,10 +196,8 @@ class Feed:
     async def events(self, rows: InstrumentsReader) -> AsyncGenerator[Batch, None]:
         """Everything as it happens. A bug in one of the parts ends the feed with its error."""
         queue: asyncio.Queue[Batch] = asyncio.Queue()
-        lengths: dict[int, list[str]] = {}
-        for symbol, length in self._intervals.items():
-            lengths.setdefault(length, []).append(symbol)
-        parts = [self._quotes(queue), self._rates(rows, queue), *(self._poll(*series, queue) for series in lengths.items())]
+        lengths = sorted(set(self._intervals.values()))
+        parts = [self._requoted(queue), self._rates(rows, queue), *(self._poll(length, queue) for length in lengths)]
         tasks = [asyncio.create_task(part, name="oanda feed") for part in parts]
         try:
             while True:

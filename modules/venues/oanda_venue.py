@@ -51,6 +51,8 @@ log = structlog.get_logger("oanda")
 
 CLOSEOUT: Final = Decimal("0.5")
 """The broker closes everything when equity falls to half of the margin used."""
+SENT_KEPT: Final = 1_000
+"""Orders whose time of sending is remembered."""
 SKEW_MS: Final = 60_000
 """The broker's clock may be so far behind ours."""
 
@@ -133,6 +135,17 @@ class OandaVenue:
 
     def interval_ms(self, symbol: str) -> int:
         return self._intervals[symbol]
+
+    async def admit(self, instruments: Sequence[Instrument]) -> None:
+        """See venues.selection.Watches. All bars are as long as the others are."""
+        length = next(iter(self._intervals.values()))
+        for one in instruments:
+            self._intervals[one.symbol] = length
+            self._listed[one.symbol] = one
+        self._feed.learn([one.symbol for one in instruments], length)
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        self._feed.watch(symbols)
 
     async def market_events(self) -> AsyncIterator[Batch]:
         async with aclosing(self._feed.events(self._rows)) as events:
@@ -256,6 +269,8 @@ class OandaVenue:
         if fault or instrument is None:
             return Refused(oanda_orders.LOCAL, fault)
         self._sent_at[order.client_order_id] = self._clock.now()
+        if len(self._sent_at) > SENT_KEPT:
+            del self._sent_at[next(iter(self._sent_at))]  # what nobody remembers is searched for a week back
         answer = await self._wire.write("POST", f"{self._root}/orders", oanda_orders.body_of(order, instrument))
         self._bell.set()
         return oanda_orders.submitted(order, answer)

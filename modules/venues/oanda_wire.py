@@ -57,6 +57,8 @@ class Pace:
     retry_s: float = 1.0
     ban_s: float = 2.0
     """After a 429 that names no time."""
+    silence_s_max: float = 900.0
+    """However long a time a 429 names, after so long the broker is asked again."""
     audit_s: float = 15.0
     """Transactions are asked for at least this often, whatever the stream says."""
     candle_s: float = 1.0
@@ -182,7 +184,7 @@ class OandaWire:
 
     def _ban(self, headers: Mapping[str, str]) -> None:
         told = headers.get("Retry-After", "")
-        seconds = float(told) if told.isdigit() and len(told) < 6 else self.pace.ban_s
+        seconds = min(float(told), self.pace.silence_s_max) if told.isdecimal() and len(told) < 20 else self.pace.ban_s
         self._banned_until = max(self._banned_until, self._clock.now() + max(int(seconds * 1000), 1))
 
     async def _exchange(
