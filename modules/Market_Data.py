@@ -183,6 +183,8 @@ class MarketData:
         self.on_bar = on_bar
         self._after = after_batch
         self._series: dict[str, Series] = {}
+        self._dropped: dict[AssetClass, int] = {}
+        """Bars that were shown of series that are watched no longer."""
         self._chains: dict[str, Chain] = {}
         self._contracts: dict[str, tuple[str, OptionQuote]] = {}
         self._leaders: dict[str, str] = {}
@@ -216,6 +218,20 @@ class MarketData:
                 if leader is None or _leads(instrument, self._listed[leader]):
                     self._leaders[instrument.underlying] = instrument.symbol
 
+    def drop(self, symbol: str) -> None:
+        """Watch this series no longer. Its rules stay known, for what was traded of it; who else speaks for its underlying is found out."""
+        series = self._series.pop(symbol)
+        self._dropped[series.instrument.asset_class] = self._dropped.get(series.instrument.asset_class, 0) + series.bars
+        underlying = series.instrument.underlying
+        if self._leaders.get(underlying) == symbol:
+            del self._leaders[underlying]
+            for other in self._series.values():
+                if other.instrument.underlying == underlying:
+                    leader = self._leaders.get(underlying)
+                    if leader is None or _leads(other.instrument, self._listed[leader]):
+                        self._leaders[underlying] = other.instrument.symbol
+        self.version += 1
+
     def list_contract(self, instrument: Instrument) -> None:
         self._listed[instrument.symbol] = instrument
 
@@ -242,7 +258,8 @@ class MarketData:
 
     def bars_seen(self, asset_class: AssetClass) -> int:
         """Closed bars of the class that were shown to strategies."""
-        return sum(series.bars for series in self._series.values() if series.instrument.asset_class is asset_class)
+        watched = sum(series.bars for series in self._series.values() if series.instrument.asset_class is asset_class)
+        return watched + self._dropped.get(asset_class, 0)
 
     # -- taking it in -------------------------------------------------------------------------------------------------
 
@@ -408,13 +425,12 @@ class MarketData:
         return self._chains.get(underlying)
 
     def spot(self, underlying: str) -> float | None:
-        """Price of an option's underlying: the leading series' last mid, else the chain's index."""
-        leader = self._leaders.get(underlying)
+        """Price of an option's underlying: the leading series' last close, or the chain's index where that was told since."""
+        leader, chain = self._leaders.get(underlying), self._chains.get(underlying)
         if leader is not None:
             series = self._series[leader]
-            if series.bar is not None:
+            if series.bar is not None and (chain is None or series.closed_at >= chain.at):
                 return series.bar.close
-        chain = self._chains.get(underlying)
         return chain.spot if chain is not None else None
 
     def contract(self, symbol: str) -> OptionQuote | None:

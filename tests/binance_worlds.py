@@ -23,8 +23,8 @@ def endpoint(venue: emulator.BinanceEmulator) -> Endpoint:
 def adapter(venue: emulator.BinanceEmulator, *, classes: Sequence[AssetClass] = BOTH, symbols: Sequence[str] = (SPOT, PERP),
             **changes: Any) -> CcxtVenue:
     settings: dict[str, Any] = {
-        "credentials": Credentials(SecretStr(emulator.KEY), SecretStr(emulator.SECRET)), "endpoint": endpoint(venue), "timeout_s": 5.0,
-        "stale_s": 5.0, "audit_s": 30.0, "timeframe": "1m", "fees": FEES, "dialect": BinanceDialect(), **changes}
+        "credentials": Credentials(SecretStr(emulator.KEY), SecretStr(emulator.SECRET)), "endpoint": endpoint(venue), "timeout_s": 30.0,
+        "stale_s": 20.0, "audit_s": 30.0, "timeframe": "1m", "fees": FEES, "dialect": BinanceDialect(), **changes}
     made = CcxtVenue(PushedClock(), classes=classes, symbols=symbols, **settings)
     for client in filter(None, (made.data, made.trade)):
         client.enableRateLimit = False  # loopback needs none, and it costs 50 ms a call

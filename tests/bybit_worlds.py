@@ -18,6 +18,7 @@ from modules.venues.ccxt_client import Credentials, Endpoint
 from modules.venues.ccxt_venue import CcxtVenue
 from modules.venues.protocol import AccountEvent
 from tests.emulators import bybit as emulator
+from tests.timing import PATIENCE_S
 
 SPOT, PERP = "BTC/USDT", "BTC/USDT:USDT"
 FEES = {AssetClass.SPOT: (Decimal("0.001"), Decimal("0.001")), AssetClass.PERP: (Decimal("0.0002"), Decimal("0.00055"))}
@@ -42,8 +43,8 @@ def endpoint(venue: emulator.BybitEmulator) -> Endpoint:
 def adapter(venue: emulator.BybitEmulator, *, classes: Sequence[AssetClass] = BOTH, symbols: Sequence[str] = (SPOT, PERP),
             **changes: Any) -> CcxtVenue:
     settings: dict[str, Any] = {
-        "credentials": Credentials(SecretStr(emulator.KEY), SecretStr(emulator.SECRET)), "endpoint": endpoint(venue), "timeout_s": 5.0,
-        "stale_s": 5.0, "audit_s": 30.0, "timeframe": "1m", "fees": FEES, **changes}
+        "credentials": Credentials(SecretStr(emulator.KEY), SecretStr(emulator.SECRET)), "endpoint": endpoint(venue), "timeout_s": 30.0,
+        "stale_s": 20.0, "audit_s": 30.0, "timeframe": "1m", "fees": FEES, **changes}
     made = CcxtVenue(PushedClock(), classes=classes, symbols=symbols, **settings)
     for client in filter(None, (made.data, made.trade)):
         client.enableRateLimit = False  # loopback needs none, and it costs 20 ms a call
@@ -96,7 +97,7 @@ class Listener:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def until(self, condition: Any, seconds: float = 10.0) -> None:
+    async def until(self, condition: Any, seconds: float = PATIENCE_S) -> None:
         """Wait until `condition(self.events)`; a dead listener or the time's end is the test's failure."""
         async with asyncio.timeout(seconds):
             while not condition(self.events):
@@ -105,7 +106,7 @@ class Listener:
                 await asyncio.sleep(0.01)
 
 
-async def until(condition: Any, seconds: float = 10.0) -> None:
+async def until(condition: Any, seconds: float = PATIENCE_S) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - the condition is about what others do
             await asyncio.sleep(0.01)

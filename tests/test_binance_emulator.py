@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.bybit_worlds import until
 from tests.emulators.binance import KEY, SECRET, BinanceEmulator, serving
+from tests.timing import PATIENCE_S
 
 
 @asynccontextmanager
@@ -42,7 +43,7 @@ async def test_plain_ccxt_trades_spot_here_as_it_would_there() -> None:
         await until(lambda: venue.listeners["user:spot"])
         bought = await client.create_order("BTC/USDT", "market", "buy", 0.01, None, {"clientOrderId": "a"})
         assert (bought["status"], bought["clientOrderId"], len(bought["trades"])) == ("closed", "a", 1)
-        (fill,) = await asyncio.wait_for(fills, 5)
+        (fill,) = await asyncio.wait_for(fills, PATIENCE_S)
         assert (fill["fee"]["currency"], fill["fee"]["cost"], fill["symbol"]) == ("BTC", 0.00001, "BTC/USDT")
         stop = await client.create_order("BTC/USDT", "market", "sell", 0.009, None, {"triggerPrice": 49_000})
         assert (await client.fetch_open_orders("BTC/USDT"))[0]["triggerPrice"] == 49_000
@@ -60,7 +61,7 @@ async def test_plain_ccxt_trades_perpetuals_here_as_it_would_there() -> None:
         fills = asyncio.create_task(client.watch_my_trades())
         await until(lambda: venue.listeners["user:linear"])
         await client.create_order(symbol, "market", "buy", 0.01, None, {"clientOrderId": "b"})
-        (fill,) = await asyncio.wait_for(fills, 5)
+        (fill,) = await asyncio.wait_for(fills, PATIENCE_S)
         assert (fill["symbol"], fill["fee"]["currency"]) == (symbol, "USDT")
         stop = await client.create_order(symbol, "market", "sell", 0.01, None, {"triggerPrice": 49_000, "reduceOnly": True})
         assert await client.fetch_open_orders(symbol) == [], "a stop is not among the plain orders"

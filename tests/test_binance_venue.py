@@ -328,6 +328,16 @@ async def test_a_key_that_may_not_trade_what_we_want_to_is_refused() -> None:
             await made.check()
 
 
+async def test_more_spot_markets_than_can_be_asked_for_their_fills_are_refused_at_the_start() -> None:
+    for number in (40, 41):
+        async with binance(symbols=[PERP, *(f"C{coin}/USDT" for coin in range(number))]) as (_, made):
+            if number == 40:
+                await made.check()
+                continue
+            with pytest.raises(VenueDenied, match=r"41 spot markets are too many to trade.* lower select.number_assets"):
+                await made.check()
+
+
 @pytest.mark.parametrize(("mode", "words"), [("hedged", "one-way"), ("joint", "single-asset")])
 async def test_hedge_mode_and_joint_margin_are_refused(mode: str, words: str) -> None:
     async with binance() as (venue, made):

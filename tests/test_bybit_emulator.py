@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.bybit_worlds import until
 from tests.emulators.bybit import KEY, SECRET, BybitEmulator, serving
+from tests.timing import PATIENCE_S
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def test_plain_ccxt_trades_spot_and_perpetuals_here_as_it_would_there() ->
         await until(lambda: venue.listeners["execution"])
         bought = await client.create_order("BTC/USDT", "market", "buy", 0.01, None, {"clientOrderId": "a"})
         assert bought["id"] and bought["status"] is None, "Bybit's acknowledgement has no status"
-        (fill,) = await asyncio.wait_for(fills, 5)
+        (fill,) = await asyncio.wait_for(fills, PATIENCE_S)
         assert (fill["fee"]["currency"], fill["fee"]["cost"]) == ("BTC", 0.00001)
         await client.create_order("BTC/USDT:USDT", "market", "buy", 0.01, None, {"clientOrderId": "b"})
         await client.create_order("BTC/USDT:USDT", "limit", "buy", 0.01, 40_000)

@@ -103,7 +103,7 @@ class Small(Frame):
 async def exchange(name: str) -> AsyncIterator[tuple[Small, CcxtVenue]]:
     server = Small()
     async with listening(server, ("/v2",), 0):
-        made = CcxtVenue(PushedClock(), classes=(AssetClass.SPOT,), symbols=(SYMBOL,), timeframe="1m", fees=FEES, timeout_s=5.0,
+        made = CcxtVenue(PushedClock(), classes=(AssetClass.SPOT,), symbols=(SYMBOL,), timeframe="1m", fees=FEES, timeout_s=30.0,
                          endpoint=Endpoint(server.url, server.url.replace("http", "ws")), dialect=DataDialect(name))
         made.data.enableRateLimit = False
         made.data.timeout_on_exit = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from tests.binance_worlds import binance
 from tests.bybit_worlds import PushedClock, bybit, order
 from tests.ccxt_worlds import HTML, NONE_OF_IT, READS, WORLDS, World, lived, rich
 from tests.emulators.frame import Fault, Reply
+from tests.timing import PATIENCE_S
 
 STATUSES = (302, 400, 401, 403, 404, 408, 409, 418, 422, 429, 451, 500, 501, 502, 503, 504, 520, 521, 522, 523, 524, 525, 526, 530)
 each_world = pytest.mark.parametrize("world", WORLDS, ids=str)
@@ -25,6 +28,8 @@ each_matrix = pytest.mark.parametrize(
 each_venue = pytest.mark.parametrize("venue_name", ["bybit", "binance"])
 OPEN: dict[str, Any] = {"bybit": bybit, "binance": binance}
 BALANCE = {"bybit": "wallet-balance", "binance": "/api/v3/account"}
+HANGS_MS = 2_000
+"""How long a write is waited for whose answer never comes."""
 
 
 def unproven(world: World) -> dict[str, Reply]:
@@ -45,19 +50,29 @@ def _push(made: CcxtVenue) -> None:
     made.clock.ahead_ms += made.dialect.codes.ban_ms + 1
 
 
-async def _fates(world: World, accepted: bool, write: Callable[[CcxtVenue, str], Awaitable[Fate]], method: str, path: str
+@contextmanager
+def _hanging(made: CcxtVenue, reply: Reply) -> Iterator[None]:
+    """A write whose answer never comes is waited for briefly; whatever is answered has all the time of a busy machine."""
+    patient = made.trade.timeout
+    if reply.how == "stall":
+        made.trade.timeout = HANGS_MS
+    yield
+    made.trade.timeout = patient
+
+
+async def _fates(world: World, accepted: bool, write: Callable[[CcxtVenue, str, Reply], Awaitable[Fate]], method: str, path: str
                  ) -> dict[str, Fate]:
     """The fate of one write per reply; each left once."""
     fates: dict[str, Fate] = {}
     replies = unproven(world)
     assert len(replies) >= 41
-    async with world.open(timeout_s=0.5) as (venue, made):
+    async with world.open() as (venue, made):
         await made.instruments()
         rich(venue)
         for index, (name, reply) in enumerate(replies.items()):
             before = venue.asked[f"{method} {path}"]
             venue.faults.append(Fault(path, reply, accepted, method))
-            fates[name] = await write(made, f"{index:026d}")
+            fates[name] = await write(made, f"{index:026d}", reply)
             sent = venue.asked[f"{method} {path}"] - before
             # aiohttp repeats a DELETE whose connection was cut; taking one order of ours back twice is taking it back.
             assert sent == 1 or (method, name, sent) == ("DELETE", "reset", 2), f"{name}: sent {sent} times"
@@ -68,9 +83,10 @@ async def _fates(world: World, accepted: bool, write: Callable[[CcxtVenue, str],
 
 @each_matrix
 async def test_a_submit_the_venue_accepted_is_never_called_rejected_or_unsent_whatever_it_answers(world: World) -> None:
-    async def submit(made: CcxtVenue, name: str) -> Fate:
+    async def submit(made: CcxtVenue, name: str, reply: Reply) -> Fate:
         sent = world.made(name)
-        fate = await made.submit(sent)
+        with _hanging(made, reply):
+            fate = await made.submit(sent)
         _push(made)
         report = await made.order(sent.client_order_id, sent.symbol)
         assert report is not None and report.state is world.state
@@ -82,9 +98,10 @@ async def test_a_submit_the_venue_accepted_is_never_called_rejected_or_unsent_wh
 
 @each_matrix
 async def test_a_submit_that_never_took_effect_is_never_called_accepted(world: World) -> None:
-    async def submit(made: CcxtVenue, name: str) -> Fate:
+    async def submit(made: CcxtVenue, name: str, reply: Reply) -> Fate:
         sent = world.made(name)
-        fate = await made.submit(sent)
+        with _hanging(made, reply):
+            fate = await made.submit(sent)
         _push(made)
         assert await made.order(sent.client_order_id, sent.symbol) is None
         return fate
@@ -96,10 +113,11 @@ async def test_a_submit_that_never_took_effect_is_never_called_accepted(world: W
 @each_matrix
 @pytest.mark.parametrize("accepted", [True, False], ids=["canceled", "not canceled"])
 async def test_a_cancel_is_in_doubt_whatever_unproven_is_answered(world: World, accepted: bool) -> None:
-    async def cancel(made: CcxtVenue, name: str) -> Fate:
+    async def cancel(made: CcxtVenue, name: str, reply: Reply) -> Fate:
         resting = world.resting(name)
         assert isinstance(await made.submit(resting), Accepted)
-        fate = await made.cancel(resting)
+        with _hanging(made, reply):
+            fate = await made.cancel(resting)
         if isinstance(fate, Accepted):
             _push(made)
             report = await made.order(resting.client_order_id, resting.symbol)
@@ -143,7 +161,7 @@ async def test_garbage_never_becomes_a_fact_of_any_read(venue_name: str) -> None
                     continue
                 venue.always = [Fault(path, Reply(200, body), False, "GET")]
                 if isinstance(made.dialect, BinanceDialect):
-                    made.dialect.forget_orders()
+                    made.dialect._orders._owners.clear()  # whose each order is, is asked once
                 try:
                     believed.append((name, what, await read(made)))
                 except VenueError as error:
@@ -157,10 +175,10 @@ async def test_garbage_never_becomes_a_fact_of_any_read(venue_name: str) -> None
 async def test_a_rate_limit_silences_us_until_the_time_the_venue_names(venue_name: str) -> None:
     async with OPEN[venue_name]() as (venue, made):
         await made.instruments()
-        venue.faults.append(Fault(BALANCE[venue_name], Reply(429, b"", headers=(("Retry-After", "7"),)), False))
+        venue.faults.append(Fault(BALANCE[venue_name], Reply(429, b"", headers=(("Retry-After", "70"),)), False))
         with pytest.raises(VenueBusy) as busy:
             await made.wallet()
-        assert 5_000 < busy.value.until - made.clock.now() <= 7_000
+        assert 5_000 < busy.value.until - made.clock.now() <= 70_000
         asked = venue.asked.total()
         with pytest.raises(VenueBusy):
             await made.wallet()
@@ -168,8 +186,42 @@ async def test_a_rate_limit_silences_us_until_the_time_the_venue_names(venue_nam
         assert isinstance(fate, NotSent) and fate.until == busy.value.until
         assert venue.asked.total() == asked
         assert isinstance(made.clock, PushedClock)
-        made.clock.ahead_ms += 7_001
+        made.clock.ahead_ms += 70_001
         assert isinstance(await made.submit(order("1")), Accepted)
+
+
+@each_venue
+@pytest.mark.parametrize("seconds", ["864000", "9999999999"])
+async def test_a_ban_of_days_or_of_nonsense_is_obeyed_for_a_quarter_of_an_hour_and_then_asked_about_again(
+        venue_name: str, seconds: str) -> None:
+    async with OPEN[venue_name]() as (venue, made):
+        await made.instruments()
+        venue.faults.append(Fault(BALANCE[venue_name], Reply(429, b"", headers=(("Retry-After", seconds),)), False))
+        with pytest.raises(VenueBusy) as busy:
+            await made.wallet()
+        assert 60_000 < busy.value.until - made.clock.now() <= 900_000
+        assert isinstance(made.clock, PushedClock)
+        made.clock.ahead_ms += 900_001
+        assert isinstance(await made.submit(order("1")), Accepted)
+
+
+@pytest.mark.parametrize("seconds", [-60, 60])
+@each_venue
+async def test_a_wrong_clock_does_not_keep_the_private_stream_shut(venue_name: str, seconds: int) -> None:
+    async with OPEN[venue_name]() as (venue, made):
+        venue.skew_ms = seconds * 1000
+        await made.instruments()
+        events = made.account_events()
+        first = asyncio.ensure_future(anext(events))
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not any(topic in venue.listeners for topic in ("execution", "user:spot")):
+                    assert not first.done() or first.result()
+                    await asyncio.sleep(0.02)
+        finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            await events.aclose()
 
 
 @each_world

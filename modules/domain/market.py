@@ -82,6 +82,9 @@ class OptionQuote(NamedTuple):
     vega: float
     """As venues state it: change of the price in USD per volatility point (0.01)."""
     open_interest: float
+    bid_size: float = NAN
+    ask_size: float = NAN
+    """What the best bid and ask are good for, in quantity; NaN = not told."""
 
 
 class Chain(NamedTuple):

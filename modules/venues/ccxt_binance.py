@@ -37,6 +37,8 @@ MARGIN_AS_IT_WAS: Final = "-4046"
 """No need to change margin type: what was asked for is so already."""
 RIGHTS_REFUSED: Final = ("enableWithdrawals", "enableInternalTransfer", "permitsUniversalTransfer", "enableMargin")
 RIGHTS_NEEDED: Final[Mapping[AssetClass, str]] = {AssetClass.SPOT: "enableSpotAndMarginTrading", AssetClass.PERP: "enableFutures"}
+SPOT_MARKETS_MAX: Final = 40
+"""Trades are told by market at 20 of the 6,000 points a minute (ccxt: 0.2 s each), every 15 s: so many leave room for everything else."""
 LEVERAGE_UNTOLD: Final = Decimal(5)
 """Taken for the maximum where there is no key to ask with; only live trading depends on the real one."""
 FUNDING_HOURS: Final = 8
@@ -208,6 +210,10 @@ class BinanceDialect:
         return KeyFacts(int(bound) if isinstance(bound, bool) else None, int(until) if until.isdecimal() and len(until) == 13 else None)
 
     async def check_mode(self, venue: Adapter) -> None:
+        spot = sum(":" not in symbol for symbol in venue.symbols) if _SPOT in venue.classes else 0
+        if spot > SPOT_MARKETS_MAX:
+            raise VenueDenied(f"{NAME}: {spot} spot markets are too many to trade: each is asked for its fills every 15 s, and the venue "
+                              f"allows that for {SPOT_MARKETS_MAX}; name fewer in symbols, or lower select.number_assets")
         if _PERP not in venue.classes:
             return
         client = venue.private()
@@ -241,10 +247,6 @@ class BinanceDialect:
 
     async def order(self, venue: Adapter, client_order_id: str, instrument: Instrument) -> OrderReport | None:
         return await self._orders.find(venue, client_order_id, instrument)
-
-    def forget_orders(self) -> None:
-        """Ask again whose each order is."""
-        self._orders.forget()
 
     async def fills_since(self, venue: Adapter, at: int) -> Sequence[FillSeen]:
         """Binance tells trades by market only. Of USD-M the income says in which; of spot those we stream, send orders for or hold."""

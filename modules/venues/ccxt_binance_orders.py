@@ -115,10 +115,6 @@ class Orders:
             self._became.popitem(last=False)
         return became
 
-    def forget(self) -> None:
-        """Ask again whose each order is."""
-        self._owners.clear()
-
     def _report(self, row: rows.OrderRow, symbol: str) -> OrderReport:
         name = self._became.get(row.order_id, row.client_order_id)
         return OrderReport(name, str(row.order_id), symbol, STATES[row.status], row.executed_qty, row.orig_qty)

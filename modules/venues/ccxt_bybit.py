@@ -5,17 +5,18 @@ Owns the translation between Bybit's rows (ccxt_bybit_rows.py) and ours. Refuses
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
 from modules.domain.errors import VenueDenied, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument, Side
-from modules.domain.market import FundingRate
+from modules.domain.market import Chain, FundingRate
 from modules.domain.money import ONE, ZERO, text
 from modules.domain.order import Fill, Order, OrderKind, OrderReport, OrderState
 from modules.domain.sessions import parse_iso
+from modules.venues import ccxt_bybit_options
 from modules.venues.ccxt_bybit_rows import (
     CODES,
     NAME,
@@ -31,18 +32,18 @@ from modules.venues.ccxt_bybit_rows import (
     parsed,
 )
 from modules.venues.ccxt_client import Endpoint, foreign_errors, moved
-from modules.venues.ccxt_dialect import Account, Adapter, Creation, KeyFacts, Tick, number
+from modules.venues.ccxt_dialect import Account, Adapter, Chains, Creation, KeyFacts, Tick, number
 from modules.venues.ccxt_errors import CodeTable, judge
-from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Transferred
+from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Settled, Transferred
 
 SETTLE: Final = "USDT"
-CATEGORIES: Final[Mapping[AssetClass, str]] = {AssetClass.SPOT: "spot", AssetClass.PERP: "linear"}
+CATEGORIES: Final[Mapping[AssetClass, str]] = {AssetClass.SPOT: "spot", AssetClass.PERP: "linear", AssetClass.OPTION: "option"}
 CLASSES: Final[Mapping[str, AssetClass]] = {category: asset_class for asset_class, category in CATEGORIES.items()}
 OPTIONS: Final[Mapping[str, Any]] = {"fetchMarkets": {"types": ["spot", "linear"]}, "fetchCurrencies": False, "defaultSettle": SETTLE,
                                      "enableUnifiedMargin": False, "enableUnifiedAccount": True, "unifiedMarginStatus": 6}
 """Only the unified account is supported, so ccxt needs not ask. (`check_key` does.)"""
 EXECUTIONS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
-    AssetClass.SPOT: ("Trade",), AssetClass.PERP: ("Trade", "BustTrade", "AdlTrade", "Settle"),
+    AssetClass.SPOT: ("Trade",), AssetClass.PERP: ("Trade", "BustTrade", "AdlTrade", "Settle"), AssetClass.OPTION: ("Trade", "BustTrade"),
 }
 """Kinds of execution that are fills. ccxt asks for "Trade" only unless told, so a liquidation would be missed."""
 PAGE: Final = 50
@@ -54,6 +55,9 @@ MARGIN_MODES: Final = ("REGULAR_MARGIN", "ISOLATED_MARGIN")
 LEVERAGE_AS_IT_WAS: Final = "110043"
 """Not modified: what was asked for is so already."""
 RIGHTS_REFUSED: Final = frozenset({"Withdraw", "AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"})
+RELIST_MS: Final = 300_000
+DELIVERIES_MS: Final = 30 * 86_400_000
+"""The longest span one question about deliveries may cover."""
 _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 SPAN_MS: Final = HISTORY_DAYS * _DAY_MS
@@ -62,11 +66,19 @@ KEPT_MS: Final = 730 * _DAY_MS
 
 
 class BybitDialect:
+    """`option_coins`: of which of them options are listed and looked at."""
+
     name = NAME
     settle = SETTLE
-    options = OPTIONS
     codes: CodeTable = CODES
     trades = True
+
+    def __init__(self, option_coins: Sequence[str] = ()) -> None:
+        self.option_coins = tuple(coin for coin in option_coins if coin in ccxt_bybit_options.BASES)
+        self.options: Mapping[str, Any] = OPTIONS if not self.option_coins else {
+            **OPTIONS, "fetchMarkets": ccxt_bybit_options.market_fields(self.option_coins)}
+        self._relisted_at = 0
+        """When instruments were last asked for because a chain named one that was not listed."""
 
     def capabilities(self, classes: Sequence[AssetClass]) -> Capabilities:
         return Capabilities(
@@ -85,6 +97,8 @@ class BybitDialect:
 
     def instrument(self, symbol: str, market: Mapping[str, Any], asset_class: AssetClass, maker_fee: Decimal, taker_fee: Decimal
                    ) -> Instrument | None:
+        if asset_class is AssetClass.OPTION:
+            return ccxt_bybit_options.contract(symbol, market["info"], maker_fee, taker_fee)
         row = parsed(MarketRow, market["info"], f"instrument {symbol}")
         lot = row.lot_size_filter.base_precision if asset_class is AssetClass.SPOT else row.lot_size_filter.qty_step
         if lot is None:
@@ -118,6 +132,24 @@ class BybitDialect:
 
         return (perp if ":" in symbol else spot,)
 
+    async def chain(self, venue: Adapter, underlying: str, bounds: Chains, kept: Collection[str]) -> Chain:
+        """One question for all contracts of a coin; they are listed anew when one is told that nobody knows, at most every few minutes."""
+        asked = {"category": ccxt_bybit_options.CATEGORY, "baseCoin": underlying}
+        raws = (await venue.read(lambda: venue.data.publicGetV5MarketTickers(asked)))["result"]["list"]
+        at, ids = venue.clock.now(), venue.ids(AssetClass.OPTION)
+        ours = [name for raw in raws if isinstance(raw, dict) and (name := str(raw.get("symbol"))).endswith(f"-{SETTLE}")]
+        if any(name not in ids for name in ours) and at - self._relisted_at >= RELIST_MS:
+            self._relisted_at = at
+            await venue.instruments()
+            ids = venue.ids(AssetClass.OPTION)
+        known = await venue.known()
+        return ccxt_bybit_options.chain_of(underlying, raws, {name: known[symbol] for name, symbol in ids.items()}, bounds, kept, at)
+
+    async def delivered(self, venue: Adapter, instrument: Instrument) -> Decimal | None:
+        asked = {"category": ccxt_bybit_options.CATEGORY, "baseCoin": instrument.base, "settleCoin": SETTLE}
+        raws = (await venue.read(lambda: venue.data.publicGetV5MarketNewDeliveryPrice(asked)))["result"]["list"]
+        return ccxt_bybit_options.delivery_of(raws, instrument.expiry or 0)
+
     def carries(self, url: str, symbol: str) -> bool:
         return url.endswith("/linear" if ":" in symbol else "/spot")
 
@@ -137,6 +169,8 @@ class BybitDialect:
 
     async def streamed_fill(self, venue: Adapter, trade: Mapping[str, Any]) -> FillSeen | None:
         asset_class = CLASSES.get(trade["info"].get("category"))
+        if asset_class is not None and ccxt_bybit_options.foreign(trade["info"], asset_class):
+            return None
         return await self._fill(venue, trade["info"], asset_class) if asset_class in venue.classes and asset_class else None
 
     def streamed_end(self, venue: Adapter, order: Mapping[str, Any]) -> OrderDone | None:
@@ -196,17 +230,22 @@ class BybitDialect:
 
     async def positions(self, venue: Adapter) -> Mapping[str, Decimal]:
         client, found = venue.private(), dict[str, Decimal]()
-        for raw in await _pages(venue, lambda more: client.fetch_positions(None, {"settleCoin": SETTLE, **more})):
-            row = parsed(PositionRow, raw, "position")
-            if row.size:
-                found[venue.symbol(AssetClass.PERP, row.symbol)] = row.size if row.side == "Buy" else -row.size
+        for asset_class, named in ((AssetClass.PERP, {"settleCoin": SETTLE}), (AssetClass.OPTION, {"category": "option"})):
+            if asset_class not in venue.classes:
+                continue
+            for raw in await _pages(venue, lambda more, named=named: client.fetch_positions(None, {**named, **more})):  # type: ignore[misc]
+                if ccxt_bybit_options.foreign(raw, asset_class):
+                    continue
+                row = parsed(PositionRow, raw, "position")
+                if row.size:
+                    found[_symbol(venue, asset_class, row.symbol)] = row.size if row.side == "Buy" else -row.size
         return found
 
     async def open_orders(self, venue: Adapter, asset_class: AssetClass) -> Sequence[OrderReport]:
         client, category = venue.private(), CATEGORIES[asset_class]
         raws = await _pages(venue, lambda more: client.fetch_open_orders(None, None, PAGE, {"category": category, **more}))
-        rows = [parsed(OrderRow, raw, "open order") for raw in raws]
-        return [_report(row, venue.symbol(asset_class, row.symbol)) for row in rows]
+        rows = [parsed(OrderRow, raw, "open order") for raw in raws if not ccxt_bybit_options.foreign(raw, asset_class)]
+        return [_report(row, _symbol(venue, asset_class, row.symbol)) for row in rows]
 
     async def order(self, venue: Adapter, client_order_id: str, instrument: Instrument) -> OrderReport | None:
         """Asked among the open orders and then the ended ones: ccxt's fetch_order cannot ask Bybit by client id. Its fetch_open_orders can,
@@ -224,12 +263,17 @@ class BybitDialect:
     async def fills_since(self, venue: Adapter, at: int) -> Sequence[FillSeen]:
         """Asked in the spans and pages the venue allows."""
         return [await self._fill(venue, raw, asset_class) for asset_class in venue.classes for kind in EXECUTIONS[asset_class]
-                for raw in await _executions(venue, CATEGORIES[asset_class], kind, at)]
+                for raw in await _executions(venue, CATEGORIES[asset_class], kind, at) if not ccxt_bybit_options.foreign(raw, asset_class)]
 
     async def _fill(self, venue: Adapter, raw: Any, asset_class: AssetClass) -> FillSeen:
         row = parsed(ExecutionRow, raw, "execution")
-        symbol = venue.symbol(asset_class, row.symbol)
-        instrument, side = (await venue.known())[symbol], Side.BUY if row.side == "Buy" else Side.SELL
+        symbol, side = _symbol(venue, asset_class, row.symbol), Side.BUY if row.side == "Buy" else Side.SELL
+        if asset_class is AssetClass.OPTION:  # which may be listed no more
+            fee_rate = ONE if row.fee_currency in ("", SETTLE) else await venue.rate(row.fee_currency, SETTLE)
+            return FillSeen(Fill(NAME, symbol, row.exec_id, row.order_link_id, side, row.exec_qty, row.exec_price, row.exec_fee,
+                                 row.fee_currency or SETTLE, fee_rate, ONE, row.is_maker, row.exec_time, row.exec_type == "BustTrade"),
+                            row.leaves_qty == ZERO)
+        instrument = (await venue.known())[symbol]
         in_base = instrument.asset_class is AssetClass.SPOT and side is Side.BUY
         fee_currency = row.fee_currency or (instrument.base if in_base else instrument.quote)
         fee_rate = ONE if fee_currency == instrument.settle else row.exec_price if fee_currency == instrument.base else (
@@ -244,6 +288,23 @@ class BybitDialect:
         return [FundingPaid(NAME, venue.symbol(AssetClass.PERP, row.symbol), AssetClass.PERP, -row.exec_fee, float(row.fee_rate),
                             row.exec_time, row.exec_id) for row in rows]
 
+    async def settled_since(self, venue: Adapter, at: int) -> Sequence[Settled]:
+        """Options that were delivered, in spans of what one question may cover."""
+        client, found, start = venue.private(), list[Settled](), max(at, venue.clock.now() - KEPT_MS)
+        while start <= venue.clock.now():
+            asked = {"category": ccxt_bybit_options.CATEGORY, "startTime": start, "endTime": start + DELIVERIES_MS,
+                     "limit": PAGE, "cursor": ""}
+            while True:
+                result = (await venue.read(partial(client.privateGetV5AssetDeliveryRecord, dict(asked))))["result"]
+                found += [ccxt_bybit_options.settled_of(raw) for raw in result["list"]
+                          if not ccxt_bybit_options.foreign(raw, AssetClass.OPTION)]
+                cursor = result.get("nextPageCursor")
+                if not cursor or cursor == asked["cursor"]:
+                    break
+                asked["cursor"] = cursor
+            start += DELIVERIES_MS + 1
+        return found
+
     async def transfers_since(self, venue: Adapter, at: int) -> Sequence[Transferred]:
         """They belong to the first class."""
         client, raws = venue.private(), list[Any]()
@@ -256,6 +317,8 @@ class BybitDialect:
 
     def creation(self, order: Order, market: Mapping[str, Any]) -> Creation:
         """On spot a stop is told by triggerPrice alone (ccxt refuses a direction there), on linear with its direction."""
+        if order.asset_class is AssetClass.OPTION:
+            return ccxt_bybit_options.creation(order, Decimal(str(market["precision"]["price"])))
         side = "buy" if order.side is Side.BUY else "sell"
         parameters: dict[str, Any] = {"clientOrderId": order.client_order_id}
         perp = order.asset_class is AssetClass.PERP
@@ -292,6 +355,11 @@ class BybitDialect:
         except foreign_errors() as error:
             if judge(error, CODES, sent=True).code != LEVERAGE_AS_IT_WAS:
                 raise
+
+
+def _symbol(venue: Adapter, asset_class: AssetClass, market_id: str) -> str:
+    """Options end: of theirs the name says it all."""
+    return ccxt_bybit_options.symbol_of(market_id) if asset_class is AssetClass.OPTION else venue.symbol(asset_class, market_id)
 
 
 def _report(row: OrderRow, symbol: str) -> OrderReport:

@@ -21,7 +21,7 @@ from modules.venues.ccxt_errors import CodeTable, Meaning
 
 NAME: Final = "bybit"
 LISTING: Final = ("/instruments-info", "/tickers", "/kline", "/wallet-balance", "/transaction-log", "/realtime", "/order/history",
-                  "/execution/list", "/position/list")
+                  "/execution/list", "/position/list", "/delivery-price", "/new-delivery-price", "/delivery-record")
 """Paths whose answer is a list: without one it is no answer, not an empty one."""
 DATED: Final = {"/execution/list": "execTime", "/transaction-log": "transactionTime"}
 """Paths whose every row must tell when, and in which column."""

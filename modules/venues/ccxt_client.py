@@ -133,9 +133,27 @@ def _guarded(base: Any, fault_in: Callable[[object, str], str]) -> Any:
     from ccxt.base.errors import BadResponse, BaseError
 
     class Guarded(base):  # type: ignore[misc]
+        ahead_ms = 0
+        """How far our clock is ahead of the venue's, as last measured. What ccxt signs is dated by `milliseconds`, of which its own
+        correction reaches REST requests alone: a private stream of a machine whose clock is late would stay shut for ever."""
         answered = 0
         retry_after = ""
         said = ""
+
+        def milliseconds(self) -> int:
+            return int(super().milliseconds()) - self.ahead_ms
+
+        def handle_pong(self, client: Any, message: Any) -> Any:
+            """What watches the connection compares this with our own clock."""
+            answer = super().handle_pong(client, message)
+            client.lastPong = super().milliseconds()
+            return answer
+
+        async def measure_clock(self) -> None:
+            """Date by the venue's clock from now on."""
+            await self.load_time_difference()
+            self.ahead_ms += self.options["timeDifference"]
+            self.options["timeDifference"] = 0
 
         async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
             left = WRITES_LEFT.get()

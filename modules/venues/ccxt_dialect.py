@@ -7,21 +7,21 @@ A row that is not exactly what the interface promises is refused: money is taken
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from modules.domain.errors import VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument
-from modules.domain.market import FundingRate
+from modules.domain.market import Chain, FundingRate
 from modules.domain.money import money
 from modules.domain.order import Order, OrderReport
 from modules.runtime.clock import Clock
 from modules.venues.ccxt_client import Endpoint
 from modules.venues.ccxt_errors import CodeTable
-from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Transferred
+from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Settled, Transferred
 
 
 class Tick(NamedTuple):
@@ -31,6 +31,16 @@ class Tick(NamedTuple):
     ask: float | None = None
     mark: float | None = None
     funding: FundingRate | None = None
+
+
+class Chains(NamedTuple):
+    """What is looked at of a venue's options, and how often: a venue lists hundreds of contracts nobody here would trade."""
+
+    days_max: float = 45.0
+    """Expiries up to so many days away."""
+    reach: float = 0.25
+    """Strikes up to this share of the index away from it."""
+    every_s: float = 10.0
 
 
 class Account(NamedTuple):
@@ -78,7 +88,15 @@ class Adapter(Protocol):
         """The same; None where the venue proves by a listed code that there is no such order."""
         ...
 
+    async def instruments(self) -> Sequence[Instrument]:
+        """Everything tradable of our classes, asked for anew."""
+        ...
+
     async def known(self) -> Mapping[str, Instrument]: ...
+
+    def ids(self, asset_class: AssetClass) -> Mapping[str, str]:
+        """The venue's own id -> our symbol, of everything listed now."""
+        ...
 
     def symbol(self, asset_class: AssetClass, market_id: str) -> str:
         """Raises VenueUnreachable for a market we do not know: guessing one would book the wrong thing."""
@@ -223,6 +241,26 @@ class Dialect(Protocol):
 
     async def prepare(self, venue: Adapter, order: Order) -> None:
         """What must be so before an opening perpetual order: its leverage. Raises what ccxt raises, or VenueError."""
+        ...
+
+
+@runtime_checkable
+class TellsChains(Protocol):
+    """A dialect whose exchange has options that we speak of."""
+
+    option_coins: Sequence[str]
+    """Of which coins they are listed and looked at."""
+
+    async def chain(self, venue: Adapter, underlying: str, bounds: Chains, kept: Collection[str]) -> Chain:
+        """The options of `underlying` now, within the bounds; `kept` symbols whatever these say. `spot` is the venue's index."""
+        ...
+
+    async def delivered(self, venue: Adapter, instrument: Instrument) -> Decimal | None:
+        """The price of the underlying at which this contract's expiry was settled; None = the venue does not say yet."""
+        ...
+
+    async def settled_since(self, venue: Adapter, at: int) -> Sequence[Settled]:
+        """What of ours was delivered at or after `at` (UTC ms)."""
         ...
 
 

@@ -7,6 +7,7 @@ stream, and fills, funding and transfers are asked for over REST at intervals: t
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ import structlog
 
 from modules.domain.errors import VenueError, VenueUnreachable
 from modules.domain.instrument import AssetClass
-from modules.domain.market import Bar, Batch, FundingRate, Quote
+from modules.domain.market import Bar, Batch, Chain, FundingRate, Quote
 from modules.venues.ccxt_client import foreign_errors, reconnect
 from modules.venues.ccxt_dialect import Tick
 from modules.venues.ccxt_gate import sane_bar
@@ -30,8 +31,17 @@ RETRY_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0)
 """Waits between attempts to listen again; the last one repeats."""
 OVERLAP_MS: Final = 60_000
 """An audit asks again for this much of what it has seen: the venue's history may lag behind its stream."""
+DELIVERED_LATE_MS: Final = 86_400_000
+"""How long after an expiry its delivery may be told, under the time of the expiry."""
+INDEX_GAP_MAX: Final = 0.05
+"""Between an index and the quote of what it is the index of, as a share, beside what is usual."""
+BASIS_WEIGHT: Final = 0.2
+BASIS_STEP: Final = 0.002
+"""How fast what is usual between them is learned: so much of each new difference, which counts as this share at most."""
 KEPT: Final = 10_000
 """Fills and ended orders remembered as told; more than ccxt keeps and an audit asks for."""
+SOON_S: Final = 2.0
+"""How long a stream may take to tell a market order's fill before it is asked for; twice as long each time after that."""
 
 
 @asynccontextmanager
@@ -97,6 +107,21 @@ class _Candles:
         return (before, 0) if whole else (None, missed)
 
 
+class _Basis:
+    """How far a quote usually stands from the index of the same thing, as a ratio."""
+
+    def __init__(self) -> None:
+        self.ratio = 1.0
+
+    def take(self, ratio: float) -> bool:
+        """Look once more; False = too far apart to be of the same thing."""
+        away = ratio / self.ratio - 1.0
+        if abs(away) > INDEX_GAP_MAX:
+            return False
+        self.ratio *= 1.0 + BASIS_WEIGHT * min(max(away, -BASIS_STEP), BASIS_STEP)
+        return True
+
+
 class MarketStream(_Stream):
     def __init__(self, venue: CcxtVenue, stale_s: float) -> None:
         super().__init__(venue)
@@ -105,24 +130,49 @@ class MarketStream(_Stream):
         self._quotes: dict[str, Quote] = {}
         self._marks: dict[str, float] = {}
         self._funding: dict[str, FundingRate] = {}
+        self._chains: dict[str, Chain] = {}
+        self._mids: dict[str, tuple[float, float]] = {}
+        """Where each symbol was quoted last: (monotonic seconds, mid)."""
         self._news = asyncio.Event()
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Closed bars never dropped; of quotes, marks and rates only the newest."""
         venue = self._venue
-        candles = {symbol: _Candles(venue.interval_ms(symbol), venue.told.get(symbol, 0)) for symbol in venue.symbols}
-        jobs = [self._watch_bars(symbol, candles[symbol]) for symbol in venue.symbols]
-        jobs += [self._watch_tick(symbol, wait) for symbol in venue.symbols for wait in venue.dialect.ticks(venue, symbol)]
-        async with _running(*jobs) as tasks:
+        streams: dict[str, list[asyncio.Task[None]]] = {}
+        async with _running(*(self._watch_chain(coin, symbol) for coin, symbol in venue.underlyings.items())) as tasks:
             while True:
+                self._follow(streams, tasks)
                 await self._woken(tasks)
                 self._news.clear()
                 bars, self._bars = self._bars, []
                 quotes, self._quotes = tuple(self._quotes.items()), {}
                 marks, self._marks = tuple(self._marks.items()), {}
                 funding, self._funding = tuple(self._funding.values()), {}
+                chains, self._chains = tuple(self._chains.values()), {}
                 bars.sort(key=lambda named: named[1].ts)
-                yield Batch(venue.clock.now(), tuple(bars), quotes, marks, funding)
+                yield Batch(venue.clock.now(), tuple(bars), quotes, marks, funding, (), chains)
+
+    def _follow(self, streams: dict[str, list[asyncio.Task[None]]], tasks: list[asyncio.Task[None]]) -> None:
+        """Listen to every symbol that is to be streamed, and to no other."""
+        venue = self._venue
+        for symbol in [symbol for symbol in streams if symbol not in venue.streamed]:
+            for task in streams.pop(symbol):
+                task.cancel()
+                tasks.remove(task)
+        for symbol in venue.streamed:
+            if symbol not in streams:
+                candles = _Candles(venue.interval_ms(symbol), venue.told.get(symbol, 0))
+                jobs = [self._watch_bars(symbol, candles), *(self._watch_tick(symbol, wait) for wait in venue.dialect.ticks(venue, symbol))]
+                streams[symbol] = [asyncio.create_task(job) for job in jobs]
+                tasks += streams[symbol]
+
+    def changed(self, gone: Sequence[str]) -> None:
+        """Other symbols are to be streamed. The connections that carried those that are `gone` are opened anew: that is how a venue is
+        told to send them no more, whatever it calls it. What is missed meanwhile is asked for as after any lost connection."""
+        self._news.set()
+        if gone:
+            carries = self._venue.dialect.carries
+            reconnect(self._venue.data, lambda url: any(carries(url, symbol) for symbol in gone), "other symbols are streamed")
 
     async def _woken(self, tasks: list[asyncio.Task[None]]) -> None:
         """There is news, or a listener died of a bug, which then is ours."""
@@ -196,6 +246,25 @@ class MarketStream(_Stream):
         if not quote.sane:
             raise VenueUnreachable(f"{symbol}: a crossed or empty quote")
         self._quotes[symbol] = quote
+        self._mids[symbol] = asyncio.get_running_loop().time(), quote.mid
+
+    async def _watch_chain(self, coin: str, symbol: str) -> None:
+        """Ask for the chain again and again. It is told against the price that moves between two of them, the underlying's own quote, so
+        that repricing it begins where the venue left off. What quote and index usually are apart is learned slowly: at any one moment the
+        one may have moved where the other is not told yet. An index far from the quote is not believed."""
+        basis = _Basis()
+
+        async def once() -> None:
+            chain = await self._venue.chain(coin)
+            said, mid = self._mids.get(symbol, (-math.inf, math.nan))
+            if asyncio.get_running_loop().time() - said <= self._stale_s and not basis.take(mid / chain.spot):
+                raise VenueUnreachable(f"the index of {coin} is {chain.spot:g} where {symbol} stands at {mid:g}")
+            chain = chain._replace(spot=chain.spot * basis.ratio)
+            self._chains[coin] = chain
+            self._news.set()
+            await asyncio.sleep(self._venue.chains.every_s)
+
+        await self._listen(f"options {coin}", once, lambda: None)
 
 
 class AccountStream(_Stream):
@@ -207,16 +276,40 @@ class AccountStream(_Stream):
         """(symbol, execution) told lately, oldest first."""
         self._ended: dict[str, None] = {}
         """Orders whose end was told lately."""
+        self._expected: set[str] = set()
+        """Market orders that were taken and of which no fill was told yet."""
         self._asked = asyncio.Event()
         self._auditing = asyncio.Lock()
         self._since: int | None = None
-        """Until when the account has been told, UTC ms."""
+        """Until when the account has been asked about twice, UTC ms: one answer may leave out what the next one tells."""
+        self._once = 0
+        """Until when once."""
         self.missed = 0
         """Fills the audit found that no stream had told."""
 
     def look(self) -> None:
         """Audit now."""
         self._asked.set()
+
+    def expect(self, client_order_id: str) -> None:
+        """A market order was taken. A fill that no stream tells soon is asked for: until it is known, what was bought has no stop."""
+        self._expected.add(client_order_id)
+        asyncio.get_running_loop().call_later(SOON_S, self._remind, client_order_id, SOON_S)
+
+    def _remind(self, client_order_id: str, waited_s: float) -> None:
+        if client_order_id not in self._expected:
+            return
+        if waited_s >= self._audit_s:  # the regular audits know by now what there is to know
+            self._expected.discard(client_order_id)
+            return
+        self.look()
+        asyncio.get_running_loop().call_later(waited_s, self._remind, client_order_id, 2.0 * waited_s)
+
+    def _start_anew(self) -> None:
+        """A private stream failed: audit, and sign in on a fresh connection. (After a login that was refused, for a wrong clock say, ccxt
+        waits on the old one for an answer to a login it does not send again.)"""
+        self.look()
+        reconnect(self._venue.trade, self._venue.dialect.private_socket, "signing in anew")
 
     async def events(self) -> AsyncGenerator[AccountEvent, None]:
         venue = self._venue
@@ -249,13 +342,17 @@ class AccountStream(_Stream):
         async with self._auditing:
             now = venue.clock.now()
             new_journal = self._since is None and since is None
-            start = (self._since or since or now) - OVERLAP_MS
+            begin = self._since or since or now
+            start = begin - OVERLAP_MS
             found: list[tuple[int, AccountEvent]] = [
                 (seen.fill.at, seen) for seen in await venue.fills_since(start) if self._news(seen.fill.symbol, seen.fill.venue_trade_id)]
             if AssetClass.PERP in venue.classes:
                 found += [(paid.at, paid) for paid in await venue.funding_since(start) if self._news("funding", paid.venue_ref)]
+            if AssetClass.OPTION in venue.classes:
+                found += [(ended.at, ended) for ended in await venue.settled_since(start - DELIVERED_LATE_MS)
+                          if self._news("settled", ended.venue_ref)]
             found += [(moved.at, moved) for moved in await venue.transfers_since(start) if self._news("transfer", moved.venue_ref)]
-            self._since = now
+            self._since, self._once = self._once or begin, now
             for told in (self._told, self._ended):
                 for key in list(told)[:-KEPT]:
                     del told[key]  # type: ignore[arg-type]
@@ -275,9 +372,10 @@ class AccountStream(_Stream):
                     looked_at.add((trade["symbol"], trade["id"]))
                     seen = await venue.dialect.streamed_fill(venue, trade)
                     if seen is not None and self._news(seen.fill.symbol, seen.fill.venue_trade_id):
+                        self._expected.discard(seen.fill.client_order_id)
                         self._queue.put_nowait(seen)
 
-        await self._listen("fills", once, self.look)
+        await self._listen("fills", once, self._start_anew)
 
     async def _watch_orders(self, wait: Callable[[], Awaitable[Any]]) -> None:
         venue = self._venue
@@ -290,7 +388,7 @@ class AccountStream(_Stream):
                     self._ended[done.client_order_id] = None
                     self._queue.put_nowait(done)
 
-        await self._listen("orders", once, self.look)
+        await self._listen("orders", once, self._start_anew)
 
     async def _audits(self) -> None:
         """What the streams may have missed since we began to listen. A fill they missed means that they are deaf: they start anew."""
@@ -301,6 +399,8 @@ class AccountStream(_Stream):
             nonlocal primed
             events = await self.audit(None)
             for event in events:
+                if isinstance(event, FillSeen):
+                    self._expected.discard(event.fill.client_order_id)
                 self._queue.put_nowait(event)
             missed = sum(isinstance(event, FillSeen) for event in events)
             if missed and primed:

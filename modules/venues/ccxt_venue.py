@@ -16,44 +16,52 @@ from typing import Any, Final
 
 from modules.domain.errors import ConfigurationError, VenueBusy, VenueDenied, VenueError, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument
-from modules.domain.market import Bar, Batch, FundingRate
+from modules.domain.market import Bar, Batch, Chain, FundingRate
 from modules.domain.money import ZERO, text
-from modules.domain.order import Accepted, Fate, InDoubt, NotSent, Order, OrderReport, OrderState, Refused
+from modules.domain.order import Accepted, Fate, InDoubt, NotSent, Order, OrderKind, OrderReport, OrderState, Refused
 from modules.runtime.clock import Clock
 from modules.venues.ccxt_bybit import BybitDialect
 from modules.venues.ccxt_client import WRITES_LEFT, Credentials, Endpoint, connect, foreign_errors, redacted
-from modules.venues.ccxt_dialect import Account, Dialect, KeyFacts, text_only
+from modules.venues.ccxt_dialect import Account, Chains, Dialect, KeyFacts, TellsChains, text_only
 from modules.venues.ccxt_errors import Judgment, Meaning, judge
 from modules.venues.ccxt_gate import outside_rules, sane_bar
 from modules.venues.ccxt_streams import AccountStream, MarketStream
-from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, Transferred, Wallet
+from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, Settled, Transferred, Wallet
 from modules.venues.selection import Statistic
 
-KINDS: Final = {"spot": AssetClass.SPOT, "swap": AssetClass.PERP}
-BAN_MAX_MS: Final = 7 * 86_400_000
-"""A ban that is said to last longer is misread."""
+KINDS: Final = {"spot": AssetClass.SPOT, "swap": AssetClass.PERP, "option": AssetClass.OPTION}
 FUNDINGS_MAX: Final = 200
 """Per question for settlements: two months of them."""
 BARS_MAX: Final = 1_000
 """Per question for candles."""
 
 
+def _class_of(symbol: str) -> AssetClass:
+    """Of a position: a perpetual or an option contract."""
+    return AssetClass.OPTION if symbol.endswith(("-C", "-P")) else AssetClass.PERP
+
+
 class CcxtVenue:
     """`symbols`: what to stream. `timeframe`: ccxt's name of the bar length, e.g. "5m". `credentials` None = market data only.
+    `chains`: what is looked at of the options on what is streamed, where OPTION is one of the classes.
 
     `dialect`: the exchange; Bybit if none is given. `split(total)` shows the cash of an account that several classes share
     class by class (the drill and the doctor ask so); without it the first has all, and Wallet_Sync knows whose it is.
-    Times are seconds: `stale_s` of silence restarts a public stream, `audit_s` is how often fills, funding and transfers are asked for.
+    Times are seconds: `stale_s` of silence restarts a public stream, `audit_s` is how often fills, funding and transfers are asked for,
+    `silence_s_max` how long a ban is obeyed at most before the venue is asked again.
     """
 
     def __init__(self, clock: Clock, *, classes: Sequence[AssetClass], symbols: Sequence[str], timeframe: str, fees: Mapping[
             AssetClass, tuple[Decimal, Decimal]], credentials: Credentials | None = None, endpoint: Endpoint | None = None,
             timeout_s: float = 10.0, stale_s: float = 10.0, audit_s: float = 15.0,
-            split: Callable[[Decimal], Mapping[AssetClass, Decimal]] | None = None, dialect: Dialect | None = None) -> None:
+            split: Callable[[Decimal], Mapping[AssetClass, Decimal]] | None = None, dialect: Dialect | None = None,
+            chains: Chains | None = None, silence_s_max: float = 900.0) -> None:
         self.dialect: Dialect = dialect or BybitDialect()
         self.name = self.dialect.name
         self.classes = tuple(classes)
         self.symbols = tuple(symbols)
+        """Whatever is or was streamed: of each of them fills are asked for."""
+        self.streamed = self.symbols
         self.timeframe = timeframe
         self.clock = clock
         self.capabilities = self.dialect.capabilities(self.classes)
@@ -61,15 +69,22 @@ class CcxtVenue:
         self._fees = fees
         self._split = split
         self._silent_until = 0
+        self._silence_ms_max = int(silence_s_max * 1_000)
         self._instruments: dict[str, Instrument] = {}
         self._by_id: dict[tuple[AssetClass, str], str] = {}
         self._leverage: dict[str, Decimal] = {}
+        self._ids: dict[AssetClass, dict[str, str]] = {}
+        self.chains = chains or Chains()
+        self.kept: frozenset[str] = frozenset()
+        """Option contracts that stay in their chains whatever the bounds say: what is held."""
         self.told: dict[str, int] = {}
         """Symbol -> open time of the last candle that was told as history."""
         self._foreign = foreign_errors()
         timeout_ms = int(timeout_s * 1_000)
         if credentials is not None and not self.dialect.trades:
             raise ConfigurationError([f"{self.name}: market data only, there is nothing a key is good for"])
+        if AssetClass.OPTION in self.classes and not isinstance(self.dialect, TellsChains):
+            raise ConfigurationError([f"{self.name}: nothing is known here of its options"])
         opened = partial(connect, self.name, self.dialect.fault_in, self.dialect.point, endpoint=endpoint,
                          options=self.dialect.options, timeout_ms=timeout_ms)
         self.data = opened(credentials=None)
@@ -115,9 +130,9 @@ class CcxtVenue:
     def _silence(self, verdict: Judgment) -> int:
         now = self.clock.now()
         until = now + (verdict.retry_after_ms if verdict.retry_after_ms is not None else self.dialect.codes.ban_ms)
-        if verdict.until is not None and verdict.until <= now + BAN_MAX_MS:
+        if verdict.until is not None:
             until = verdict.until if verdict.retry_after_ms is None else max(until, verdict.until)
-        self._silent_until = max(self._silent_until, until)
+        self._silent_until = max(self._silent_until, min(until, now + self._silence_ms_max))
         return self._silent_until
 
     def _mind_silence(self) -> None:
@@ -128,7 +143,7 @@ class CcxtVenue:
         """Measure the venue's clock again. Whether that worked."""
         try:
             for client in filter(None, (self.data, self.trade)):
-                await client.load_time_difference()
+                await client.measure_clock()
         except self._foreign:
             return False
         return True
@@ -190,6 +205,10 @@ class CcxtVenue:
         if not found:
             raise VenueUnreachable(f"{self.name}: lists no instruments")
         self._instruments = found
+        self._ids = {}
+        for (asset_class, market_id), symbol in self._by_id.items():
+            if symbol in found:
+                self._ids.setdefault(asset_class, {})[market_id] = symbol
         return list(found.values())
 
     async def known(self) -> Mapping[str, Instrument]:
@@ -197,6 +216,37 @@ class CcxtVenue:
         if not self._instruments:
             await self.instruments()
         return self._instruments
+
+    def ids(self, asset_class: AssetClass) -> Mapping[str, str]:
+        return self._ids.get(asset_class, {})
+
+    # options: see ccxt_dialect.TellsChains
+
+    @property
+    def underlyings(self) -> Mapping[str, str]:
+        """Of which coins options are looked at, and the streamed symbol that says where each stands: its perpetual, else its pair."""
+        if AssetClass.OPTION not in self.classes:
+            return {}
+        found: dict[str, str] = {}
+        for symbol in sorted(self.symbols, key=lambda name: ":" not in name):
+            found.setdefault(symbol.partition("/")[0], symbol)
+        coins = self.dialect.option_coins if isinstance(self.dialect, TellsChains) else ()
+        return {coin: symbol for coin, symbol in found.items() if coin in coins}
+
+    async def chain(self, underlying: str) -> Chain:
+        """The options of `underlying` now, as far as they are looked at. Raises VenueError."""
+        await self.known()
+        assert isinstance(self.dialect, TellsChains)  # as __init__ saw to
+        return await self.dialect.chain(self, underlying, self.chains, self.kept)
+
+    def contract(self, symbol: str) -> Instrument | None:
+        """The rules of a contract a chain told of."""
+        return self._instruments.get(symbol)
+
+    async def delivered(self, instrument: Instrument) -> Decimal | None:
+        """The price an option's expiry was settled at; None = not told yet. Raises VenueError."""
+        assert isinstance(self.dialect, TellsChains)  # as __init__ saw to
+        return await self.dialect.delivered(self, instrument)
 
     # what is on offer: see venues.selection
 
@@ -212,6 +262,17 @@ class CcxtVenue:
         from modules.venues import ccxt_archive
 
         return await ccxt_archive.listed_before(self, symbol, at)
+
+    async def admit(self, instruments: Sequence[Instrument]) -> None:
+        if any(one.symbol not in self._instruments for one in instruments):
+            await self.instruments()    # listed since we asked last
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """Stream these from now on and no others; see venues.selection.Watches."""
+        gone = [symbol for symbol in self.streamed if symbol not in symbols]
+        self.symbols = tuple(dict.fromkeys((*self.symbols, *symbols)))
+        self.streamed = tuple(symbols)
+        self._market.changed(gone)
 
     def interval_ms(self, symbol: str) -> int:
         return int(self.data.parse_timeframe(self.timeframe)) * 1_000
@@ -261,7 +322,7 @@ class CcxtVenue:
     async def wallet(self) -> Wallet:
         await self.known()
         accounts = await self.dialect.accounts(self)
-        positions = await self.dialect.positions(self) if AssetClass.PERP in self.classes else {}
+        positions = await self.dialect.positions(self) if AssetClass.PERP in self.classes or AssetClass.OPTION in self.classes else {}
         open_orders = [report for asset_class in self.classes for report in await self.dialect.open_orders(self, asset_class)]
         classes: dict[AssetClass, ClassWallet] = {}
         for account in accounts:
@@ -278,7 +339,8 @@ class CcxtVenue:
         held = {coin: amount for coin, amount in account.coins.items() if amount and coin != settle}
         owner = AssetClass.SPOT if AssetClass.SPOT in account.classes else account.classes[0]
         return {asset_class: ClassWallet(settle, parts.get(asset_class, ZERO), held if asset_class is owner else {},
-                                         positions if asset_class is AssetClass.PERP else {}) for asset_class in account.classes}
+                                         {symbol: size for symbol, size in positions.items() if _class_of(symbol) is asset_class})
+                for asset_class in account.classes}
 
     def symbol(self, asset_class: AssetClass, market_id: str) -> str:
         """Raises VenueUnreachable for a market we do not know: guessing one would book the wrong thing."""
@@ -315,6 +377,11 @@ class CcxtVenue:
         await self.known()
         return await self.dialect.funding_since(self, at)
 
+    async def settled_since(self, at: int) -> Sequence[Settled]:
+        """Options that were delivered at or after `at`."""
+        await self.known()
+        return await self.dialect.settled_since(self, at) if isinstance(self.dialect, TellsChains) else ()
+
     async def transfers_since(self, at: int) -> Sequence[Transferred]:
         """Deposits and withdrawals of the settlement coin."""
         await self.known()
@@ -342,7 +409,11 @@ class CcxtVenue:
         quantity = text(order.quantity)
         fate = await self._write(
             order, lambda: self.trade.create_order(order.symbol, kind, side, quantity, price, dict(parameters)), parameters)
-        return await self._what_existed(order) if fate is None else fate
+        if fate is None:
+            fate = await self._what_existed(order)
+        if order.kind is OrderKind.MARKET and isinstance(fate, Accepted):
+            self._account.expect(order.client_order_id)
+        return fate
 
     async def _prepare(self, order: Order) -> str:
         """Set the leverage an opening order was approved with, before it goes out. What went wrong, "" = nothing."""

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 from modules.domain.errors import BotError, VenueDenied, VenueError
 from modules.domain.instrument import AssetClass, Instrument, Side
 from modules.domain.money import ONE, ZERO, round_up, text
-from modules.domain.order import TERMINAL, Accepted, Fate, InDoubt, Order, OrderKind, OrderReport, OrderState, Purpose, Refused, derive_id
+from modules.domain.order import TERMINAL, Accepted, Fate, InDoubt, Order, OrderKind, OrderReport, OrderState, Purpose, Refused, drill_id
 from modules.runtime.clock import Clock
 from modules.venues.protocol import FillSeen, Venue, Wallet
 from modules.venues.selection import Listing, Statistic
@@ -238,7 +238,7 @@ class Drill:
 
     def _order(self, side: Side, quantity: Decimal, kind: OrderKind, purpose: Purpose, price: Decimal | None) -> Order:
         symbol = self._instrument.symbol
-        name = derive_id("drill", symbol, self._began, side, purpose, len(self._ours))
+        name = drill_id(symbol, self._began, side, purpose, len(self._ours))
         return Order(
             client_order_id=name, trade_id="drill", decision_id="drill", strategy="drill", venue=self._venue.name, symbol=symbol,
             asset_class=self._instrument.asset_class, side=side, quantity=quantity, kind=kind, purpose=purpose, price=price,

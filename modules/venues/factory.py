@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import AssetClass
-from modules.domain.policies import Policies
+from modules.domain.policies import ExecutionPolicy, Policies
 from modules.domain.settings import VenueSettings
 from modules.runtime import keyfile
 from modules.runtime.clock import Clock
@@ -24,18 +24,20 @@ from modules.venues import ccxt_binance, oanda_wire
 from modules.venues.ccxt_bybit import BybitDialect
 from modules.venues.ccxt_client import Credentials, Endpoint
 from modules.venues.ccxt_data import DataDialect
-from modules.venues.ccxt_dialect import Dialect
+from modules.venues.ccxt_dialect import Chains, Dialect
 from modules.venues.ccxt_venue import CcxtVenue
 from modules.venues.oanda_venue import OandaVenue
 from modules.venues.protocol import Venue
 
 Split = Callable[[Decimal], Mapping[AssetClass, Decimal]]
 _UNITS: Final = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_CRYPTO: Final = {
+_CRYPTO: Final[Mapping[AssetClass, tuple[str, ...]]] = {
     AssetClass.SPOT: ("BTC/USDT", "ETH/USDT", "SOL/USDT", "XRP/USDT", "DOGE/USDT", "ADA/USDT", "LINK/USDT", "LTC/USDT"),
     AssetClass.PERP: ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT", "XRP/USDT:USDT", "DOGE/USDT:USDT", "ADA/USDT:USDT",
                       "LINK/USDT:USDT", "LTC/USDT:USDT"),
 }
+_OPTIONS: Final[Mapping[AssetClass, tuple[str, ...]]] = {AssetClass.OPTION: ("BTC/USDT:USDT", "ETH/USDT:USDT")}
+"""Options have no list of their own: these are the perpetuals they come with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,22 @@ class VenueRow:
     """Even for market data."""
     shared_wallet: bool = False
     """One wallet for all classes: each needs an allocation."""
+    paper_only: Mapping[AssetClass, str] = field(default_factory=dict)
+    """Classes that trade on paper at its prices, and what live trading of them lacks."""
 
     @property
     def live(self) -> bool:
         return not self.missing
 
 
+NO_LIVE_OPTIONS: Final = ("no stop rests at the venue for an option, what a short leg ties up of a unified account is not reckoned with, "
+                          "and there is no drill of options: two legs and a delivery have been seen on our emulator only")
 UNPROVEN: Final = ("nobody has shown that it can set and find orders by client order id, list trades by order and rest a stop order that "
                    "really is one")
 KNOWN: Final[Mapping[str, VenueRow]] = {
-    "bybit": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", Endpoint("https://api-testnet.bybit.com", "wss://stream-testnet.bybit.com"),
-                      shared_wallet=True),
+    "bybit": VenueRow((AssetClass.SPOT, AssetClass.PERP, AssetClass.OPTION), "",
+                      Endpoint("https://api-testnet.bybit.com", "wss://stream-testnet.bybit.com"), {**_CRYPTO, **_OPTIONS},
+                      shared_wallet=True, paper_only={AssetClass.OPTION: NO_LIVE_OPTIONS}),
     "binance": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", ccxt_binance.DEMO),
     "oanda": VenueRow(
         (AssetClass.FOREX,), "", Endpoint(oanda_wire.PRACTICE.rest, oanda_wire.PRACTICE.stream),
@@ -91,7 +98,7 @@ def symbols_of(name: str, settings: VenueSettings) -> tuple[str, ...]:
     if settings.symbols:
         return settings.symbols
     listed = known(name).symbols
-    return tuple(symbol for asset_class in settings.classes for symbol in listed.get(asset_class, ()))
+    return tuple(dict.fromkeys(symbol for asset_class in settings.classes for symbol in listed.get(asset_class, ())))
 
 
 def _instead(name: str) -> str:
@@ -104,6 +111,10 @@ def faults(name: str, settings: VenueSettings, *, trading: bool) -> list[str]:
     row, key = known(name), f"venues.{name}"
     found = [f"{key}.classes: {name} has no {asset_class.value} here; it has {', '.join(c.value for c in row.classes)}"
              for asset_class in settings.classes if asset_class not in row.classes]
+    found += [f"{key}.classes: live trading of {asset_class.value} is refused: {why}. Paper on its data works (mode = \"paper\")"
+              for asset_class, why in row.paper_only.items() if trading and asset_class in settings.classes]
+    if AssetClass.OPTION in settings.classes and AssetClass.PERP not in settings.classes and AssetClass.OPTION in row.classes:
+        found.append(f"{key}.classes: OPTION needs PERP beside it: options are traded by what the perpetuals of their underlyings do")
     if trading and not row.live:
         found.append(f"{key}: live trading is refused: {row.missing}. {_instead(name)}")
     if settings.key_file is None and (trading or row.needs_token):
@@ -131,7 +142,7 @@ def connect(
     if found := faults(name, settings, trading=trading):
         raise ConfigurationError(found)
     if name == "oanda":
-        return _oanda(settings, clock, symbols, seen_until)
+        return _oanda(settings, clock, symbols, seen_until, policies.execution)
     endpoint = _endpoint(settings, known(name))
     credentials = None
     if trading and settings.key_file is not None:
@@ -140,14 +151,17 @@ def connect(
     fees = {asset_class: (policies.costs.of(asset_class).maker_fee, policies.costs.of(asset_class).taker_fee)
             for asset_class in settings.classes}
     return CcxtVenue(clock, classes=settings.classes, symbols=symbols, timeframe=settings.timeframe, fees=fees, credentials=credentials,
-                     endpoint=endpoint, split=split, dialect=_dialect(name))
+                     endpoint=endpoint, split=split, dialect=_dialect(name, settings, symbols, policies.execution),
+                     audit_s=policies.execution.wallet_poll_s, silence_s_max=policies.execution.silence_s_max,
+                     chains=Chains(settings.options.days_max, settings.options.reach, settings.options.every_s))
 
 
-def _dialect(name: str) -> Dialect:
+def _dialect(name: str, settings: VenueSettings, symbols: Sequence[str], policy: ExecutionPolicy) -> Dialect:
     if name == "bybit":
-        return BybitDialect()
+        coins = dict.fromkeys(symbol.partition("/")[0] for symbol in symbols if symbol.endswith(":USDT"))
+        return BybitDialect(tuple(coins) if AssetClass.OPTION in settings.classes else ())
     if name == "binance":
-        return ccxt_binance.BinanceDialect()
+        return ccxt_binance.BinanceDialect(stop_slack=policy.stop_limit_slack)
     return DataDialect(name)
 
 
@@ -158,7 +172,7 @@ def _endpoint(settings: VenueSettings, row: VenueRow) -> Endpoint | None:
     return row.testnet if settings.testnet else None
 
 
-def _oanda(settings: VenueSettings, clock: Clock, symbols: Sequence[str], seen_until: int | None) -> OandaVenue:
+def _oanda(settings: VenueSettings, clock: Clock, symbols: Sequence[str], seen_until: int | None, policy: ExecutionPolicy) -> OandaVenue:
     assert settings.key_file is not None  # faults() saw to it
     token = SecretStr(keyfile.read(settings.key_file, "venues.oanda.key_file"))
     endpoint = oanda_wire.PRACTICE if settings.practice or settings.testnet else oanda_wire.PRODUCTION
@@ -166,4 +180,5 @@ def _oanda(settings: VenueSettings, clock: Clock, symbols: Sequence[str], seen_u
         endpoint = oanda_wire.Endpoint(settings.endpoint.rstrip("/"), settings.endpoint.rstrip("/"))
     length = interval_ms(settings.timeframe)
     return OandaVenue(endpoint, settings.account_id, token, clock, dict.fromkeys(symbols, length),
-                      settle=settings.settlement or known("oanda").settlement, seen_until=seen_until)
+                      settle=settings.settlement or known("oanda").settlement, seen_until=seen_until,
+                      pace=oanda_wire.Pace(audit_s=policy.wallet_poll_s, silence_s_max=policy.silence_s_max))

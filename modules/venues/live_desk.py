@@ -8,16 +8,21 @@ Adds to PaperDesk when things happen, never what they cost. The rules, each agai
 - Bars told late (a gap of the feed, the time nobody ran) are matched the same way, in the order they closed. Of the bar in which the
   process ended nobody knows what came after: a stop within its range counts as reached, a target does not.
 - Funding is due at the settlement, at the last rate told before it. FX is financed at 17:00 New York.
+- An option trades at what the last chain said of it, moved along with its underlying, and for no more than was bid or offered there. A
+  chain that was not heard anew within `chain_age_ms` is none. It ends at the price its expiry was delivered at, once the venue says it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import Decimal
 from typing import Final
 
-from modules.domain.instrument import AssetClass
-from modules.domain.market import NAN, Bar, Financing, FundingRate, Quote
-from modules.domain.order import OrderKind, OrderState
+from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.market import NAN, Bar, Chain, Financing, FundingRate, Quote
+from modules.domain.money import round_down
+from modules.domain.order import Order, OrderKind, OrderState
 from modules.domain.policies import CostPolicy
 from modules.domain.sessions import next_rollover
 from modules.venues.paper_book import PaperBook
@@ -32,11 +37,12 @@ FINANCING_WAIT_MS: Final = HOUR_MS
 
 
 class LiveDesk(PaperDesk):
-    """Everything of PaperDesk but `take`: quotes, bars and rates come one by one. Times are UTC ms."""
+    """Everything of PaperDesk but `take`: quotes, bars, rates and chains come one by one. Times are UTC ms."""
 
     def __init__(self, name: str, prices: Prices, policy: CostPolicy, books: Mapping[AssetClass, PaperBook], start: int,
-                 emit: Callable[[AccountEvent], None]) -> None:
+                 emit: Callable[[AccountEvent], None], chain_age_ms: float = 0.0) -> None:
         super().__init__(name, prices, policy, books, start, emit)
+        self._chain_age_ms = chain_age_ms
         self._due: dict[str, FundingRate] = {}
         """Per perpetual: the next settlement (`at`) and the rate it will probably have."""
         self._paid: dict[str, int] = {}
@@ -94,14 +100,57 @@ class LiveDesk(PaperDesk):
             if working.lapsed(at):
                 self._finish(working, OrderState.EXPIRED, "unfilled timeout", at)
 
+    # -- options ----------------------------------------------------------------------------------------------------------
+
+    def chain(self, chain: Chain) -> None:
+        """What is bid and offered anew may be taken anew."""
+        self._prices.list_chain(chain)
+        for quote in chain.quotes:
+            if (series := self._prices.series.get(quote.symbol)) is not None:
+                series.taken = 0.0
+
+    def expired(self, now: int) -> list[Instrument]:
+        """Contracts that are held past their expiry: they wait for the price they were delivered at."""
+        wallet = self.books.get(AssetClass.OPTION)
+        held = (holding.instrument for holding in wallet.holdings.values()) if wallet is not None else ()
+        return [instrument for instrument in held if instrument.expiry is not None and instrument.expiry <= now]
+
+    def deliver(self, instrument: Instrument, price: Decimal, now: int) -> None:
+        """Settle what is held of a contract, once."""
+        wallet = self.books[AssetClass.OPTION]
+        if instrument.symbol in wallet.holdings:
+            self.at = now
+            self._expire(instrument, wallet, price)
+
+    def _touch(self, order: Order, series: Series, now: int) -> float | None:
+        if series.asset_class is AssetClass.OPTION:
+            chain = self._prices.chains.get(series.instrument.underlying)
+            if chain is None or now - chain.at > self._chain_age_ms:
+                return None
+        return super()._touch(order, series, now)
+
+    def _room(self, working: Working, series: Series, bar: Bar | None) -> Decimal:
+        """Of an option, what is bid or offered: an entry gets no more than that at this price, an exit the rest when more is."""
+        room = super()._room(working, series, bar)
+        quote = self._prices.contract_quote(series.instrument) if series.asset_class is AssetClass.OPTION else None
+        if quote is None:
+            return room
+        size = (quote.ask_size if working.side > 0 else quote.bid_size) - series.taken
+        if not math.isfinite(size) or size >= float(room):
+            return room
+        return round_down(Decimal(repr(max(0.0, size))), series.instrument.lot)
+
     # -- orders -----------------------------------------------------------------------------------------------------------
 
     def trade(self, now: int) -> None:
         """Trade what waits, at the quotes of this moment. What opens and finds none, or not enough of it, has had its chance."""
         self.at = now
+        for working in [w for w in self.pending if w.works and w.order.asset_class is AssetClass.OPTION]:
+            if not working.reduces and working.submitted_at < self._since:  # an option has no bars that would tell of the hole
+                self._finish(working, OrderState.EXPIRED, "older than this run: it meant another market", now)
         self.trade_openings(now)
         for working in [w for w in self.pending if w.works and not w.reduces and w.eligible_at <= now]:
-            quoted = self._prices.opening(working.order.symbol) is not None
+            quoted = self._touch(working.order, self._prices.series[working.order.symbol], now) is not None
             self._finish(working, OrderState.EXPIRED, "no more volume to take" if quoted else "no fresh quote to trade at", now)
         self.pending = [working for working in self.pending if working.works]
 

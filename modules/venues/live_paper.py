@@ -10,12 +10,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from decimal import Decimal
 from itertools import count
 from typing import Final, Protocol, runtime_checkable
 
 import structlog
 
 from modules.domain.errors import VenueError
+from modules.domain.events import (
+    BaselineRolled,
+    BlackoutClosed,
+    BlackoutOpened,
+    BudgetChanged,
+    DaemonStarted,
+    EntriesPaused,
+    EntriesResumed,
+    OperatorCommand,
+    SwitchChanged,
+    TradingHalted,
+    TradingRearmed,
+)
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import NAN, Bar, Batch, FundingRate
 from modules.domain.order import Fate, NotSent, Order
@@ -28,11 +42,18 @@ from modules.venues.paper_book import PaperBook
 from modules.venues.paper_prices import AVERAGE_BARS, Prices
 from modules.venues.paper_restore import Memory, Reader
 from modules.venues.protocol import AccountEvent, Step, Venue
+from modules.venues.selection import Watches
 
 log = structlog.get_logger("live_paper")
 
+DELIVERY_MS: Final = 15_000
+"""How often the price of an expiry is asked for until it is told."""
 RETRY_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Waits between attempts to learn what was missed; the last one repeats."""
+
+BEFORE_PRICES: Final = (DaemonStarted, OperatorCommand, TradingHalted, TradingRearmed, EntriesPaused, EntriesResumed, SwitchChanged,
+                        BudgetChanged, BaselineRolled, BlackoutOpened, BlackoutClosed)
+"""What is written down while a start waits for the venue, and says nothing of what the market did."""
 
 
 @runtime_checkable
@@ -44,23 +65,49 @@ class TellsFunding(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsOptions(Protocol):
+    """A data venue whose batches carry chains."""
+
+    kept: frozenset[str]
+    """Contracts that stay in its chains whatever it leaves out else; set from here."""
+
+    def contract(self, symbol: str) -> Instrument | None:
+        """The rules of a contract that a chain told of."""
+        ...
+
+    async def delivered(self, instrument: Instrument) -> Decimal | None:
+        """The price of the underlying that an expired contract was settled at; None = not told yet. Raises VenueError."""
+        ...
+
+
 class LivePaperVenue(PaperAccount):
     """A `Venue` over the market half of another, `data`, which it closes with itself.
 
-    `instruments` are what is traded of it; `books` the opening wallets; `elsewhere` the classes that other venues have.
+    `instruments` are what is traded of it; `books` the opening wallets; `elsewhere` the classes that other venues have; `chain_age_s` how
+    long an option chain is believed.
     """
 
     def __init__(self, data: Venue, instruments: Sequence[Instrument], clock: Clock, policies: Policies,
-                 books: Mapping[AssetClass, PaperBook], elsewhere: Sequence[AssetClass] = ()) -> None:
+                 books: Mapping[AssetClass, PaperBook], elsewhere: Sequence[AssetClass] = (), chain_age_s: float = 30.0) -> None:
         super().__init__(data.name, clock, books)
         self._data = data
         self._latency = policies.costs.latency_ms
         self._elsewhere = elsewhere
         self._quotes = LiveQuotes(
-            instruments, data.interval_ms, clock, policies.risk.quote_age_s_max, float(policies.kill_switch.mark_jump_max))
+            instruments, data.interval_ms, clock, policies.risk.quote_age_s_max, float(policies.kill_switch.mark_jump_max),
+            self._contract)
+        self._jump = float(policies.kill_switch.mark_jump_max)
+        self._remembered: Mapping[str, Instrument] = {}
+        """What an earlier run traded, whether or not it is still listed."""
+        self._delivered: dict[str, Decimal] = {}
+        """Prices told for expired contracts that are still held."""
+        self._asking: asyncio.Task[None] | None = None
+        self._ask_at = 0
         self._prices = Prices(self._quotes, policies.costs)
         self._prices.at_step = True  # there is always a present moment
-        self._desk: LiveDesk = LiveDesk(data.name, self._prices, policies.costs, self._books, clock.now(), self._emit)
+        self._desk: LiveDesk = LiveDesk(
+            data.name, self._prices, policies.costs, self._books, clock.now(), self._emit, chain_age_s * 1000.0)
         self._memory: Memory | None = None
         """What an earlier run left, while it is not known yet what it missed."""
 
@@ -68,7 +115,7 @@ class LivePaperVenue(PaperAccount):
 
     def reader(self) -> Reader:
         """What is to be shown the journal, so that `recollect` can be given its memory."""
-        return Reader(self.name, self._books, self._latency, self._instrument, self._elsewhere)
+        return Reader(self.name, self._books, self._latency, self._instrument, self._elsewhere, BEFORE_PRICES)
 
     def _instrument(self, symbol: str) -> Instrument | None:
         series = self._prices.series.get(symbol)
@@ -78,6 +125,7 @@ class LivePaperVenue(PaperAccount):
         """Take over what an earlier run left; `missed` tells what the market has done to it since. No facts, no past."""
         if memory.at:
             self._memory = memory
+            self._remembered = {symbol: one for symbol, one in memory.instruments.items() if one.asset_class is AssetClass.OPTION}
             self._desk.recall(memory.orders.values(), memory.fills, memory.numbers, Step(memory.at), memory.transfers)
 
     async def missed(self, since: int | None = None) -> Sequence[AccountEvent]:
@@ -119,8 +167,9 @@ class LivePaperVenue(PaperAccount):
         self._desk.settled(reversed(due), memory.funded)
 
     def _watched(self) -> list[str]:
-        """What something rests on or is held in; with a forex pair all of them, for one converts another."""
-        watched = self._desk.watched
+        """What something rests on or is held in; with a forex pair all of them, for one converts another. Options have no bars: what became
+        of those that ended meanwhile is asked for like any other expiry's."""
+        watched = [symbol for symbol in self._desk.watched if self._prices.known(symbol).asset_class is not AssetClass.OPTION]
         known = {symbol: self._prices.known(symbol).asset_class for symbol in watched}
         if AssetClass.FOREX in known.values():
             watched = sorted({*watched, *(name for name, one in self._prices.series.items() if one.asset_class is AssetClass.FOREX)})
@@ -155,12 +204,27 @@ class LivePaperVenue(PaperAccount):
     def interval_ms(self, symbol: str) -> int:
         return self._data.interval_ms(symbol)
 
+    async def admit(self, instruments: Sequence[Instrument]) -> None:
+        assert isinstance(self._data, Watches)
+        await self._data.admit(instruments)
+        for one in instruments:
+            if one.symbol not in self._prices.series:
+                self._quotes.admit(one, self._data.interval_ms(one.symbol))
+                self._prices.admit(one, self._data.interval_ms(one.symbol))
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """What is no longer streamed keeps its last price; nothing is held there, or it would be streamed."""
+        assert isinstance(self._data, Watches)
+        self._data.watch(symbols)
+
     async def market_events(self) -> AsyncIterator[Batch]:
+        self._keep()
         # A protocol's AsyncIterator may be a generator, and then has to be closed with us.
         async with aclosing(self._data.market_events()) as batches:  # type: ignore[type-var]
             async for batch in batches:
                 told = await self._completed(batch)
                 self._take(told)
+                self._keep()
                 if self._emitted:
                     await self._hand_over()
                 self._clock.pulse(told.at)
@@ -197,8 +261,51 @@ class LivePaperVenue(PaperAccount):
                 bar_now = series[symbol].bar
                 if self._quotes.take(symbol, quote, bar_now.close if bar_now is not None else NAN):
                     desk.quote(symbol, quote, now)
+        for chain in batch.chains:
+            desk.chain(chain)
+        self._settle_options(now)
         if desk.pending:
             desk.trade(now)
+
+    # -- options ----------------------------------------------------------------------------------------------------------
+
+    def _contract(self, symbol: str) -> Instrument | None:
+        known = self._remembered.get(symbol)
+        return self._data.contract(symbol) if known is None and isinstance(self._data, TellsOptions) else known
+
+    def _keep(self) -> None:
+        """What is held or waits stays in the chains, however far the market has gone from it."""
+        if isinstance(self._data, TellsOptions):
+            waits = (working.order.symbol for working in self._desk.pending if working.order.asset_class is AssetClass.OPTION)
+            wallet = self._books.get(AssetClass.OPTION)
+            self._data.kept = frozenset((*waits, *(wallet.holdings if wallet is not None else ())))
+
+    def _settle_options(self, now: int) -> None:
+        """What expired ends at the price it was delivered at. Until the venue tells that price it stays as it is; it is asked again."""
+        due = self._desk.expired(now)
+        for instrument in due:
+            if (price := self._delivered.pop(instrument.symbol, None)) is not None:
+                self._desk.deliver(instrument, price, now)
+        waiting = [instrument for instrument in self._desk.expired(now) if instrument.symbol not in self._delivered] if due else []
+        if waiting and now >= self._ask_at and (self._asking is None or self._asking.done()):
+            self._ask_at = now + DELIVERY_MS
+            self._asking = asyncio.create_task(self._ask(waiting), name="deliveries")
+
+    async def _ask(self, expired: Sequence[Instrument]) -> None:
+        """On the side, so that nothing waits for an answer but who is told of it."""
+        for instrument in expired:
+            assert isinstance(self._data, TellsOptions)  # else there would be no options
+            try:
+                price = await self._data.delivered(instrument)
+            except VenueError as error:
+                log.warning("the price of an expiry is not known yet", action="settle", symbol=instrument.symbol, reason=str(error))
+                return
+            spot = self._prices.spot(instrument.underlying)
+            if price is not None and spot is not None and not spot / self._jump < float(price) < spot * self._jump:
+                log.error("the price of an expiry is not believed", action="settle", symbol=instrument.symbol, reason=f"{price} where "
+                          f"{instrument.underlying} stands at {spot:g}")
+            elif price is not None:
+                self._delivered[instrument.symbol] = price
 
     # -- orders -----------------------------------------------------------------------------------------------------------
 
@@ -213,5 +320,8 @@ class LivePaperVenue(PaperAccount):
         return fate
 
     async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         await super().close()
         await self._data.close()

@@ -6,7 +6,7 @@ then there is no price, and no price is ever invented.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import Bar, Quote
@@ -14,22 +14,29 @@ from modules.runtime.clock import Clock
 
 
 class LiveQuotes:
-    """A price source for the paper desk. `age_s`: how long a quote is believed; `jump`: how many times a quote may be off the last close.
+    """A price source for the paper desk. `age_s`: how long a quote is believed; `jump`: how many times a quote may be off the last close;
+    `contract`: what an option contract is.
 
     A quote older than `age_s` still stands while its connection speaks - another symbol of its class was quoted within `age_s`, so
     silence means that nothing changed - but never for longer than one bar.
     """
 
     def __init__(self, instruments: Sequence[Instrument], interval_ms: Callable[[str], int], clock: Clock, age_s: float,
-                 jump: float) -> None:
+                 jump: float, contract: Callable[[str], Instrument | None] = lambda symbol: None) -> None:
         self.instruments = instruments
-        self.intervals_ms: Mapping[str, int] = {instrument.symbol: interval_ms(instrument.symbol) for instrument in instruments}
+        self._contract = contract
+        self.intervals_ms: dict[str, int] = {instrument.symbol: interval_ms(instrument.symbol) for instrument in instruments}
         self._classes = {instrument.symbol: instrument.asset_class for instrument in instruments}
         self._clock = clock
         self._age_ms = age_s * 1000.0
         self._jump = jump
         self._quotes: dict[str, Quote] = {}
         self._heard: dict[AssetClass, int] = {}
+
+    def admit(self, instrument: Instrument, interval_ms: int) -> None:
+        self.instruments = (*self.instruments, instrument)
+        self.intervals_ms[instrument.symbol] = interval_ms
+        self._classes[instrument.symbol] = instrument.asset_class
 
     def take(self, symbol: str, quote: Quote, close: float) -> bool:
         """Believe `quote` from now on, whatever time it names itself; False = refused. `close`: of the last bar, NaN = none known."""
@@ -57,5 +64,5 @@ class LiveQuotes:
         return ()
 
     def contract(self, symbol: str) -> Instrument | None:
-        """No option contracts here."""
-        return None
+        """The rules of an option contract; None = the market names none of this name."""
+        return self._contract(symbol)

@@ -468,10 +468,11 @@ class PaperDesk:
             self._expire(instrument, wallet)
         self._next_expiry = min((h.instrument.expiry for h in wallet.holdings.values() if h.instrument.expiry is not None), default=NEVER)
 
-    def _expire(self, instrument: Instrument, wallet: PaperBook) -> None:
-        """Cash settlement against the underlying's price now; coin-quoted contracts pay their dollar value in coin."""
+    def _expire(self, instrument: Instrument, wallet: PaperBook, delivered: Decimal | None = None) -> None:
+        """Cash settlement against the price the underlying was delivered at, None = its price now; coin-quoted contracts pay their dollar
+        value in coin."""
         rate = self._rate(instrument, ONE, wallet)
-        index = self._index(instrument, rate)
+        index = self._index(instrument, rate) if delivered is None else delivered
         spot = index if instrument.quote == instrument.base else index / rate
         value = costs.option_value(instrument.right is Right.CALL, spot, strike_of(instrument))
         if instrument.quote == instrument.base:

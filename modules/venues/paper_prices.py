@@ -130,6 +130,14 @@ class Prices:
         """The source stands at the present step: its openings may be asked."""
         self._kept: dict[str, Quote | None] = {}
 
+    def admit(self, instrument: Instrument, interval_ms: int) -> None:
+        """One more series, from now on."""
+        series = self.series[instrument.symbol] = Series(instrument, self._policy.of(instrument.asset_class), interval_ms)
+        if instrument.asset_class in (AssetClass.SPOT, AssetClass.FOREX):
+            self._pairs[instrument.base, instrument.quote] = series
+        if instrument.asset_class in _STANDS_FOR:
+            self._underlyings.setdefault(instrument.underlying, []).append(series)
+
     def _of(self, *classes: AssetClass) -> Iterable[Series]:
         return (series for asset_class in classes for series in self.series.values() if series.asset_class is asset_class)
 
@@ -214,18 +222,22 @@ class Prices:
     def option_touch(self, instrument: Instrument, side: Side, at: int) -> float | None:
         """The ask (to buy) or bid (to sell) of a contract now: the last chain's quote repriced; None without a quote on that side."""
         chain, spot = self.chains.get(instrument.underlying), self.spot(instrument.underlying)
-        quote = self._contract_quote(chain, instrument.symbol) if chain is not None else None
+        quote = self.contract_quote(instrument)
         if chain is None or quote is None or spot is None:
             return None
         bid, ask, _ = reprice(quote, chain, spot, at)
         touch = ask if side is Side.BUY else bid
         return touch if touch > 0.0 else None  # NaN compares false
 
-    def _contract_quote(self, chain: Chain, symbol: str) -> OptionQuote | None:
+    def contract_quote(self, instrument: Instrument) -> OptionQuote | None:
+        """What the last chain said of a contract; None = nothing."""
+        chain = self.chains.get(instrument.underlying)
+        if chain is None:
+            return None
         listed = self._listed.get(chain.underlying)
         if listed is None:
             listed = self._listed[chain.underlying] = {quote.symbol: quote for quote in chain.quotes}
-        return listed.get(symbol)
+        return listed.get(instrument.symbol)
 
     def list_chain(self, chain: Chain) -> None:
         self.chains[chain.underlying] = chain

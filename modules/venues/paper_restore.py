@@ -70,26 +70,30 @@ class Memory:
     """References of the transfers that are booked."""
     funded: set[str] = field(default_factory=set)
     """References of the funding and financing that is booked."""
+    instruments: dict[str, Instrument] = field(default_factory=dict)
+    """Everything that was ever traded, with its rules as they were then."""
 
 
 class Reader:
     """Feeds facts into a Memory, oldest first: `take` is given the whole journal, in the same pass that rebuilds the books.
 
     `venue` is whose past it is. `wallets` are the opening books for classes the journal does not open itself; they are changed in place.
-    `elsewhere` are the classes of other venues: their money is none of ours.
+    `elsewhere` are the classes of other venues: their money is none of ours. `before_prices` are facts that may be written while the market
+    cannot be heard: the time of the last of them is no time until when it was watched.
     `contract` gives the rules of an instrument the journal does not list. `take` raises ConfigurationError where the journal cannot be
     this venue's.
     """
 
     def __init__(
         self, venue: str, wallets: Mapping[AssetClass, PaperBook], latency_ms: int, contract: Callable[[str], Instrument | None],
-        elsewhere: Collection[AssetClass] = (),
+        elsewhere: Collection[AssetClass] = (), before_prices: Collection[type[Fact]] = (),
     ) -> None:
         self.memory = self._memory = Memory(dict(wallets), latency_ms)
         self._venue = venue
         self._contract = contract
         self._elsewhere = frozenset(elsewhere)
-        self._instruments: dict[str, Instrument] = {}
+        self._before_prices = frozenset(before_prices)
+        self._instruments = self._memory.instruments
         self._intended: dict[str, Order] = {}
         self._sent_at: dict[str, int] = {}
         self._opened: set[AssetClass] = set()
@@ -101,7 +105,8 @@ class Reader:
         }
 
     def take(self, fact: Fact) -> None:
-        self._memory.at = max(self._memory.at, fact.at)
+        if type(fact) not in self._before_prices:
+            self._memory.at = max(self._memory.at, fact.at)
         read = self._read.get(type(fact))
         if read is not None:
             read(fact)

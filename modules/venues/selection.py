@@ -7,15 +7,16 @@ what is held is always kept. Refuses a rule that leaves nothing and a fixed list
 from __future__ import annotations
 
 import difflib
+import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import structlog
 
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import ASSET_CLASSES, DOLLARS, AssetClass, Instrument
-from modules.domain.settings import SelectSettings, VenueSettings, matches
+from modules.domain.settings import SelectSettings, VenueSettings, matches, plain
 
 log = structlog.get_logger("selection")
 
@@ -64,6 +65,43 @@ class Listing(Protocol):
     async def listed_before(self, symbol: str, at: int) -> int | None:
         """Open time (UTC ms) of a daily candle at or before `at`, the earliest that costs one question; None = there is none."""
         ...
+
+
+class Chosen(NamedTuple):
+    """A venue's choice by the owner's rule."""
+
+    rule: str
+    """What it was made by, in one line: another rule is another choice."""
+    asked_at: int
+    """UTC ms."""
+    choice: Choice
+    """Without what is held."""
+    instruments: Mapping[str, Instrument]
+    """The rules of everything that is offered."""
+    every_ms: int
+    """How long it stands."""
+
+
+Chooser = Callable[[], Awaitable[Chosen]]
+"""Asks a venue anew. Raises VenueError, ConfigurationError where the rule leaves nothing."""
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """A venue whose stream can be changed while it runs."""
+
+    async def admit(self, instruments: Sequence[Instrument]) -> None:
+        """These may be asked for their past and traded from now on. Raises VenueError."""
+        ...
+
+    def watch(self, symbols: Sequence[str]) -> None:
+        """Stream exactly these from now on. All of them were admitted, or there from the start."""
+        ...
+
+
+def rule_of(rule: SelectSettings) -> str:
+    """The rule in one line; equal rules give equal lines."""
+    return json.dumps(plain(rule.model_dump()), sort_keys=True, separators=(",", ":"))
 
 
 def choose(instruments: Sequence[Instrument], statistics: Sequence[Statistic], rule: SelectSettings, *, now: int,
@@ -167,8 +205,17 @@ async def by_rule(listing: Listing, offered: Sequence[Instrument], rule: SelectS
 
 
 def _absent(venue: str, symbol: str, names: Collection[str]) -> str:
-    near = difflib.get_close_matches(symbol, names, 1)
-    return f"venues.{venue}.symbols: {symbol} is not listed there" + (f"; did you mean {near[0]}?" if near else "")
+    near = alike(symbol, names)
+    return f"venues.{venue}.symbols: {symbol} is not listed there" + (f"; did you mean {near}?" if near else "")
+
+
+def alike(symbol: str, names: Collection[str]) -> str:
+    """What was probably meant by `symbol`, "" = nothing that is listed. That two are paid for in the same coin makes them no more alike."""
+    bases = {name.partition("/")[0]: None for name in names}
+    for base in difflib.get_close_matches(symbol.partition("/")[0].upper(), list(bases), 3, 0.6):
+        if near := difflib.get_close_matches(symbol.upper(), [name for name in names if name.partition("/")[0] == base], 1):
+            return near[0]
+    return ""
 
 
 def usd_volume(quote: str, quote_volume: object) -> float:

@@ -1,7 +1,7 @@
 """Bybit v5 on loopback: REST (signatures checked) and websockets over the market of bybit_market.py, with a script of faults.
 
-Speaks the wire of venues.md section 5 for the categories spot and linear. `faults` holds what goes wrong next: a reply replaced, cut,
-stalled or dropped, before or after the request took effect.
+Speaks the wire of venues.md section 5 for the categories spot, linear and option. `faults` holds what goes wrong next: a reply replaced,
+cut, stalled or dropped, before or after the request took effect.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class BybitEmulator(Frame):
             "account/wallet-balance": lambda _: {"list": [self.market.account()]}, "account/transaction-log": self._log,
             "order/realtime": self._realtime, "order/history": self._history, "execution/list": self._executions,
             "position/list": self._positions, "position/closed-pnl": lambda _: {"list": []},
+            "market/delivery-price": self._delivery_prices, "market/new-delivery-price": self._new_delivery_prices,
+            "asset/delivery-record": self._delivery_records,
         }
         post: dict[str, Callable[[Row], Any]] = {
             "order/create": self._create, "order/cancel": self._cancel, "order/cancel-all": self._cancel_all,
@@ -99,11 +101,18 @@ class BybitEmulator(Frame):
 
     def _instruments(self, asked: Row) -> Row:
         wanted = asked.get("category")
-        listed = [] if asked.get("status") else [p for p in self.market.products.values() if p.category == wanted]
-        return {"category": wanted, "list": [self.market.listing(product) for product in listed], "nextPageCursor": ""}
+        base = asked.get("baseCoin", "BTC") if wanted == "option" and "symbol" not in asked else None
+        listed = [] if asked.get("status") else [
+            p for p in self.market.products.values()
+            if p.category == wanted and p.base == (base or p.base) and asked.get("symbol", p.id) == p.id]
+        return _page([self.market.listing(product) for product in listed], asked, 500)
 
     def _tickers(self, asked: Row) -> Row:
         keys = [key for key in self.market.products if key[0] == asked.get("category") and asked.get("symbol", key[1]) == key[1]]
+        if asked.get("category") == "option" and "symbol" not in asked:
+            if "baseCoin" not in asked:
+                raise Denied(10001, "baseCoin or symbol is required")
+            keys = [key for key in keys if self.market.products[key].base == asked["baseCoin"]]
         return {"category": asked.get("category"), "list": [self.market.ticker(key) for key in keys]}
 
     def _kline(self, asked: Row) -> Row:
@@ -127,6 +136,28 @@ class BybitEmulator(Frame):
 
     def _book(self, asked: Row) -> Row:
         return self.market.best((asked["category"], asked["symbol"])) | {"ts": self.now()}
+
+    def _delivery_prices(self, asked: Row) -> Row:
+        """By contract; here it suffices to know what was delivered to us."""
+        rows = [{name: record[name] for name in ("symbol", "deliveryPrice")} | {"deliveryTime": str(record["deliveryTime"])}
+                for record in self.market.options.records if asked.get("symbol", record["symbol"]) == record["symbol"]]
+        return _page(rows, asked)
+
+    def _new_delivery_prices(self, asked: Row) -> Row:
+        if asked.get("category") != "option" or "baseCoin" not in asked:
+            raise Denied(10001, "category and baseCoin are required")
+        wanted = asked["baseCoin"], asked.get("settleCoin", "USDT")
+        rows = [{name: row[name] for name in ("deliveryPrice", "deliveryTime")} for row in self.market.options.delivered
+                if (row["baseCoin"], row["settleCoin"]) == wanted]
+        return _page(rows, asked)
+
+    def _delivery_records(self, asked: Row) -> Row:
+        if asked.get("category") != "option":
+            raise Denied(10001, "emulator: only category=option")
+        start = int(asked.get("startTime", 0))
+        rows = [row for row in self.market.options.records if int(row["deliveryTime"]) >= start and
+                asked.get("symbol", row["symbol"]) == row["symbol"]]
+        return _page(rows, asked, 20)
 
     def _key(self, _: Row) -> Row:
         return {"id": "1", "apiKey": KEY, "readOnly": 0, "secret": "", "permissions": self.rights, "ips": ["*"], "type": 1,
@@ -190,13 +221,16 @@ class BybitEmulator(Frame):
         return _page(found[::-1], asked)
 
     def _positions(self, asked: Row) -> Row:
-        keys = [key for key in self.market.holdings if asked.get("symbol", key[1]) == key[1]]
+        options = asked.get("category") == "option"
+        keys = [key for key in self.market.holdings if asked.get("symbol", key[1]) == key[1] and (key[0] == "option") == options]
         return _page([self.market.position(key) for key in keys if "symbol" in asked or self.market.holdings[key].size], asked)
 
     def _log(self, asked: Row) -> Row:
         start = int(asked.get("startTime", 0))
         wanted = asked.get("type")
-        found = [row for row in self.market.log if int(row["transactionTime"]) >= start and wanted in (None, row["type"])]
+        category = asked.get("category")
+        found = [row for row in self.market.log if int(row["transactionTime"]) >= start and wanted in (None, row["type"]) and
+                 category in (None, row["category"])]
         return _page(found[::-1], asked)
 
     # -- websockets -------------------------------------------------------------------------------------------------------
@@ -232,7 +266,7 @@ class BybitEmulator(Frame):
                 queue.put_nowait(self._message(topic, [self.market.streamed_ticker(key)]))
             elif key in self.market.products and topic.startswith("orderbook.1."):
                 queue.put_nowait(self._message(topic, [self.market.best(key)]))
-            elif key in self.market.products and topic.startswith("kline."):
+            elif key in self.market.candles and topic.startswith("kline."):
                 queue.put_nowait(self._message(topic, [self.market.kline(key, self.market.candles[key][-1], False)]))
 
     def _message(self, topic: str, rows: list[Row]) -> str:
@@ -263,8 +297,8 @@ def _filtered(row: Row, asked: Row) -> bool:
     return wanted is None or (wanted == "StopOrder") == conditional
 
 
-def _page(rows: list[Row], asked: Row) -> Row:
-    first, size = int(asked.get("cursor") or 0), int(asked.get("limit", PAGE))
+def _page(rows: list[Row], asked: Row, usual: int = PAGE) -> Row:
+    first, size = int(asked.get("cursor") or 0), int(asked.get("limit", usual))
     more = str(first + size) if first + size < len(rows) else ""
     return {"category": asked.get("category", ""), "list": rows[first:first + size], "nextPageCursor": more}
 
@@ -282,11 +316,14 @@ async def run(port: int, seed: int) -> None:
     async with serving(port) as venue:
         market, minute = venue.market, venue.now() // MINUTE_MS
         print(f"bybit on {venue.url} key {KEY} secret {SECRET}", flush=True)
+        market.options.roll()
         while True:
             await asyncio.sleep(0.25)
             seed += 1
+            if minute != venue.now() // MINUTE_MS:
+                market.options.roll()
             closed, minute = minute != venue.now() // MINUTE_MS, venue.now() // MINUTE_MS
-            for category, name in market.products:
+            for category, name in [key for key in market.products if key[0] != "option"]:
                 if closed:
                     market.close_bar(category, name)
                 if closed and category == "linear" and minute % (8 * 60) == 0:

@@ -40,9 +40,39 @@ def check(client: Any, seen: list[str]) -> int:
     (fill,) = asked("get_executions", category="linear")["list"]
     after = Decimal(asked("get_wallet_balance", accountType="UNIFIED")["list"][0]["coin"][0]["walletBalance"])
     assert after == before - Decimal(fill["execFee"])
+    after -= options(asked)
+    assert Decimal(asked("get_wallet_balance", accountType="UNIFIED")["list"][0]["coin"][0]["walletBalance"]) == after
     asked("place_order", category="spot", symbol="BTCUSDT", side="Buy", orderType="Market", qty="0.001", marketUnit="baseCoin")
     asked("cancel_all_orders", **linear)
     return len(seen)
+
+
+def options(asked: Any) -> Decimal:
+    """Buy and sell an option by limits that end at once; what that cost."""
+    listed = asked("get_instruments_info", category="option", baseCoin="BTC")["list"]
+    one = next(row for row in listed if row["settleCoin"] == "USDT" and row["symbol"].endswith("-50000-C-USDT"))
+    option = {"category": "option", "symbol": one["symbol"]}
+    assert one["optionsType"] == "Call" and Decimal(one["lotSizeFilter"]["qtyStep"]) > 0
+    (ticker,) = asked("get_tickers", **option)["list"]
+    assert Decimal(ticker["bid1Price"]) < Decimal(ticker["markPrice"]) < Decimal(ticker["ask1Price"])
+    assert len(asked("get_tickers", category="option", baseCoin="BTC")["list"]) == len(listed)
+    assert Decimal(asked("get_orderbook", **option)["a"][0][0]) > 0
+    for number, (side, price) in enumerate((("Buy", "100000"), ("Sell", "5"))):
+        asked("place_order", **option, side=side, orderType="Limit", price=price, qty="0.1", timeInForce="IOC", orderLinkId=f"o{number}",
+              reduceOnly=side == "Sell")
+        size = [Decimal(row["size"]) for row in asked("get_positions", **option)["list"]]
+        assert size == [Decimal("0.1") if side == "Buy" else 0]
+    asked("place_order", **option, side="Buy", orderType="Limit", price="5", qty="0.1", timeInForce="GTC", orderLinkId="o2")
+    assert [row["orderLinkId"] for row in asked("get_open_orders", **option)["list"]] == ["o2"]
+    asked("cancel_order", **option, orderLinkId="o2")
+    assert [row["orderStatus"] for row in asked("get_order_history", **option, orderLinkId="o2")["list"]] == ["Cancelled"]
+    assert asked("get_new_delivery_price", category="option", baseCoin="BTC")["list"] == []
+    assert asked("get_option_delivery_record", category="option")["list"] == []
+    cost = Decimal(0)
+    for row in asked("get_executions", category="option")["list"]:
+        value = Decimal(row["execValue"]) * (1 if row["side"] == "Buy" else -1)
+        cost += value + Decimal(row["execFee"])
+    return cost
 
 
 def main() -> None:

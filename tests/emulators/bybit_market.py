@@ -3,7 +3,7 @@
 Prices move only when a test says so (`move`, or `walk` for a seeded path). A market order trades at bid or ask (one tick off the
 price), at most `depth` per execution, each further one a tick worse. Spot buys pay their fee in the base coin, everything else in the
 quote coin. Linear positions are one-way and settle in USDT; the average price is kept as exact cost, so nothing is rounded but fees
-and results, to 1e-8.
+and results, to 1e-8. Options (none listed unless a test does) are bybit_options.py's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, ClassVar, NamedTuple
+
+from tests.emulators.bybit_options import OptionDesk
 
 ZERO, UNIT = Decimal(0), Decimal("1e-8")
 OPEN = ("New", "PartiallyFilled", "Untriggered", "Triggered")
@@ -142,6 +144,7 @@ class Market:
     """Transaction log: transfers."""
 
     def __post_init__(self) -> None:
+        self.options = OptionDesk(self)
         self.price = {key: product.price for key, product in self.products.items()}
         self.depth: dict[Key, Decimal] = {}
         self.holdings = {key: Holding() for key in self.products if key[0] == "linear"}
@@ -163,10 +166,24 @@ class Market:
     # -- prices -----------------------------------------------------------------------------------------------------------
 
     def bid(self, key: Key) -> Decimal:
-        return self.price[key] - self.products[key].tick
+        product = self.products[key]
+        return self.options.quote(product, ask=False) if key[0] == "option" else self.price[key] - product.tick
 
     def ask(self, key: Key) -> Decimal:
-        return self.price[key] + self.products[key].tick
+        product = self.products[key]
+        return self.options.quote(product, ask=True) if key[0] == "option" else self.price[key] + product.tick
+
+    def list_option(self, name: str, base: str, tick: Decimal, lot: Decimal, fee: Decimal) -> None:
+        key = "option", name
+        self.products[key] = Product("option", name, base, "USDT", tick, lot, ZERO, fee, fee, ZERO)
+        self.price[key] = ZERO
+        self.holdings[key] = Holding()
+
+    def unlist_option(self, name: str) -> None:
+        """Its position is told of for as long as somebody asks; it is traded no more."""
+        for ticket in [ticket for ticket in self.orders.values() if ticket.open and ticket.product is self.products["option", name]]:
+            self._set(ticket, "Cancelled")
+        del self.products["option", name]
 
     def move(self, category: str, name: str, price: str | Decimal) -> None:
         """The price is now this: conditional orders trigger, resting limits fill, the forming candle stretches."""
@@ -217,6 +234,8 @@ class Market:
                 "timestamp": self.now()}
 
     def ticker(self, key: Key) -> Row:
+        if key[0] == "option":
+            return self.options.ticker(self.products[key])
         price = str(self.price[key])
         row = {"category": key[0], "symbol": key[1], "lastPrice": price, "bid1Price": str(self.bid(key)), "bid1Size": "3",
                "ask1Price": str(self.ask(key)), "ask1Size": "3", "prevPrice24h": price, "price24hPcnt": "0", "highPrice24h": price,
@@ -234,8 +253,9 @@ class Market:
 
     def best(self, key: Key) -> Row:
         self._next += 1
-        return {"category": key[0], "s": key[1], "b": [[str(self.bid(key)), "3"]], "a": [[str(self.ask(key)), "3"]], "u": self._next,
-                "seq": self._next}
+        bid, ask = self.bid(key), self.ask(key)
+        return {"category": key[0], "s": key[1], "b": [[str(bid), "3"]] if bid else [], "a": [[str(ask), "3"]] if ask else [],
+                "u": self._next, "seq": self._next}
 
     # -- orders -----------------------------------------------------------------------------------------------------------
 
@@ -248,6 +268,10 @@ class Market:
         spot, link = key[0] == "spot", str(body.get("orderLinkId", ""))
         if link and any(ticket.link == link for ticket in self.orders.values()):
             raise Denied(170141, "Duplicate clientOrderId") if spot else Denied(110072, "OrderLinkedID is duplicate")
+        if key[0] == "option" and not link:
+            raise Denied(10001, "OrderLinkId is required")
+        if key[0] == "option" and body.get("triggerPrice"):
+            raise Denied(10001, "conditional orders are not supported for options")
         buy, market, reduce = body["side"] == "Buy", body["orderType"] == "Market", bool(body.get("reduceOnly"))
         quantity, price = Decimal(body["qty"]), Decimal(body["price"]) if body.get("price") else self.price[key]
         if quantity <= 0 or quantity % product.lot or price % product.tick:
@@ -266,6 +290,9 @@ class Market:
         self._set(ticket, "New" if trigger is None else "Untriggered")
         if trigger is None:
             self._work(ticket, arriving=True)
+        if ticket.open and body.get("timeInForce") == "IOC":
+            ticket.reason = "EC_NoImmediateQtyToFill"
+            self._set(ticket, "Cancelled")
         return ticket
 
     def _trigger(self, key: Key, body: Row, buy: bool) -> tuple[Decimal | None, bool]:
@@ -315,10 +342,14 @@ class Market:
             ticket.quantity = min(ticket.quantity, abs(holding.size))
             return
         opens = ticket.quantity if ticket.buy == (holding.size >= 0) else max(ZERO, ticket.quantity - abs(holding.size))
-        margin = sum((abs(other.cost) / other.leverage for other in self.holdings.values()), ZERO)
+        margin = sum((abs(other.cost) / other.leverage for (kind, _), other in self.holdings.items() if kind != "option"), ZERO)
         purse, shared = self.purse(product.category), self.purse("spot")
         free = purse.get(product.quote, ZERO) - (self.locked(product.quote) if purse is shared else ZERO)
-        if free - margin < opens * ticket.price / holding.leverage:
+        needed = opens * ticket.price / holding.leverage
+        if product.category == "option":  # a premium is paid in full, and who sells one must be able to be wrong
+            best = self.ask(key) if ticket.buy else self.options.index(product.base) / 10
+            needed = opens * best
+        if free - margin < needed:
             raise Denied(*self.denials["funds"])
 
     def _reducible(self, ticket: Ticket) -> bool:
@@ -338,6 +369,11 @@ class Market:
                 return
         best, step = (self.ask(key), ticket.product.tick) if ticket.buy else (self.bid(key), -ticket.product.tick)
         depth = self.depth.get(key)
+        if best <= ZERO:  # nobody is on the other side of this option
+            if ticket.market:
+                ticket.reason = "EC_NoImmediateQtyToFill"
+                self._set(ticket, "Cancelled")
+            return
         while ticket.remaining:
             if ticket.reduce and not self._reducible(ticket):
                 self._set(ticket, "Cancelled")
@@ -365,6 +401,9 @@ class Market:
         if product.category == "spot":
             self._add("spot", product.base, quantity if ticket.buy else -quantity)
             self._add("spot", product.quote, -value if ticket.buy else value)
+        elif product.category == "option":
+            self._settle(self.holdings[key], quantity if ticket.buy else -quantity, price)
+            self._add("option", product.quote, -value if ticket.buy else value)
         else:
             result = self._settle(self.holdings[key], quantity if ticket.buy else -quantity, price)
             self._add("linear", product.quote, result)
@@ -375,6 +414,8 @@ class Market:
 
     def _charge(self, product: Product, buy: bool, quantity: Decimal, value: Decimal, rate: Decimal) -> tuple[str, Decimal]:
         """The coin a fee is taken in, and how much of it."""
+        if product.category == "option":
+            return product.quote, self.options.fee(product, quantity, value / quantity)
         in_base = product.category == "spot" and buy
         return product.base if in_base else product.quote, ((quantity if in_base else value) * rate).quantize(UNIT, ROUND_HALF_EVEN)
 
@@ -422,7 +463,7 @@ class Market:
         self.emit("order", [ticket.row()])
 
     def _told(self, key: Key) -> None:
-        if key[0] == "linear":
+        if key[0] != "spot":
             self.emit("position", [self.position(key)])
         self.emit("wallet", [self.account()])
 
@@ -488,13 +529,15 @@ class Market:
         holding = self.holdings[key]
         average = str((holding.cost / holding.size).quantize(UNIT)) if holding.size else "0"
         side = "" if not holding.size else "Buy" if holding.size > 0 else "Sell"
-        return {"category": "linear", "positionIdx": 0, "symbol": key[1], "side": side, "size": str(abs(holding.size)),
+        return {"category": key[0], "positionIdx": 0, "symbol": key[1], "side": side, "size": str(abs(holding.size)),
                 "avgPrice": average, "entryPrice": average, "positionValue": str(abs(holding.cost)), "tradeMode": 0, "autoAddMargin": 0,
                 "positionStatus": "Normal", "leverage": str(holding.leverage), "markPrice": str(self.price[key]), "liqPrice": "",
                 "positionIM": "0", "positionMM": "0", "takeProfit": "", "stopLoss": "", "trailingStop": "0", "unrealisedPnl": "0",
                 "cumRealisedPnl": "0", "createdTime": "0", "updatedTime": str(self.now()), "seq": self._next, "riskId": 1}
 
     def listing(self, product: Product) -> Row:
+        if product.category == "option":
+            return self.options.listing(product)
         row: Row = {"symbol": product.id, "baseCoin": product.base, "quoteCoin": product.quote, "status": "Trading",
                     "priceFilter": {"tickSize": str(product.tick), "minPrice": str(product.tick), "maxPrice": "9999999"}}
         if product.category == "spot":
