@@ -50,6 +50,8 @@ POLICY_FILES: Final[Mapping[str, type[VersionedPolicy]]] = {
 
 FILE_BYTES_MAX: Final = 1_000_000
 NESTING_MAX: Final = 16
+LENIENT_TRIES: Final = 4
+"""What one fault hides shows when it is taken out; a settings file has few levels."""
 FAULTS_MAX: Final = 100
 """Per file; the rest is counted."""
 _PREFIX: Final = "BOT__"
@@ -316,7 +318,45 @@ def _merge(into: Tree, tree: Mapping[str, Any], source: dict[Key, str], name: st
 
 def _settings(files: Sequence[Path], overrides: Mapping[str, Any], environment: Mapping[str, str], env_file: Path,
               faults: list[str]) -> tuple[Settings | None, Path]:
-    """The settings, or None with the reasons in `faults`; and the policy folder as far as it can be known."""
+    """The settings, as far as they can be understood: with the reasons in `faults`, what is faulty left at its default; None = nothing can
+    be. And the policy folder as far as it can be known."""
+    merged, source = _merged(files, overrides, environment, env_file, faults)
+    default_source = str(files[-1]) if files else "settings"
+    settings, told, forgotten, clashes = None, set[str](), set[str](), list[str]()
+    for lenient in (False, *(True,) * LENIENT_TRIES):
+        try:
+            settings = Settings.model_validate(merged, context=clashes if lenient else None)
+            faults.extend(fault for clash in clashes if (fault := f"{default_source}: {clash}") not in told)
+            break
+        except ValidationError as error:
+            found = dict.fromkeys(fault for fault in _faults(error, Settings, source, default_source)
+                                  if fault not in told and not any(f": {name}: is missing" in fault for name in forgotten))
+            told |= found.keys()
+            faults.extend(found)
+            for detail in error.errors(include_url=False):
+                path = tuple(str(part) for part in detail["loc"] if part != "[key]")
+                _forget(merged, path, whole=detail["type"] == "missing")
+                forgotten.add(_name(path))
+    return settings, settings.policy_dir if settings is not None else Path(str(merged.get("policy_dir", "policies")))
+
+
+def _forget(tree: Tree, path: Key, *, whole: bool) -> None:
+    """Take out what stands at `path`, or, `whole`, the section that lacks it: so that everything else can be looked at too."""
+    if whole:
+        path = path[:-1]
+    node: Any = tree
+    for at, part in enumerate(path):
+        if not isinstance(node, dict) or part not in node:
+            return    # inside a value: a list's item, or what a value is made of
+        if at + 1 == len(path) or not isinstance(node[part], dict):
+            del node[part]
+            return
+        node = node[part]
+
+
+def _merged(files: Sequence[Path], overrides: Mapping[str, Any], environment: Mapping[str, str], env_file: Path,
+            faults: list[str]) -> tuple[Tree, dict[Key, str]]:
+    """All layers as one tree, and where each key of it came from."""
     layers: list[tuple[str, Tree]] = [(str(path), tree) for path in files if (tree := _read(path, faults)) is not None]
     layers += _from_environment(_dot_env(env_file, faults), str(env_file), faults)
     layers += _from_environment(environment, "environment", faults)
@@ -325,13 +365,7 @@ def _settings(files: Sequence[Path], overrides: Mapping[str, Any], environment: 
     source: dict[Key, str] = {}
     for name, layer in layers:
         _merge(merged, layer, source, name)
-    default_source = str(files[-1]) if files else "settings"
-    settings = None
-    try:
-        settings = Settings.model_validate(merged)
-    except ValidationError as error:
-        faults.extend(_faults(error, Settings, source, default_source))
-    return settings, settings.policy_dir if settings is not None else Path(str(merged.get("policy_dir", "policies")))
+    return merged, source
 
 
 def load_settings(files: Sequence[Path], overrides: Mapping[str, Any], *, environment: Mapping[str, str] | None = None,
@@ -347,6 +381,12 @@ def load_settings(files: Sequence[Path], overrides: Mapping[str, Any], *, enviro
     return settings
 
 
+def state_dir(files: Sequence[Path], *, environment: Mapping[str, str] | None = None, env_file: Path = Path(".env")) -> Path:
+    """Where state is kept, as far as faulty settings let it be known: for who must stop something whatever else is wrong."""
+    merged = _merged(files, {}, os.environ if environment is None else environment, env_file, [])[0]
+    return Path(str(merged.get("state_dir", Settings.model_fields["state_dir"].default))).expanduser()
+
+
 # -- policies ----------------------------------------------------------------------------------------------------------
 
 
@@ -357,6 +397,9 @@ def _policy_path(folder: Path, field: str) -> Path:
 def _policies(folder: Path, faults: list[str]) -> Policies | None:
     """All policies, or None with the reasons in `faults`."""
     found: dict[str, Any] = {}
+    if not any(_policy_path(folder, field).exists() for field in POLICY_FILES):
+        faults.append(_without_policies(folder))
+        return None
     for field, model in POLICY_FILES.items():
         path = _policy_path(folder, field)
         tree = _read(path, faults)
@@ -378,6 +421,14 @@ def _policies(folder: Path, faults: list[str]) -> Policies | None:
     return Policies(hash=hashlib.sha256(canonical.encode()).hexdigest(), **found)
 
 
+def _without_policies(folder: Path) -> str:
+    """One fault instead of one per file: it was started in the wrong place."""
+    shipped = Path(__file__).resolve().parent / "policies"
+    there = f"; the shipped ones are in {shipped}" if shipped.is_dir() and shipped != folder.absolute() else ""
+    return (f"policy_dir = {folder}: there are no policies in {folder.absolute()}{there}. Start in the folder of main.py, copy that folder "
+            f"of policies here and make them yours, or name it: policy_dir = \"{shipped if there else '/path/to/policies'}\"")
+
+
 def load_policies(folder: Path) -> Policies:
     """All policy files of `folder`; `hash` is sha256 over their canonical JSON (numbers by value, not by spelling).
 
@@ -393,10 +444,18 @@ def load_policies(folder: Path) -> Policies:
 def load(files: Sequence[Path], overrides: Mapping[str, Any], *, environment: Mapping[str, str] | None = None,
          env_file: Path = Path(".env")) -> tuple[Settings, Policies]:
     """Settings and the policies they point to. Raises ConfigurationError with every fault of both at once."""
+    settings, policies, faults = examine(files, overrides, environment=environment, env_file=env_file)
+    if settings is None or policies is None or faults:
+        raise ConfigurationError(faults)
+    return settings, policies
+
+
+def examine(files: Sequence[Path], overrides: Mapping[str, Any], *, environment: Mapping[str, str] | None = None,
+            env_file: Path = Path(".env")) -> tuple[Settings | None, Policies | None, list[str]]:
+    """Settings and policies as far as they can be understood, and every fault of both: for who goes on looking for more. Where there is
+    a fault, what is faulty has its default, or both are None; nothing may be run with that."""
     faults: list[str] = []
     settings, folder = _settings(files, overrides, os.environ if environment is None else environment, env_file, faults)
     policy_faults: list[str] = []
     policies = _policies(folder, policy_faults)
-    if settings is None or policies is None or faults:
-        raise _refusal(faults + policy_faults)
-    return settings, policies
+    return settings, policies, _refusal([*faults, *policy_faults]).faults

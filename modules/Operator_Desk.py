@@ -38,6 +38,7 @@ _PAIR_MAX: Final = 80
 _BARRED_MAX: Final = 200
 ALSO_QUESTIONS: Final = ("funds", "blacklist", "learning")
 """Commands that, without arguments, ask how things stand."""
+NEED_VENUES: Final = frozenset({"flatten", "forceexit", "reconcile"})
 LEARNING: Final = ("freeze", "resume", "reset")
 CONFIRMED: Final = frozenset({"resume", "unlock", "reset-kill", "flatten", "forceexit"})
 """What loosens or flattens: a channel that anybody may hold in the hand asks for a one-time code first."""
@@ -64,6 +65,8 @@ class OperatorDesk:
             "forceexit": self._force_exit, "funds": self._change_funds, "blacklist": self._bar, "unlock": self._unlock,
             "reload": self._reload, "learning": self._learn,
         }
+        self.waiting: Callable[[], str] = str
+        """What the start still waits for, "" = nothing: then no venue can be asked, but halts and pauses are taken."""
         self._barred: dict[str, None] = {}
         self._fresh: Callable[[], tuple[list[str], Callable[[], None]]] | None = None
 
@@ -86,12 +89,18 @@ class OperatorDesk:
             near = difflib.get_close_matches(command, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise NotFound(f"there is no command {command!r}; {hint}")
+        self._reachable(command)
         return action(arguments, by, self._clock.now())
+
+    def _reachable(self, command: str) -> None:
+        if command in NEED_VENUES and (waits := self.waiting()):
+            raise OperatorRefused(f"not started yet: {waits}; kill and pause work, and hold from the start on")
 
     async def answer(self, command: str, arguments: Arguments, by: str) -> Document:
         """As `handle`; `reconcile` asks every venue first."""
         if command != "reconcile":
             return self.handle(command, arguments, by)
+        self._reachable(command)
         self._record(command, {}, by, self._clock.now())
         return {"differences": {name: await self._wallets.reconcile(venue) for name, venue in self._venues.items()}}
 

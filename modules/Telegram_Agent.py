@@ -155,10 +155,7 @@ class TelegramAgent:
 
     async def run(self) -> None:
         """Listen, deliver and remind until canceled. Telegram's own troubles are waited out in here; what is raised is a bug."""
-        if self._opening is not None:
-            if (level := self._settings.level("startup")) != "off":
-                self._put(Message(Rank.ANSWER, self._opening(), silent=level == "silent", buttons=MENU))
-            self._opening = None
+        self.greet()
         for request in self._requests:
             await request.initialize()
         try:
@@ -171,6 +168,14 @@ class TelegramAgent:
             self._group = None
             for request in self._requests:
                 await request.shutdown()
+
+    def greet(self) -> None:
+        """Say the first message, once; as long as there is none to say ("") it is left for the next time this is called."""
+        if self._opening is None or not (words := self._opening()):
+            return
+        self._opening = None
+        if (level := self._settings.level("startup")) != "off":
+            self._put(Message(Rank.ANSWER, words, silent=level == "silent", buttons=MENU))
 
     async def _listen(self) -> None:
         from telegram.error import RetryAfter, TelegramError

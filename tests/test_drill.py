@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import stat
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from modules.cli.app import run
 from modules.domain.errors import OperatorRefused
 from modules.domain.instrument import AssetClass
 from modules.domain.settings import VenueSettings
-from modules.store.lock import StateFolder, account_lock
+from modules.store.lock import AccountLock, StateFolder
 from modules.venues import drill
 from tests import venue_threads
 from tests.bybit_worlds import PERP, SPOT
@@ -27,11 +28,14 @@ from tests.emulators.bybit import KEY, SECRET, BybitEmulator, Fault, Reply, code
 from tests.emulators.oanda import Fault as OandaFault
 from tests.emulators.oanda import Reply as OandaReply
 from tests.test_oanda_venue import Desk, desk
+from tests.timing import STORY_S
 
 D = Decimal
 STEPS = ["account", "flat before", "price", "far limit order", "query by our id", "cancel", "minimum buy", "stop at the venue",
          "stop seen resting", "cancel the stop", "sell", "flat again"]
-PACE = drill.Pace(1.0, 0.02)
+PACE = drill.Pace(30.0, 0.02)
+BRIEF = drill.Pace(2.0, 0.02)
+"""Where the venue will never say what it must."""
 REJECTED = coded(170131, "Insufficient balance.")
 
 
@@ -54,18 +58,18 @@ def held(venue: BybitEmulator) -> Decimal:
     return sum((abs(holding.size) for holding in venue.market.holdings.values()), D(0)) + venue.market.wallet.get("BTC", D(0))
 
 
-def at_bybit(symbol: str, prepare: Callable[[BybitEmulator], None] = lambda _: None, after: str = "price") -> tuple[
-        drill.Outcome, BybitEmulator]:
+def at_bybit(symbol: str, prepare: Callable[[BybitEmulator], None] = lambda _: None, after: str = "price",
+             pace: drill.Pace = PACE) -> tuple[drill.Outcome, BybitEmulator]:
     """One drill on an emulated Bybit that `prepare` spoils once the step `after` is done ("": before); nothing of ours may be working there
     at the end unless it is named."""
 
     async def go() -> tuple[drill.Outcome, BybitEmulator]:
-        async with asyncio.timeout(60), bybit_world() as (venue, made):
+        async with asyncio.timeout(STORY_S), bybit_world() as (venue, made):
             if not after:
                 prepare(venue)
             instrument = next(one for one in await made.instruments() if one.symbol == symbol)
             outcome = await drill.Drill(
-                made, made, instrument, made.clock, lambda step: prepare(venue) if step.name == after else None, PACE).run()
+                made, made, instrument, made.clock, lambda step: prepare(venue) if step.name == after else None, pace).run()
             open_orders = [ticket.link for ticket in venue.market.orders.values() if ticket.open]
             assert all(any(link in words for words in outcome.left) for link in open_orders), (open_orders, outcome)
             return outcome, venue
@@ -119,7 +123,7 @@ def test_a_drill_at_oanda_passes_every_step(folder: Path, capsys: pytest.Capture
 
 def test_the_cheapest_instrument_is_taken() -> None:
     async def go() -> str:
-        async with asyncio.timeout(60), bybit_world() as (_, made):
+        async with asyncio.timeout(STORY_S), bybit_world() as (_, made):
             found = drill.cheapest([one for one in await made.instruments() if ":" in one.symbol], await made.statistics())
             return "" if found is None else found[0].symbol
 
@@ -133,7 +137,7 @@ def test_the_cheapest_instrument_is_taken() -> None:
 def test_it_refuses_while_a_daemon_or_a_halt_file_holds_the_account(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with venue_threads.bybit() as venue:
         venue_threads.bybit_settings(folder, venue)
-        with account_lock("bybit", f"{KEY} {venue.url}"):
+        with AccountLock("bybit", f"{KEY} {venue.url}"):
             code, _, err = drilled(capsys, "spot")
             assert code == 1 and "bybit" in err
         with StateFolder(folder / "state" / "live") as state:
@@ -153,6 +157,26 @@ def test_real_money_needs_the_switches_and_then_a_yes(folder: Path, capsys: pyte
     real = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,)), verb.PRODUCTION)
     with pytest.raises(OperatorRefused, match="--confirm"):
         verb.ask(real, "buy and sell something")  # nobody sits at a test's stdin
+    tunnel = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), endpoint="http://127.0.0.1:8080"), verb.EMULATOR)
+    verb.ask(tunnel, "buy and sell something")
+    assert "http://127.0.0.1:8080 is on this machine, so it is taken for an emulator" in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_is_asked_at_an_address_on_this_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    tunnel = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), endpoint="http://127.0.0.1:8080"), verb.EMULATOR)
+    for answer in ("no", "yes"):
+        monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+        with pytest.raises(OperatorRefused, match="nothing was sent"):
+            verb.ask(tunnel, "buy and sell something")
+    monkeypatch.setattr("sys.stdin", Terminal("drill\n"))
+    verb.ask(tunnel, "buy and sell something")
+    monkeypatch.setattr("sys.stdin", Terminal(""))
+    verb.ask(verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), testnet=True), verb.PLAYGROUND), "play")
 
 
 def test_testnet_and_a_class_nobody_trades_are_told_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,7 +217,7 @@ def test_a_fault_at_any_order_is_cleaned_up(symbol: str, after: str, step: str, 
 
 
 def test_an_order_that_nobody_knows_of_is_named_with_its_id_and_what_to_do() -> None:
-    outcome, _ = at_bybit(SPOT, lambda venue: venue.faults.append(Fault("order/create", Reply(how="close"), False)))
+    outcome, _ = at_bybit(SPOT, lambda venue: venue.faults.append(Fault("order/create", Reply(how="close"), False)), pace=BRIEF)
     (left,) = outcome.left
     assert "order tb" in left and "by hand" in left and "does not know it" in left
 
@@ -215,7 +239,7 @@ def test_a_stop_that_fires_at_once_fails_the_drill() -> None:
 
 def test_an_interrupted_drill_cleans_up(folder: Path) -> None:
     async def go() -> tuple[drill.Outcome, BybitEmulator]:
-        async with asyncio.timeout(60), bybit_world() as (venue, made):
+        async with asyncio.timeout(STORY_S), bybit_world() as (venue, made):
             instrument = next(one for one in await made.instruments() if one.symbol == PERP)
 
             def stop_after_the_buy(step: drill.Step) -> None:
@@ -243,7 +267,7 @@ def test_a_fault_at_oanda_is_cleaned_up(fault: OandaFault, step: str) -> None:
         return outcome
 
     async def go() -> drill.Outcome:
-        async with asyncio.timeout(30), desk() as found:
+        async with asyncio.timeout(STORY_S), desk() as found:
             return await talk(found)
 
     outcome = asyncio.run(go())
@@ -252,7 +276,7 @@ def test_a_fault_at_oanda_is_cleaned_up(fault: OandaFault, step: str) -> None:
 
 def test_a_closed_market_fails_in_the_brokers_words_and_leaves_nothing() -> None:
     async def go() -> drill.Outcome:
-        async with asyncio.timeout(30), desk() as found:
+        async with asyncio.timeout(STORY_S), desk() as found:
             found.book.halted.add("EUR_USD")
             instrument = next(one for one in await found.venue.instruments() if one.symbol == "EUR/USD")
             return await drill.Drill(found.venue, found.venue, instrument, found.clock, lambda _: None, PACE).run()

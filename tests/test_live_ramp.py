@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from modules.domain.decision import BoundBy, Rule
-from modules.domain.events import DaemonStarted, PositionClosed, Scope, TradingHalted, Trigger
+from modules.domain.events import DaemonStarted, PositionClosed, Reconciled, Scope, TradingHalted, TradingRearmed, Trigger
 from modules.domain.instrument import AssetClass
 from modules.domain.ramp import DAY_MS, LiveRamp, Progress
 from tests.builders import AT, shipped_policies
@@ -17,6 +18,7 @@ from tests.test_validation_manager import closed
 
 SPOT, PERP = AssetClass.SPOT, AssetClass.PERP
 POLICY = shipped_policies().sizing
+HOUR_MS = 3_600_000
 LATER = AT + 15 * DAY_MS
 
 
@@ -30,10 +32,20 @@ def halt(trigger: Trigger, scope: Scope = Scope.SPOT, at: int = AT + DAY_MS) -> 
     return TradingHalted(at, scope, trigger, "6 %", "5 %", None, "because")
 
 
-def ramp_of(*facts: object, mode: str = "live") -> LiveRamp:
+def rearm(trigger: Trigger, scope: Scope = Scope.SPOT, at: int = AT + DAY_MS + HOUR_MS) -> TradingRearmed:
+    return TradingRearmed(at, scope, trigger, "owner", "looked at it", "")
+
+
+def ran(since: int, until: int) -> list[Reconciled]:
+    """What a daemon that runs writes down every hour."""
+    return [Reconciled(at, "bybit", 0) for at in range(since + HOUR_MS, until + 1, HOUR_MS)]
+
+
+def ramp_of(*facts: Any, mode: str = "live", until: int = LATER) -> LiveRamp:
+    """One daemon from AT to `until`, and what happened meanwhile."""
     made = LiveRamp()
-    for fact in (DaemonStarted(AT, mode, "1", ""), *facts):
-        made.apply(fact)  # type: ignore[arg-type]
+    for fact in (DaemonStarted(AT, mode, "1", ""), *sorted((*facts, *ran(AT, until)), key=lambda fact: fact.at)):
+        made.apply(fact)
     return made
 
 
@@ -46,6 +58,30 @@ def test_both_the_trades_and_the_days_are_asked_for() -> None:
     nineteen, twenty = ramp_of(*[trade()] * 19), ramp_of(*[trade()] * 20)
     assert standing(nineteen).ramping and not standing(twenty).ramping
     assert standing(twenty, AT + 14 * DAY_MS - 1).ramping and not standing(twenty, AT + 14 * DAY_MS).ramping
+
+
+def test_days_on_which_the_daemon_did_not_run_do_not_count() -> None:
+    ramp = ramp_of(*[trade()] * 20, until=AT + 3 * DAY_MS)
+    assert standing(ramp, AT + 90 * DAY_MS).days == 3.0
+    ramp.apply(DaemonStarted(AT + 60 * DAY_MS, "live", "1", ""))
+    for fact in ran(AT + 60 * DAY_MS, AT + 70 * DAY_MS):
+        ramp.apply(fact)
+    assert standing(ramp, AT + 90 * DAY_MS).days == 13.0
+    ramp.apply(Reconciled(AT + 75 * DAY_MS, "bybit", 0))  # five days without a sign of life, whatever the reason
+    assert standing(ramp, AT + 90 * DAY_MS).days == 13.0
+    for fact in ran(AT + 75 * DAY_MS, AT + 76 * DAY_MS):
+        ramp.apply(fact)
+    assert not standing(ramp, AT + 90 * DAY_MS).ramping
+
+
+def test_a_restart_loses_nothing_but_the_time_nobody_ran() -> None:
+    ramp = LiveRamp()
+    for day in range(20):
+        ramp.apply(DaemonStarted(AT + day * DAY_MS, "live", "1", ""))
+        ramp.apply(trade(opened=AT))
+        for fact in ran(AT + day * DAY_MS, AT + day * DAY_MS + 23 * HOUR_MS):
+            ramp.apply(fact)
+    assert standing(ramp, AT + 20 * DAY_MS).days == pytest.approx(20 * 23 / 24)
 
 
 def test_days_count_from_the_first_trade_and_not_from_the_first_start() -> None:
@@ -64,7 +100,7 @@ def test_paper_trades_prove_nothing() -> None:
 
 @pytest.mark.parametrize("trigger", [Trigger.DAILY_DRAWDOWN, Trigger.MONTHLY_DRAWDOWN, Trigger.SLIPPAGE, Trigger.MANUAL])
 def test_a_halt_that_cost_money_or_trust_begins_it_again(trigger: Trigger) -> None:
-    ramp = ramp_of(*[trade()] * 20, *[trade(PERP)] * 20, halt(trigger))
+    ramp = ramp_of(*[trade()] * 20, *[trade(PERP)] * 20, halt(trigger), rearm(trigger, at=AT + 2 * DAY_MS), until=AT + 16 * DAY_MS)
     again = standing(ramp)
     assert again.ramping and again.trades == 0 and trigger.value.replace("_", " ") in again.note
     assert not standing(ramp, asset_class=PERP).ramping
@@ -82,7 +118,10 @@ def test_a_halt_of_everything_begins_every_class_again() -> None:
 
 @pytest.mark.parametrize("trigger", [Trigger.API_ERRORS, Trigger.API_AUTHENTICATION, Trigger.ORDERS_IN_DOUBT])
 def test_an_outage_of_the_venue_does_not(trigger: Trigger) -> None:
-    assert not standing(ramp_of(*[trade()] * 20, halt(trigger))).ramping
+    ramp = ramp_of(*[trade()] * 20, halt(trigger), rearm(trigger))
+    assert not standing(ramp).ramping
+    assert standing(ramp).days == pytest.approx(15 - 1 / 24), "what was halted was not traded"
+    assert standing(ramp_of(*[trade(PERP)] * 20, halt(trigger)), asset_class=PERP).days == 15.0
 
 
 def test_the_size_says_how_far_the_ramp_is_with_every_number() -> None:

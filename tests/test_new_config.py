@@ -75,7 +75,7 @@ def test_what_is_not_understood_is_asked_again_with_what_is_allowed(
           "500", "BITCOIN", "501", "20", "5", "5m", "none", "perhaps", "no", "no", "state")
     assert run(["new-config"]) == 0
     err = capsys.readouterr().err
-    for words in ("go-live", "demo, paper", "demo market and in replay only", "spot, perp, forex", "no crypto exchange", "chmod 600",
+    for words in ("go-live", "demo, paper", "options trade on paper only", "spot, perp, forex", "no crypto exchange", "chmod 600",
                   "amount above 0", "BTC/USDT:USDT", "1 to 500", "like 1m", "yes or no"):
         assert words in err, words
     chosen = loaded().venues["bybit"]
@@ -97,6 +97,15 @@ def test_a_file_that_is_there_stays_unless_a_person_says_yes(monkeypatch: pytest
     typed(monkeypatch, "yes", "demo", "none", "no", "state")
     assert run(["new-config"]) == 0 and loaded().mode == "demo"
     assert run(["new-config", "--defaults", "--overwrite"]) == 0 and loaded().mode == "paper"
+
+
+def test_a_misspelled_answer_is_told_before_a_file_in_the_way_is(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config.toml").write_text("# mine\n")
+    for words, said in (("moode=paper", "did you mean mode?"), ("timeframe=5 minutes", "must be like 1m")):
+        assert run(["new-config", "--defaults", "--set", words]) == 4
+        assert said in capsys.readouterr().err
+    assert run(["new-config", "--set", "moode=paper"]) == 4, "nobody is asked anything first"
+    assert Path("config.toml").read_text() == "# mine\n"
 
 
 def test_answers_in_advance_are_checked_like_typed_ones(capsys: pytest.CaptureFixture[str]) -> None:

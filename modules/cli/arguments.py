@@ -13,6 +13,9 @@ NOT_FOUND: Final = 2
 FAULTY: Final = 4
 CLASSES: Final = ("spot", "perp", "option", "forex")
 ALIASES: Final = {"backtesting": "replay", "why": "explain", "walk-forward": "validate"}
+MODES: Final = ("demo", "paper", "live")
+FOLLOWED: Final = "whose daemon or journal; default: the only one that runs, else the settings' mode"
+AS_IF: Final = "as if the settings said so"
 COLUMNS: Final = ("trades", "fills", "ledger")
 
 
@@ -124,11 +127,14 @@ class _Verbs:
         self._verbs = root.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
         self.parsers: dict[str, Parser] = {}
 
-    def add(self, name: str, help_: str, *, json: bool = True, aliases: Sequence[str] = ()) -> Parser:
+    def add(self, name: str, help_: str, *, json: bool = True, aliases: Sequence[str] = (), mode: str = "") -> Parser:
+        """`mode`: what --mode chooses, "" = the verb has none."""
         verb: Parser = self._verbs.add_parser(name, help=help_, description=help_, aliases=list(aliases), allow_abbrev=False)
         verb.add_argument("-c", "--config", action="append", type=Path, default=[], metavar="FILE",
                           help="settings file; may be given several times, the last wins")
         verb.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+        if mode:
+            verb.add_argument("--mode", choices=MODES, help=mode)
         if json:
             verb.add_argument("--json", action="store_true", help="one JSON document on stdout and nothing else")
         for known in (name, *aliases):
@@ -141,8 +147,7 @@ def parser() -> tuple[Parser, dict[str, Parser]]:
                   "otherwise.", allow_abbrev=False)
     verbs = _Verbs(root)
 
-    trade = verbs.add("trade", "run the daemon until SIGTERM (also what happens without a verb)", json=False)
-    trade.add_argument("--mode", choices=("demo", "paper", "live"))
+    trade = verbs.add("trade", "run the daemon until SIGTERM (also what happens without a verb)", json=False, mode=AS_IF)
     trade.add_argument("--speed", type=_positive, metavar="N", help="demo only: market seconds per second")
     trade.add_argument("--seed", type=_count, help="demo only: which market")
     trade.add_argument("--sd-notify", action="store_true", help="tell systemd when ready and that it is alive ($NOTIFY_SOCKET)")
@@ -182,7 +187,7 @@ def _validation(verbs: _Verbs) -> None:
         ("lookahead", "do a strategy's answers change when later bars are shown?", ()),
         ("recursive", "how much do a strategy's numbers depend on where its history begins?", ()),
     ):
-        verb = verbs.add(name, help_, aliases=aliases)
+        verb = verbs.add(name, help_, aliases=aliases, mode=AS_IF)
         verb.add_argument("-s", "--strategy", action="append", default=[], metavar="NAME", required=name == "optimize",
                           help="may be given several times; default: all")
         verb.add_argument("--data", type=Path, metavar="DIR", help="recorded history; default: the embedded demo market")
@@ -207,7 +212,7 @@ def _validation(verbs: _Verbs) -> None:
 
 
 def _drift(verbs: _Verbs) -> None:
-    drift = verbs.add("drift", "did the daemon decide what its strategies say over the bars it saw? exit code 1 if not")
+    drift = verbs.add("drift", "did the daemon decide what its strategies say over the bars it saw? exit code 1 if not", mode=FOLLOWED)
     drift.add_argument("--days", type=_days, default=30, metavar="N", help="how far back (default 30)")
     drift.add_argument("--warm", action="store_true", help="also compile what validate would have to compile first (a minute, once)")
 
@@ -270,72 +275,76 @@ def _size(size: Parser) -> None:
 
 
 def _questions(verbs: _Verbs) -> None:
-    status = verbs.add("status", "state, equity and drawdown per class, feeds, orders in doubt")
+    status = verbs.add("status", "state, equity and drawdown per class, feeds, orders in doubt", mode=FOLLOWED)
     status.add_argument("--healthy", action="store_true", help="say nothing; exit 0 only if all is well (for health checks)")
-    verbs.add("balance", "what each class's sub-ledger holds")
-    trades = verbs.add("trades", "open and the last closed trades")
+    verbs.add("balance", "what each class's sub-ledger holds", mode=FOLLOWED)
+    trades = verbs.add("trades", "open and the last closed trades", mode=FOLLOWED)
     trades.add_argument("n", nargs="?", type=_count, default=20)
-    profit = verbs.add("profit", "result per class, net of fees and funding")
+    profit = verbs.add("profit", "result per class, net of fees and funding", mode=FOLLOWED)
     profit.add_argument("n", nargs="?", type=_count, default=0, help="only the last N days")
-    daily = verbs.add("daily", "result per UTC day")
+    daily = verbs.add("daily", "result per UTC day", mode=FOLLOWED)
     daily.add_argument("n", nargs="?", type=_count, default=7)
-    verbs.add("performance", "result per strategy and instrument")
-    explain = verbs.add("explain", "why it trades or not: the last 24 h, or one decision with every check", aliases=("why",))
+    verbs.add("performance", "result per strategy and instrument", mode=FOLLOWED)
+    explain = verbs.add("explain", "why it trades or not: the last 24 h, or one decision with every check", aliases=("why",), mode=FOLLOWED)
     explain.add_argument("subject", nargs="?", default="", metavar="ID|SYMBOL")
 
 
 def _commands(verbs: _Verbs) -> None:
     for name, help_ in (("pause", "no new entries; exits and stops run on"), ("resume", "entries again"),
                         ("kill", "halt: entries canceled, latched until reset-kill"), ("flatten", "close everything now, reduce-only")):
-        verbs.add(name, help_).add_argument("asset_class", nargs="?", type=_class, default="ALL", metavar="CLASS")
-    reset = verbs.add("reset-kill", "re-arm what the kill switch latched")
+        verbs.add(name, help_, mode=FOLLOWED if name != "kill" else "only this mode's; default: whatever runs").add_argument(
+            "asset_class", nargs="?", type=_class, default="ALL", metavar="CLASS")
+    reset = verbs.add("reset-kill", "re-arm what the kill switch latched", mode=FOLLOWED)
     reset.add_argument("asset_class", type=_class, metavar="CLASS")
     reset.add_argument("--reason", required=True, help="goes into the journal")
-    force = verbs.add("forceexit", "close one trade, or all, reduce-only")
+    force = verbs.add("forceexit", "close one trade, or all, reduce-only", mode=FOLLOWED)
     force.add_argument("subject", metavar="ID|all")
-    funds = verbs.add("funds", "the owner's switches and caps; without arguments: how they stand")
+    funds = verbs.add("funds", "the owner's switches and caps; without arguments: how they stand", mode=FOLLOWED)
     funds.add_argument("words", nargs="*", metavar="on|off CLASS")
     funds.add_argument("--pair-cap", type=_amount, metavar="0.1", help="the most one instrument may tie up, fraction of equity")
     funds.add_argument("--allocate", type=_amount, metavar="AMOUNT", help="what the class may use")
     funds.add_argument("--confirm", action="store_true", help="needed for what gives the bot more room")
-    learning = verbs.add("learning", "what it believes of its strategies, since when, on what evidence; freeze, resume or reset it")
+    learning = verbs.add("learning", "what it believes of its strategies, since when, on what evidence; freeze, resume or reset it",
+                         mode=FOLLOWED)
     learning.add_argument("action", nargs="?", choices=("freeze", "resume", "reset"))
     learning.add_argument("--report", type=Path, metavar="FILE.html", help="a page with pictures, from the journal: no daemon needed")
-    verbs.add("reconcile", "compare the books with the venue now")
+    verbs.add("reconcile", "compare the books with the venue now", mode=FOLLOWED)
 
 
 def _tools(verbs: _Verbs) -> None:
     new = verbs.add("new-strategy", "write a strategy that runs, with its test")
     new.add_argument("name")
-    show = verbs.add("show-config", "settings as they are in force; secrets as ***")
+    show = verbs.add("show-config", "settings as they are in force; secrets as ***", mode=AS_IF)
     show.add_argument("--policies", action="store_true", help="the policies too")
     verbs.add("list-strategies", "strategies that can be used, and what is wrong with the others")
     listed = verbs.add("list-instruments", "what can be traded here, and what the settings' rule makes of it")
     listed.add_argument("--class", dest="asset_class", type=_one_class, metavar="CLASS")
     listed.add_argument("--venue", metavar="V", help="a real venue's, with volume, spread and age; default: the demo market's")
     listed.add_argument("--all", action="store_true", help="also those that the rule leaves out, each with its reason")
-    verbs.add("news", "moods with the headlines behind them, cautions, sources").add_argument(
+    verbs.add("news", "moods with the headlines behind them, cautions, sources", mode=FOLLOWED).add_argument(
         "asset", nargs="?", help="BTC, EUR, ...; without one, everything anybody spoke about")
-    verbs.add("events", "what releases come and what each of them will close").add_argument(
+    verbs.add("events", "what releases come and what each of them will close", mode=FOLLOWED).add_argument(
         "--days", type=_positive, default=14.0, metavar="N", help="how far ahead (default 14)")
     verbs.add("list-venues", "what each venue can do here, what it lacks for live, and what your drills showed")
     journal = verbs.add("journal", "verify: the hash chain, and that the books rebuild the same twice; audit DIR: recount what demo or "
-                        "replay --export wrote, to the last unit")
+                        "replay --export wrote, to the last unit", mode=FOLLOWED)
     journal.add_argument("action", choices=("verify", "audit"))
     journal.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="audit: what --export wrote")
     journal.add_argument("--file", type=Path, help="another journal than the configured one")
-    export = verbs.add("export", "trades, fills or the ledger as CSV (tax tools)", json=False)
+    export = verbs.add("export", "trades, fills or the ledger as CSV (tax tools)", json=False, mode=FOLLOWED)
     export.add_argument("what", choices=COLUMNS)
     export.add_argument("--format", choices=("csv",), default="csv")
-    report = verbs.add("report", "what a span of time brought and cost, by class, strategy, instrument and month")
+    report = verbs.add("report", "what a span of time brought and cost, by class, strategy, instrument and month", mode=FOLLOWED)
     report.add_argument("--from", dest="since", metavar="DATE", help="20260101; default: the beginning")
     report.add_argument("--to", dest="until", metavar="DATE", help="up to but not including; default: now")
     report.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page with pictures")
     report.add_argument("--csv", type=Path, metavar="FILE", help="also write its trades as a list (tax tools)")
-    verbs.add("doctor", "what would go wrong before it does, each line with its remedy").add_argument(
+    verbs.add("doctor", "what would go wrong before it does, each line with its remedy", mode=AS_IF).add_argument(
         "--telegram", action="store_true", help="wait for a message to the bot and show the ids that the settings want")
-    verbs.add("backup", "keep the state folder as one archive; the daemon may run").add_argument("file", type=Path, metavar="FILE.tar.gz")
-    verbs.add("restore", "put a backup back; what is there is moved aside, never overwritten").add_argument(
+    verbs.add("backup", "keep the state folder as one archive; the daemon may run", mode=FOLLOWED).add_argument(
+        "file", type=Path, metavar="FILE.tar.gz")
+    verbs.add("restore", "put a backup back; what is there is moved aside, never overwritten",
+              mode="of which the backup is; default: the settings' mode").add_argument(
         "file", type=Path, metavar="FILE.tar.gz")
     shell = verbs.add("completion", "what makes a shell complete verbs and options: source <(python main.py completion bash)", json=False)
     shell.add_argument("shell", choices=("bash", "zsh", "fish"))

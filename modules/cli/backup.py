@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from modules.cli import inputs
+from modules.cli import following, inputs
 from modules.cli.output import emit
 from modules.domain.errors import BotError, ConfigurationError, JournalCorrupt, NotFound
 from modules.domain.sessions import iso
@@ -45,7 +45,7 @@ class BackupRefused(BotError):
 
 def backup(arguments: argparse.Namespace) -> int:
     """Wants `file`."""
-    settings = inputs.settings_only(arguments)
+    settings = inputs.settings_only(arguments, mode=following.mode_of(arguments, files=True))
     folder = inputs.state_folder(settings)
     if not (folder / JOURNAL).exists():
         raise NotFound(f"no journal at {folder / JOURNAL}: there is nothing to keep yet")
@@ -126,7 +126,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def restore(arguments: argparse.Namespace) -> int:
     """Wants `file`. Refused while a daemon runs on the folder."""
-    settings = inputs.settings_only(arguments)
+    settings = inputs.settings_only(arguments, mode=arguments.mode)
     source: Path = arguments.file
     if not source.is_file():
         raise NotFound(f"no archive {source}")
@@ -138,7 +138,8 @@ def restore(arguments: argparse.Namespace) -> int:
         new.mkdir(mode=0o700)
         document = _unpacked(source, new)
         if document["mode"] != settings.mode:
-            raise BackupRefused(f"{source}: is of mode {document['mode']}, the settings say {settings.mode}; their money must never meet")
+            raise BackupRefused(f"{source}: is of mode {document['mode']}, meant is {settings.mode}; their money must never meet: "
+                                f"--mode {document['mode']} puts it where it belongs")
         aside = _aside(folder)
         new.rename(folder)
         _put_back_shared(folder)

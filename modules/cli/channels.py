@@ -47,10 +47,12 @@ class Parting(Protocol):
 
 
 def build(settings: Settings, daemon: Daemon, reports: Reports, next_event: Callable[[], str],
-          heard: list[Callable[[str], None]] | None = None, partings: list[Parting] | None = None) -> Works:
+          heard: list[Callable[[str], None]] | None = None, partings: list[Parting] | None = None,
+          greetings: list[Callable[[], None]] | None = None) -> Works:
     """Call before the journal is replayed: the channels learn from its past. `heard` takes how each is told what is no fact, `partings`
-    how each is told that this is the end."""
+    how each is told that this is the end, `greetings` what says the first words of those that waited for the start with them."""
     heard = [] if heard is None else heard
+    greetings = [] if greetings is None else greetings
     partings = [] if partings is None else partings
     works: Works = {}
     if settings.telegram is not None:
@@ -59,6 +61,7 @@ def build(settings: Settings, daemon: Daemon, reports: Reports, next_event: Call
         daemon.desk.attach({"telegram": agent.document})
         heard.append(agent.tell)
         partings.append(agent.last_words)
+        greetings.append(agent.greet)
         works["Telegram"] = agent.run
     if settings.mqtt is not None:
         publisher = mqtt(settings, reports)
@@ -78,6 +81,8 @@ def telegram(settings: Settings, daemon: Daemon, reports: Reports, next_event: C
     assert given is not None
 
     def opening() -> str:
+        if reports.waiting():
+            return ""    # nothing is known yet that the first message tells
         proven: Mapping[str, Any] = daemon.desk.handle("validation", {}, "")
         return phone.first_message(reports.status({}), daemon.policies, certified=proven["certified"], strategies=proven["strategies"],
                                    next_event=next_event(), funds=reports.funds({}))

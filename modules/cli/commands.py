@@ -1,4 +1,4 @@
-"""`pause`, `resume`, `kill`, `reset-kill`, `flatten`, `forceexit`, `funds`, `reconcile`: to the running daemon through its socket."""
+"""`pause`, `resume`, `reset-kill`, `flatten`, `forceexit`, `funds`, `reconcile`: to the running daemon through its socket."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modules.cli import inputs
+from modules.cli import following, inputs
 from modules.cli.output import emit, money, percent, table
 from modules.cli.questions import JOURNAL, SOCKET
 from modules.domain.errors import ConfigurationError, DaemonNotRunning, NotFound
@@ -20,7 +20,7 @@ SCOPES = ("spot", "perp", "option", "forex", "all")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    folder = inputs.state_folder(inputs.settings_only(arguments))
+    folder = following.folder_of(arguments)
     if getattr(arguments, "report", None) is not None:
         return _learning_page(arguments, folder)
     asked = _funds(arguments) if arguments.verb == "funds" else {
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         document = call(folder / SOCKET, arguments.verb, asked)
     except DaemonNotRunning as absent:
-        if arguments.verb in ("kill", "pause", "flatten"):
+        if arguments.verb in ("pause", "flatten"):
             raise DaemonNotRunning(f"{absent}; to have it start halted: touch {folder / 'HALT'}") from None
         raise
     emit(arguments, document, lambda out, shown: _show(out, arguments.verb, shown))
@@ -88,8 +88,6 @@ def _show(out: Console, verb: str, document: Mapping[str, Any]) -> None:
     lines = {
         "pause": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}. Exits and stops run on.",
         "resume": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}.",
-        "kill": lambda: ("Already halted: " if document["already"] else "Halted: ")
-        + f"{', '.join(document['halted'])}. Entries are canceled, stops stay. Re-arm with: reset-kill CLASS --reason ...",
         "reset-kill": lambda: f"Re-armed: {', '.join(document['cleared'])}. Still halted: {', '.join(document['halted']) or 'none'}.",
         "reconcile": lambda: "; ".join(f"{venue}: {count or 'no'} differences" for venue, count in document["differences"].items()),
     }

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         from modules.cli import telegram_setup
 
         return telegram_setup.run(arguments)
-    findings = list(examine(arguments))
+    findings = list(examine(arguments, mode=arguments.mode))
     worst = FAIL if any(f.state == FAIL for f in findings) else WARN if any(f.state == WARN for f in findings) else OK
     emit(arguments, {"result": worst, "findings": [
         {"what": f.what, "state": f.state, "said": f.said, "remedy": f.remedy} for f in findings]}, _show)

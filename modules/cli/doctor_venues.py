@@ -6,13 +6,13 @@ Only asks; places no order. What cannot be asked is a warning with its reason, n
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, suppress
 from decimal import Decimal
 from typing import Any, Final
 
 from modules import Logger_Config
+from modules.cli.choosing import Asking
 from modules.cli.doctor import EXPIRY_WARN_DAYS, FAIL, OK, WARN, Finding
 from modules.domain.errors import ConfigurationError, VenueBusy, VenueDenied, VenueError
 from modules.domain.instrument import AssetClass
@@ -46,8 +46,9 @@ async def _all(name: str, settings: VenueSettings, mode: str, policies: Policies
 
 async def _questions(name: str, settings: VenueSettings, mode: str, policies: Policies) -> AsyncIterator[Finding]:
     what, row = f"venues.{name}", factory.known(name)
-    trading = mode == "live" or (settings.key_file is not None and row.live)
-    symbols = factory.symbols_of(name, settings)
+    trading = mode == "live" or (settings.key_file is not None and row.live and not row.paper_only.keys() & set(settings.classes))
+    faults = factory.faults(name, settings, trading=trading)
+    symbols, about = ((), Finding(what, OK, "")) if faults else await _symbols(name, settings, policies)
     try:
         venue = factory.connect(name, settings, clock=WallClock(), policies=policies, trading=trading, symbols=symbols,
                                 split=lambda total: dict.fromkeys(settings.classes, total))
@@ -57,12 +58,9 @@ async def _questions(name: str, settings: VenueSettings, mode: str, policies: Po
         return
     try:
         yield Finding(what, OK, _place(settings, row.testnet is not None) + ("" if trading else "; no key: market data only, paper fills"))
-        reached = True
-        async for finding in _market(what, venue, symbols):
-            reached = reached and (finding.state == OK or not finding.what.endswith(" reachable"))
-            yield finding
-        if not reached:
-            return    # everything else would only wait for its time-out
+        yield about
+        if about.state != OK and about.what.endswith(" reachable"):
+            return    # it cannot be reached: everything else would only wait for its time-out
         if trading:
             async for finding in _account(what, venue, settings, live=mode == "live"):
                 yield finding
@@ -77,19 +75,22 @@ def _place(settings: VenueSettings, playground: bool) -> str:
     return "testnet or practice" if playground and (settings.testnet or settings.practice) else "production"
 
 
-async def _market(what: str, venue: Venue, symbols: tuple[str, ...]) -> AsyncIterator[Finding]:
+async def _symbols(name: str, settings: VenueSettings, policies: Policies) -> tuple[tuple[str, ...], Finding]:
+    """What is traded there, as the daemon asks it: by list or by rule."""
+    what = f"venues.{name}"
     try:
         async with asyncio.timeout(PATIENCE_S):
-            listed = {instrument.symbol for instrument in await venue.instruments()}
+            choice = await Asking(name, settings, policies, WallClock()).symbols()
+    except ConfigurationError as error:
+        rule = settings.select is not None
+        return (), Finding(f"{what}.{'select' if rule else 'symbols'}", FAIL, "; ".join(error.faults), (
+            "loosen the rule: list-instruments --venue " + f"{name} --all says what it leaves out") if rule else
+            "correct symbols; they are written like BTC/USDT, BTC/USDT:USDT (perpetual), EUR/USD")
     except (VenueError, TimeoutError) as error:
-        yield _unasked(f"{what} reachable", error)
-        return
-    yield Finding(f"{what} reachable", OK, f"lists {len(listed):,} instruments")
-    if absent := [symbol for symbol in symbols if symbol not in listed]:
-        near = {symbol: difflib.get_close_matches(symbol, listed, 1) for symbol in absent}
-        told = ", ".join(symbol + (f" (did you mean {close[0]}?)" if (close := near[symbol]) else "") for symbol in absent)
-        yield Finding(f"{what}.symbols", FAIL, f"not traded there: {told}", "correct symbols; they are written like BTC/USDT, "
-                      "BTC/USDT:USDT (perpetual), EUR/USD")
+        return (), _unasked(f"{what} reachable", error)
+    some = ", ".join(choice.symbols[:8]) + (", ..." if len(choice.symbols) > 8 else "")
+    by = "by rule" if settings.select is not None else "of the settings" if settings.symbols else "of the usual ones"
+    return choice.symbols, Finding(f"{what} reachable", OK, f"{len(choice.symbols)} instruments {by}: {some}")
 
 
 async def _account(what: str, venue: Venue, settings: VenueSettings, *, live: bool) -> AsyncIterator[Finding]:

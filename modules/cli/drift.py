@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli import inputs
+from modules.cli import following, inputs
 from modules.cli.output import emit, table
 from modules.domain.events import DaemonStarted, Fact, PositionClosed, StrategyApproved, TradeAbandoned, TradeOpened
 from modules.domain.instrument import AssetClass
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from modules.backtest import drift
     from modules.backtest.kernel import Rules
 
-    settings, policies = inputs.settings_and_policies(arguments)
+    settings, policies = inputs.settings_and_policies(arguments, mode=following.mode_of(arguments, files=True))
     folder = inputs.state_folder(settings)
     with Journal(folder / "journal.sqlite", read_only=True) as journal:
         facts = journal.of(DaemonStarted, TradeOpened, PositionClosed, TradeAbandoned, StrategyApproved)

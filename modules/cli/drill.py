@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import main
 from modules import Logger_Config
 from modules.cli import asking, inputs, market, permits
+from modules.cli.choosing import Asking
 from modules.cli.output import emit, money
 from modules.domain.errors import ConfigurationError, NotFound, OperatorRefused, VenueError, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument
@@ -103,13 +104,13 @@ def _loopback(endpoint: str) -> bool:
 async def _life(arguments: argparse.Namespace, ground: Ground, asset_class: AssetClass, policies: Policies) -> dict[str, Any]:
     """Connect, choose the instrument, ask, drill. A signal to end ends the drill, and it cleans up all the same."""
     clock = WallClock()
-    symbols = (arguments.symbol,) if arguments.symbol else factory.symbols_of(ground.name, ground.settings)
+    symbols = (arguments.symbol,) if arguments.symbol else await _traded(ground, policies, clock)
     venue = factory.connect(ground.name, ground.settings, clock=clock, policies=policies, trading=True, symbols=symbols,
                             split=lambda total: dict.fromkeys(ground.settings.classes, total))
     began = clock.now()
     try:
         chosen = await _chosen(venue, asset_class, symbols)
-        if ground.place == PRODUCTION and not arguments.confirm:
+        if not arguments.confirm:
             ask(ground, chosen[1])
         made = drill.Drill(venue, cast("Listing", venue), chosen[0], clock, _tell)
         task = asyncio.current_task()
@@ -125,6 +126,14 @@ async def _life(arguments: argparse.Namespace, ground: Ground, asset_class: Asse
         "steps": [{"step": step.name, "ok": step.ok, "said": Logger_Config.redactor.text(step.said), "ms": step.ms}
                   for step in outcome.steps],
         "left": [Logger_Config.redactor.text(words) for words in outcome.left], "version": main.VERSION}
+
+
+async def _traded(ground: Ground, policies: Policies, clock: WallClock) -> tuple[str, ...]:
+    """What the daemon would trade there: by list, or by the settings' rule."""
+    try:
+        return (await Asking(ground.name, ground.settings, policies, clock).symbols()).symbols
+    except VenueError as error:
+        raise VenueUnreachable(f"the venue cannot be asked, so nothing was sent: {error}") from None
 
 
 async def _chosen(venue: Any, asset_class: AssetClass, symbols: tuple[str, ...]) -> tuple[Instrument, str]:
@@ -146,7 +155,17 @@ async def _chosen(venue: Any, asset_class: AssetClass, symbols: tuple[str, ...])
 
 
 def ask(ground: Ground, what: str) -> None:
-    """Raises OperatorRefused unless the person at the terminal types it out."""
+    """Raises OperatorRefused unless the person at the terminal types it out. Play money needs no yes; at an address on this machine one is
+    asked all the same if somebody sits there, for who answers may be a tunnel to the real venue."""
+    if ground.place == PLAYGROUND:
+        return
+    if ground.place == EMULATOR:
+        words = f"{ground.endpoint} is on this machine, so it is taken for an emulator. The drill will {what}."
+        if not asking.attended():
+            print(words, file=sys.stderr)
+        elif not asking.confirmed(words, "drill"):
+            raise OperatorRefused("not confirmed; nothing was sent")
+        return
     words = f"This is real money at {ground.name} ({ground.endpoint}). The drill will {what}."
     if not asking.attended():
         raise OperatorRefused(f"{words} Nobody is there to confirm it: say --confirm, or use --testnet")

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     at = WallClock().now()
     lines = lines or [Line("settings", OK, f"{asset_class.value} at {venue}")]
     asked = [Line("doctor", MISSING, "not asked while the settings do not fit live trading", f"{RUN} doctor")]
-    lines += [_venue(venue), *(_doctor(arguments, asset_class, venue) if lines[0].state == OK else asked),
+    lines += [_venue(venue, asset_class), *(_doctor(arguments, asset_class, venue) if lines[0].state == OK else asked),
               _paper(settings, policies, asset_class, venue), _certificate(settings, policies, asset_class, at)]
     lines += _alerts(arguments, settings)
     drilled = _drilled(settings, policies, asset_class, at)
@@ -95,8 +95,11 @@ def _show(out: Console, document: Mapping[str, Any]) -> None:
 # -- the lines ------------------------------------------------------------------------------------------------------------------
 
 
-def _venue(name: str) -> Line:
+def _venue(name: str, asset_class: AssetClass) -> Line:
     row = factory.known(name)
+    if asset_class in row.paper_only:
+        return Line("venue", MISSING, f"live trading of {asset_class.value} there is refused: {row.paper_only[asset_class]}",
+                    f"{RUN} list-venues")
     if row.live:
         return Line("venue", OK, f"{name} has an adapter for live trading; docs/venues.md says what of it nobody has verified yet")
     return Line("venue", MISSING, f"live trading there is refused: {row.missing}", f"{RUN} list-venues")

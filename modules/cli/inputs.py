@@ -36,6 +36,12 @@ def settings_and_policies(arguments: argparse.Namespace, **overrides: Any) -> tu
     return settings, tightened(settings, policies)
 
 
+def examined(arguments: argparse.Namespace, **overrides: Any) -> tuple[Settings | None, Policies | None, list[str]]:
+    """As far as both can be understood, and every fault of them: for who looks for more before anything is refused."""
+    settings, policies, faults = config.examine(files(arguments), _dotted(overrides))
+    return settings, None if policies is None or settings is None else tightened(settings, policies), faults
+
+
 def settings_only(arguments: argparse.Namespace, **overrides: Any) -> Settings:
     return config.load_settings(files(arguments), _dotted(overrides))
 

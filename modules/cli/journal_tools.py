@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli import inputs
+from modules.cli import following, inputs
 from modules.cli.offline import replayed
 from modules.cli.output import emit
 from modules.cli.questions import DECISIONS, JOURNAL
@@ -63,7 +63,7 @@ def _show_audit(out: Any, document: Mapping[str, Any]) -> None:
 
 def verify(arguments: argparse.Namespace) -> int:
     """The hash chain, every row, and that two rebuilds give the same books. Exit code 1 on a break, naming the row and the remedy."""
-    settings, policies = inputs.settings_and_policies(arguments)
+    settings, policies = inputs.settings_and_policies(arguments, mode=following.mode_of(arguments, files=True))
     folder = inputs.state_folder(settings)
     path: Path = arguments.file if arguments.file is not None else folder / JOURNAL
     hashes = []
@@ -92,7 +92,7 @@ def _show(out: Any, document: Mapping[str, Any]) -> None:
 
 def export(arguments: argparse.Namespace) -> int:
     """CSV on stdout, oldest first. Times UTC, money in the sub-ledger's currency unless a column says otherwise."""
-    settings, policies = inputs.settings_and_policies(arguments)
+    settings, policies = inputs.settings_and_policies(arguments, mode=following.mode_of(arguments, files=True))
     folder = inputs.state_folder(settings)
     if not (folder / JOURNAL).exists():
         raise NotFound(f"no journal at {folder / JOURNAL}: nothing has run here yet")

@@ -7,50 +7,35 @@ a class the venue has not, an account that another daemon has. A venue that cann
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, TypeVar, cast
-
-import structlog
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import main
+from modules.cli.choosing import Asking, last_choice
 from modules.domain.errors import ConfigurationError, VenueBusy, VenueDenied, VenueError
 from modules.domain.events import PositionClosed, TradeAbandoned, TradeOpened
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.policies import Policies
 from modules.domain.settings import Settings, VenueSettings
 from modules.runtime import keyfile
-from modules.store.lock import account_lock
+from modules.store.lock import AccountLock
 from modules.venues import factory
 from modules.venues.live_paper import LivePaperVenue
 from modules.venues.paper_book import PaperBook
 from modules.venues.protocol import Venue
-from modules.venues.selection import Listing, symbols_for
+from modules.venues.selection import Chooser, Chosen
 
 if TYPE_CHECKING:
     from modules.runtime.clock import Clock
     from modules.store.journal import Journal
 
-log = structlog.get_logger("market")
-
 RETRY_S: Final = (2.0, 5.0, 10.0, 30.0, 60.0)
 """Waits between attempts to reach a venue at start; the last one repeats."""
+CHAIN_AGES: Final = 3.0
+"""So many times the pause between two questions for an option chain it is believed."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Market:
-    """What a Plan wants to know of where it trades."""
-
-    venues: Mapping[str, Venue]
-    venue_of: Mapping[AssetClass, str]
-    settlement: Mapping[AssetClass, str]
-    allocate: Mapping[AssetClass, Decimal | None]
-    references: Mapping[AssetClass, str]
-    symbols: frozenset[str]
-    """What is streamed; venues list many more."""
 
 
 def check(settings: Settings) -> None:
@@ -67,32 +52,55 @@ def lock_accounts(settings: Settings, held: ExitStack) -> None:
         account = venue.account_id
         if not account and venue.key_file is not None:
             account, _ = keyfile.read_pair(venue.key_file, f"venues.{name}.key_file")
-        held.enter_context(account_lock(name, f"{account} {venue.endpoint}".strip()))    # another address, another account
+        held.enter_context(AccountLock(name, f"{account} {venue.endpoint}".strip()))    # another address, another account
 
 
-async def opened(settings: Settings, policies: Policies, clock: Clock, journal: Journal, told: Callable[[str], None]) -> Market:
+def venue_of(settings: Settings) -> dict[AssetClass, str]:
+    """Which venue trades each class."""
+    return {asset_class: name for name, venue in settings.venues.items() for asset_class in venue.classes}
+
+
+def settlement(settings: Settings) -> dict[AssetClass, str]:
+    """The currency each class's books are kept in."""
+    return {asset_class: _currency(settings, name) for asset_class, name in venue_of(settings).items()}
+
+
+def allocate(settings: Settings) -> dict[AssetClass, Decimal | None]:
+    """What each class may use of its wallet; on paper everything."""
+    return {asset_class: venue.allocate.get(asset_class) if settings.mode == "live" else None
+            for venue in settings.venues.values() for asset_class in venue.classes}
+
+
+async def opened(settings: Settings, policies: Policies, clock: Clock, journal: Journal, told: Callable[[str], None]) -> main.Arrival:
     """The venues of `settings`, reached. Waits for those that do not answer and tells why. Raises ConfigurationError where waiting would
     not help."""
-    venue_of = {asset_class: name for name, venue in settings.venues.items() for asset_class in venue.classes}
-    held = _held(journal)
+    held, where = _held(journal), venue_of(settings)
     venues: dict[str, Venue] = {}
     traded: list[Instrument] = []
+    choosers: dict[str, Chooser] = {}
+    chosen: dict[str, Chosen] = {}
     async with AsyncExitStack() as unless_all:
         for name, venue in settings.venues.items():
-            keep = {symbol for symbol, asset_class in held.items() if venue_of.get(asset_class) == name}
-            found, instruments = await _reached(name, clock, told, _Opening(name, venue, settings, policies, clock, keep).open)
+            keep = {symbol for symbol, asset_class in held.items() if where.get(asset_class) == name and not _contract(symbol)}
+            opening = _Opening(name, venue, settings, policies, clock, keep, journal)
+            found, instruments = await _reached(name, clock, told, opening.open)
             unless_all.push_async_callback(found.close)
             venues[name] = found
             traded += instruments
+            if opening.chosen is not None:
+                choosers[name], chosen[name] = opening.asking.by_rule, opening.chosen
         unless_all.pop_all()
-    allocate = {asset_class: venue.allocate.get(asset_class) if settings.mode == "live" else None
-                for venue in settings.venues.values() for asset_class in venue.classes}
-    return Market(venues, venue_of, {c: _currency(settings, name) for c, name in venue_of.items()}, allocate,
-                  main.reference_series(traded), frozenset(instrument.symbol for instrument in traded))
+    symbols = (*(instrument.symbol for instrument in traded), *(symbol for symbol in held if _contract(symbol)))
+    return main.Arrival(venues, main.reference_series(traded), frozenset(symbols), choosers, chosen)
 
 
 def _currency(settings: Settings, name: str) -> str:
     return settings.venues[name].settlement or factory.known(name).settlement
+
+
+def _contract(symbol: str) -> bool:
+    """An option contract: it is streamed with its underlying, not by its own name."""
+    return symbol.endswith(("-C", "-P"))
 
 
 def _held(journal: Journal) -> dict[str, AssetClass]:
@@ -111,13 +119,18 @@ def _held(journal: Journal) -> dict[str, AssetClass]:
 class _Opening:
     """One venue: what of it is traded, and the adapter for that."""
 
-    def __init__(self, name: str, venue: VenueSettings, settings: Settings, policies: Policies, clock: Clock, held: set[str]) -> None:
+    def __init__(self, name: str, venue: VenueSettings, settings: Settings, policies: Policies, clock: Clock, held: set[str],
+                 journal: Journal) -> None:
         self._name = name
         self._venue = venue
         self._settings = settings
         self._policies = policies
         self._clock = clock
         self._held = held
+        self._journal = journal
+        self.asking = Asking(name, venue, policies, clock)
+        self.chosen: Chosen | None = None
+        """What its rule chose, where it has one."""
 
     def _connect(self, symbols: Sequence[str], *, trading: bool) -> Venue:
         return factory.connect(self._name, self._venue, clock=self._clock, policies=self._policies, trading=trading, symbols=symbols)
@@ -135,21 +148,16 @@ class _Opening:
         return venue if live else self._paper(venue, instruments), instruments
 
     async def _chosen(self) -> Sequence[str]:
-        scout = self._connect((), trading=False)
-        try:
-            choice = await symbols_for(cast(Listing, scout), self._venue, self._held, now=self._clock.now(),
-                                       usual=factory.symbols_of(self._name, self._venue))
-        finally:
-            await scout.close()
-        if not choice.symbols:
-            raise ConfigurationError([f"venues.{self._name}.symbols: none of the usual ones is listed there; name what to trade"])
-        return choice.symbols
+        if self._venue.select is None:
+            return (await self.asking.symbols(self._held)).symbols
+        self.chosen = await self.asking.going_on(last_choice(self._journal, self._name))
+        return tuple(dict.fromkeys((*self.chosen.choice.symbols, *self._held)))
 
     def _paper(self, data: Venue, instruments: Sequence[Instrument]) -> LivePaperVenue:
         books = {asset_class: PaperBook(_currency(self._settings, self._name), self._settings.dry_run_wallet[asset_class])
                  for asset_class in self._venue.classes}
         elsewhere = [c for c in AssetClass if c not in books and any(c in venue.classes for venue in self._settings.venues.values())]
-        return LivePaperVenue(data, instruments, self._clock, self._policies, books, elsewhere)
+        return LivePaperVenue(data, instruments, self._clock, self._policies, books, elsewhere, CHAIN_AGES * self._venue.options.every_s)
 
 
 async def _reached(name: str, clock: Clock, told: Callable[[str], None], ask: Callable[[], Awaitable[T]]) -> T:
@@ -163,9 +171,7 @@ async def _reached(name: str, clock: Clock, told: Callable[[str], None], ask: Ca
         except VenueError as error:
             pause = RETRY_S[min(attempt, len(RETRY_S) - 1)]
             attempt += 1
-            words = f"{name} cannot be reached, again in {pause:g} s: {error}"
-            log.warning(words, action="connect", exchange=name)
-            told(words)
+            told(f"{name} cannot be reached, again in {pause:g} s: {error}")
             if isinstance(error, VenueBusy):
                 pause = max(pause, (error.until - clock.now()) / 1000.0)
             await asyncio.sleep(pause)

@@ -7,6 +7,7 @@ secret, only where each is kept, and never mode live: `go-live` leads there.
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -66,7 +67,8 @@ def _mode(answer: str) -> str:
 def _classes(answer: str) -> str:
     words = list(dict.fromkeys(word for word in re.split(r"[\s,]+", answer.lower()) if word))
     if "option" in words:
-        raise ValueError("options are traded on the demo market and in replay only; no real venue's are wired yet")
+        raise ValueError("options trade on paper only, at Bybit's prices: name perp here, then write classes = [\"PERP\", \"OPTION\"] "
+                         "under [venues.bybit]")
     if not words or set(words) - set(CLASSES):
         raise ValueError(f"{answer!r}: name one or more of {', '.join(CLASSES)}")
     return ",".join(words)
@@ -205,8 +207,10 @@ QUESTIONS: Final = (
 
 def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.out
-    _may_write(path, overwrite=arguments.overwrite, ask=not arguments.defaults)
-    answers = _answers(_in_advance(arguments.set), ask=not arguments.defaults)
+    given, asks = _in_advance(arguments.set), not arguments.defaults
+    answers = {} if asks else _answers(given, ask=False)    # what is wrong is said before anything is asked, a file in the way included
+    _may_write(path, overwrite=arguments.overwrite, ask=asks)
+    answers = answers or _answers(given, ask=True)
     _write(path, document(answers))
     keys = [answers[name] for name in ("key_file", "token_file", "telegram_file") if answers.get(name)]
     emit(arguments, {"file": str(path), "mode": answers["mode"], "key_files": keys, "next": [
@@ -226,7 +230,9 @@ def _in_advance(words: list[str]) -> Answers:
     for word in words:
         name, equals, answer = word.partition("=")
         if not equals or name not in names:
-            faults.append(f"--set {word}: must be NAME=ANSWER with one of {', '.join(sorted(names))}")
+            near = difflib.get_close_matches(name, names, 1)
+            faults.append(f"--set {word}: must be NAME=ANSWER with one of {', '.join(sorted(names))}" + (
+                f"; did you mean {near[0]}?" if near else ""))
         given[name] = answer
     if faults:
         raise ConfigurationError(faults)
@@ -321,7 +327,7 @@ def _choice(given: Answers, classes: list[str], section: str) -> list[str]:
     lines = [f"timeframe = {_quoted(given['timeframe'])}"]
     chosen = given["symbols"]
     if chosen.isdigit():
-        return [*lines, "", "# The most traded with narrow spreads, chosen anew at every start.", f"[{section}.select]",
+        return [*lines, "", "# The most traded with narrow spreads, chosen anew every day.", f"[{section}.select]",
                 f"number_assets = {int(chosen)}"]
     mine = [symbol for symbol in chosen.split(",") if symbol and _class_of(symbol) in classes]
     return [*lines, f"symbols = [{', '.join(map(_quoted, mine))}]" if mine else "# symbols = [...]; without it a short list of majors"]

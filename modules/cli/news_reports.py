@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli import inputs, output
+from modules.cli import following, inputs, output
 from modules.cli.questions import SOCKET
 from modules.domain.errors import DaemonNotRunning
 from modules.domain.instrument import AssetClass
@@ -57,7 +57,7 @@ def events(arguments: argparse.Namespace) -> int:
 
 def _asked(arguments: argparse.Namespace, verb: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the running daemon decides by: a demo market has a calendar and a time of its own. None, and said so, while none runs."""
-    folder = inputs.state_folder(inputs.settings_only(arguments))
+    folder = following.folder_of(arguments)
     try:
         return call(folder / SOCKET, verb, asked)
     except DaemonNotRunning as absent:
@@ -78,7 +78,7 @@ def in_iso(document: Any) -> Any:
 
 def _agent(arguments: argparse.Namespace) -> tuple[NewsAgent, int]:
     """An agent that only looks back: the shipped calendar as the store's snapshots correct it, and the store's headlines."""
-    settings, policies = inputs.settings_and_policies(arguments)
+    settings, policies = inputs.settings_and_policies(arguments, mode=following.mode_of(arguments))
     clock = WallClock()
     at = clock.now()
     known, covered = calendar.load(settings.policy_dir / "macro_calendar.json", policies.news)

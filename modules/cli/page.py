@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from modules.domain.instrument import AssetClass
@@ -58,6 +59,7 @@ def metrics(daemon: Daemon, reports: Reports, version: str) -> Metrics:
     return Metrics(lambda: reports.status({}), lambda: reports.balance({}), {
         "journal_rows": ("Facts in the journal", lambda: daemon.journal.count),
         "closed_trades": ("Round trips in the books", lambda: len(daemon.portfolio.closed)),
+        "asyncio_tasks": ("Tasks of the event loop", lambda: len(asyncio.all_tasks())),
         "bars": ("Closed bars seen since the start", lambda: sum(daemon.market.bars_seen(c) for c in AssetClass)),
     }, version)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from modules.cli.news_reports import events_document, in_iso, news_document
@@ -99,7 +100,8 @@ class PageReports:
             raise NotFound(f"no instrument {symbol!r} is watched")
         bars = self.candles.last(symbol, series.interval_ms, _whole(query, "n", 200, BARS_MAX))
         since = int(bars[0].ts) if bars else self._now
-        closed = [trade for trade in self.daemon.portfolio.closed if trade.symbol == symbol and trade.closed_at >= since]
+        recent = takewhile(lambda trade: trade.closed_at >= since, reversed(self.daemon.portfolio.closed))  # they are kept in order
+        closed = [trade for trade in recent if trade.symbol == symbol][::-1]
         working = [trade for trade in self.daemon.portfolio.trades.values() if trade.opened.symbol == symbol and trade.opened_at]
         return {
             "symbol": symbol, "interval_ms": series.interval_ms,

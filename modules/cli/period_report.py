@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli import inputs
+from modules.cli import following, inputs
 from modules.cli.journal_tools import TRADES, trade_rows
 from modules.cli.offline import replayed
 from modules.cli.output import emit, money, percent, signed, table
@@ -36,7 +36,7 @@ FOREVER: Final = 1 << 62
 
 def run(arguments: argparse.Namespace) -> int:
     """Wants `since`, `until` (dates or None), `html` and `csv` (files or None), `json`."""
-    settings, policies = inputs.settings_and_policies(arguments)
+    settings, policies = inputs.settings_and_policies(arguments, mode=following.mode_of(arguments, files=True))
     folder = inputs.state_folder(settings)
     since, until = inputs.timerange(f"{arguments.since or ''}-{arguments.until or ''}")
     with replayed(settings, policies, folder / JOURNAL, folder / DECISIONS) as daemon:

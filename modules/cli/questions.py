@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from modules.cli import inputs
+from modules.cli import following, inputs
 from modules.cli.output import emit, money, number, percent, signed, table, table_of_checks
-from modules.domain.errors import DaemonNotRunning, NotFound
+from modules.domain.errors import DaemonNotRunning
 from modules.runtime.control import call
 
 if TYPE_CHECKING:
@@ -17,22 +17,21 @@ if TYPE_CHECKING:
 
 Document = Mapping[str, Any]
 
-SOCKET: Final = "control.sock"
-JOURNAL: Final = "journal.sqlite"
+SOCKET: Final = following.SOCKET
+JOURNAL: Final = following.JOURNAL
 DECISIONS: Final = "decisions.sqlite"
 HEALTH_S: Final = 5.0
 
 
 def run(arguments: argparse.Namespace) -> int:
-    settings = inputs.settings_only(arguments)
-    folder = inputs.state_folder(settings)
+    folder = following.folder_of(arguments)
     asked = {name: value for name in ("n", "subject") if (value := getattr(arguments, name, None)) not in (None, "")}
     if arguments.verb == "status" and arguments.healthy:
         return _healthy(call(folder / SOCKET, "status", {}, timeout_s=HEALTH_S))
     try:
         document = call(folder / SOCKET, arguments.verb, asked)
     except DaemonNotRunning as absent:
-        document = _from_journal(arguments, asked, absent)
+        document = _from_journal(arguments, folder.name, asked, absent)
     emit(arguments, document, _SHOW[arguments.verb])
     return 0
 
@@ -43,21 +42,19 @@ def _healthy(document: Document) -> int:
     return 1 if document["problems"] else 0
 
 
-def _from_journal(arguments: argparse.Namespace, asked: Mapping[str, Any], absent: DaemonNotRunning) -> dict[str, Any]:
+def _from_journal(arguments: argparse.Namespace, mode: str, asked: Mapping[str, Any], absent: DaemonNotRunning) -> dict[str, Any]:
     """What the journal says; where there is none either, that no daemon runs is the answer."""
     from modules.cli.offline import replayed
     from modules.cli.reports import Reports
 
-    settings, policies = inputs.settings_and_policies(arguments)
+    path = inputs.settings_only(arguments, mode=mode).state_dir / mode / JOURNAL
+    if not path.exists():
+        raise DaemonNotRunning(f"{absent}, and no journal at {path}: nothing has run here yet; start with: python main.py")
+    settings, policies = inputs.settings_and_policies(arguments, mode=mode)
     folder = inputs.state_folder(settings)
-    try:
-        with replayed(settings, policies, folder / JOURNAL, folder / DECISIONS) as daemon:
-            print(f"{absent}: this is what its journal says", file=sys.stderr)
-            return Reports(daemon, running=False).all()[arguments.verb](asked)
-    except NotFound as missing:
-        if (folder / JOURNAL).exists():
-            raise
-        raise DaemonNotRunning(f"{absent}, and {missing}") from None
+    with replayed(settings, policies, folder / JOURNAL, folder / DECISIONS) as daemon:
+        print(f"{absent}: this is what its journal says", file=sys.stderr)
+        return Reports(daemon, running=False).all()[arguments.verb](asked)
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
@@ -65,7 +62,8 @@ def _from_journal(arguments: argparse.Namespace, asked: Mapping[str, Any], absen
 
 def _status(out: Console, document: Document) -> None:
     since = f" since {document['since'][:16]}" if document["since"] else ""
-    alive = "" if document["running"] else " (NOT RUNNING)"
+    waits = any(problem.startswith("not started yet") for problem in document["problems"])
+    alive = "" if document["running"] else " (NOT STARTED YET)" if waits else " (NOT RUNNING)"
     out.print(f"{document['mode'].upper()}{alive}{since}, market time {document['at'][:16]} UTC", markup=False)
     out.print(table("", ("class", "state", ">phase", ">equity", ">day's drawdown", ">limit", ">month's", ">limit", ">positions",
                          "halted by"), (

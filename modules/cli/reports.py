@@ -39,6 +39,8 @@ class Reports:
     daemon: Daemon
     running: bool = True
     lag: Callable[[], float | None] = lambda: None
+    waiting: Callable[[], str] = lambda: ""
+    """What the start still waits for; "" = nothing."""
 
     def all(self) -> dict[str, Callable[[Arguments], Document]]:
         """Every question by its verb."""
@@ -54,7 +56,8 @@ class Reports:
     def _classes(self) -> list[AssetClass]:
         """Classes whose books are open, or that are configured to trade."""
         daemon = self.daemon
-        return [c for c in AssetClass if c in daemon.plan.venue_of or daemon.kill_switch.nav(c) is not None]
+        configured = daemon.plan.venue_of if not self.waiting() else ()    # nobody knows yet what a new account holds
+        return [c for c in AssetClass if c in configured or daemon.kill_switch.nav(c) is not None]
 
     def status(self, _: Arguments) -> Document:
         daemon = self.daemon
@@ -62,7 +65,8 @@ class Reports:
         age = self._wallet_age_s()
         lag = self.lag()
         document = {
-            "mode": daemon.plan.mode, "running": self.running, "since": iso(daemon.started_at) if daemon.started_at else None,
+            "mode": daemon.plan.mode, "running": self.running and not self.waiting(),
+            "since": iso(daemon.started_at) if daemon.started_at else None,
             "at": iso(self._now), "classes": {c.value: self._class(c) for c in self._classes()}, "feeds": feeds, "wallet_age_s": age,
             "in_doubt": [{"client_order_id": order.client_order_id, "symbol": order.symbol, "side": order.side.value,
                           "quantity": text(order.quantity), "reserved": text(order.reserves)} for order in daemon.executor.in_doubt],
@@ -116,6 +120,8 @@ class Reports:
         """What a health check complains about. A halt is not one: it is the daemon doing its work."""
         if not self.running:
             return ["the daemon is not running"]
+        if waits := self.waiting():
+            return [f"not started yet: {waits}"]
         found = [f"feed {symbol} is lost" for symbol, feed in feeds.items() if feed["state"] == "lost"]
         if not self.daemon.warm:
             found.append("warming up: nothing is opened before the strategies have seen the past")
@@ -124,6 +130,7 @@ class Reports:
             found.append(f"wallet age {'unknown' if age is None else f'{age:.0f} s'}, limit {limit:.0f} s")
         if lag is not None and lag > LAG_MS_MAX:
             found.append(f"event loop lag p99 {lag:.0f} ms, limit {LAG_MS_MAX:.0f} ms")
+        found += self.daemon.executor.problems()
         if self.daemon.journal.low_space:
             found.append("the disk is full: entries are closed, what is left of the journal's reserve is for exits; free some space")
         if self.daemon.decisions.degraded:

@@ -35,7 +35,7 @@ def show_config(arguments: argparse.Namespace) -> int:
     from modules.cli import inputs
     from modules.domain.settings import plain
 
-    settings, policies = inputs.settings_and_policies(arguments)
+    settings, policies = inputs.settings_and_policies(arguments, mode=arguments.mode)
     document: dict[str, Any] = {"settings": settings.public(), "policy_hash": policies.hash}
     if arguments.policies:
         document["policies"] = plain(policies.model_dump(exclude={"hash"}))

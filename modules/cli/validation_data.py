@@ -54,7 +54,7 @@ class Work:
 
 def work(arguments: argparse.Namespace) -> Work:
     """Settings, strategies and history of one research verb."""
-    settings, policies = inputs.settings_and_policies(arguments)
+    settings, policies = inputs.settings_and_policies(arguments, mode=getattr(arguments, "mode", None))
     named = getattr(arguments, "news", None)
     news = inputs.recorded_news(named) if named is not None else None
     strategies = chosen(arguments.strategy, inputs.state_folder(settings) / "learning")

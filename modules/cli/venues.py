@@ -32,6 +32,7 @@ def _venue(name: str, settings: Settings) -> dict[str, Any]:
     row, configured = factory.known(name), settings.venues.get(name)
     return {
         "name": name, "classes": [c.value for c in row.classes], "live": row.live, "missing": row.missing,
+        "paper_only": {asset_class.value: why for asset_class, why in row.paper_only.items()},
         "testnet": row.testnet is not None, "token_for_data": row.needs_token, "settlement": row.settlement,
         "configured": [c.value for c in configured.classes] if configured is not None else [],
         "drills": [{name: log.get(name) for name in ("asset_class", "began", "endpoint", "passed")} for asset_class in row.classes
@@ -53,5 +54,7 @@ def _show(out: Console, document: Mapping[str, Any]) -> None:
     for venue in document["venues"]:
         if not venue["live"]:
             out.print(f"{venue['name']} is for data and paper only: {venue['missing']}", markup=False)
+        for asset_class, why in venue["paper_only"].items():
+            out.print(f"{venue['name']} {asset_class} is for paper only: {why}", markup=False)
     out.print("Any other exchange that ccxt knows can be used for data and paper. What was verified of the live ones, and by whom: "
               "docs/venues.md", markup=False)

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo, model_validator
 
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import Money
@@ -54,9 +54,11 @@ class Section(BaseModel):
 
 
 class SelectSettings(Section):
-    """Which of a venue's instruments are traded, by rule: chosen anew at every start, per class. What is held is always kept.
+    """Which of a venue's instruments are traded, by rule, per class: chosen anew every day, and put on record.
 
-    A measure the venue does not tell is unknown, and unknown never passes. Forex has no volume: there the narrowest spreads are taken.
+    What is held, rests or leads its class stays watched until it is flat, and opens nothing meanwhile. A restart goes on with the day's
+    choice. A measure the venue does not tell is unknown, and unknown never passes. Forex has no volume: there the narrowest spreads are
+    taken.
     """
 
     number_assets: Annotated[Whole, Field(ge=1, le=500)] = 20
@@ -67,6 +69,8 @@ class SelectSettings(Section):
     """(ask - bid) / ask, at most."""
     min_days_listed: Annotated[Whole, Field(ge=0, le=3650)] = 30
     """Days since its first daily candle; 0 = not asked. Not asked of forex."""
+    refresh_period: Annotated[Whole, Field(ge=3_600, le=30 * 86_400)] = 86_400
+    """Seconds that a choice stands."""
     quote_currencies: Symbols = ("USDT", "USDC", "USD")
     """Of spot and perpetuals; forex pairs may have any."""
     pair_whitelist: Symbols = ()
@@ -80,6 +84,17 @@ class SelectSettings(Section):
         if blank := [pattern for pattern in (*self.pair_whitelist, *self.pair_blacklist) if not re.fullmatch(r"[^\s,]{1,100}", pattern)]:
             raise ValueError(f"{blank[0]!r} is no symbol and no pattern")
         return self
+
+
+class OptionsSettings(Section):
+    """What is looked at of a venue's options: it lists hundreds that nobody here would trade. What is held is always looked at."""
+
+    days_max: Annotated[float, BeforeValidator(_not_true), Field(gt=0, le=400)] = 45.0
+    """Expiries up to so many days away."""
+    reach: Annotated[float, BeforeValidator(_not_true), Field(gt=0, le=1)] = 0.25
+    """Strikes up to this share of the index away from it."""
+    every_s: Annotated[float, BeforeValidator(_not_true), Field(ge=1, le=60)] = 10.0
+    """How often a chain is asked for; one that was not heard for three times as long trades nothing."""
 
 
 class VenueSettings(Section):
@@ -102,6 +117,8 @@ class VenueSettings(Section):
     """Currency of its sub-ledgers; "" = the venue's usual one."""
     select: SelectSettings | None = None
     """Choose its instruments by rule; without this section, by `symbols`."""
+    options: OptionsSettings = OptionsSettings()
+    """Where OPTION is one of its classes: how much of each chain is looked at. Options come with their underlyings' perpetuals."""
 
     @model_validator(mode="after")
     def _allocated(self) -> VenueSettings:
@@ -237,19 +254,25 @@ class Settings(Section):
     """Tightens the policy's; it can never loosen it."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Settings:
+    def _complete(self, info: ValidationInfo) -> Settings:
+        """Validation's context may be a list: then what clashes is told there and let be, so that the rest can be looked at too."""
         owners: dict[AssetClass, str] = {}
+        faults: list[str] = []
         for name, venue in self.venues.items():
             for asset_class in venue.classes:
                 if asset_class in owners:
-                    raise ValueError(f"venues.{owners[asset_class]} and venues.{name} both name {asset_class.value}; a class has one venue")
+                    faults.append(f"venues.{owners[asset_class]} and venues.{name} both name {asset_class.value}; a class has one venue")
                 owners[asset_class] = name
         if self.mode == "live" and not self.venues:
-            raise ValueError("mode live needs at least one [venues.NAME] section with classes")
+            faults.append("mode live needs at least one [venues.NAME] section with classes")
         if self.mode == "paper" and not self.venues:
             object.__setattr__(self, "venues", {"bybit": VenueSettings(classes=(AssetClass.SPOT, AssetClass.PERP))})
         if self.mode == "live" and (without := [name for name, venue in self.venues.items() if venue.key_file is None]):
-            raise ValueError(f"mode live needs key_file in venues.{', venues.'.join(without)}")
+            faults.append(f"mode live needs key_file in venues.{', venues.'.join(without)}")
+        if faults:
+            if not isinstance(info.context, list):
+                raise ValueError("; and ".join(faults))
+            info.context.append("; and ".join(faults))
         wallets = DEMO_WALLETS if self.mode == "demo" else dict.fromkeys(AssetClass, DRY_RUN_WALLET)
         object.__setattr__(self, "dry_run_wallet", wallets | self.dry_run_wallet)    # frozen, but not finished before this
         return self

@@ -59,6 +59,11 @@ class Clock(Protocol):
         ...
 
 
+def pause(seconds: float) -> None:
+    """Wait on the wall's time, blocking: for what happens before there is a loop."""
+    time.sleep(seconds)
+
+
 class WallClock:
     """Real time; `speed` > 1 makes a demo market's seconds pass faster, starting at `start` (UTC ms)."""
 

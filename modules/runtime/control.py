@@ -202,12 +202,13 @@ def _elsewhere(path: Path) -> str:
     """What a person should know who started another mode than the settings name: which one answers beside `path`, and how to ask it."""
     for other in sorted(path.parent.parent.glob(f"*/{path.name}")):
         mode = other.parent.name
-        if other.parent != path.parent and _answers(other):
-            return f" (one runs on {other.parent}; to ask it: BOT__MODE={mode} before the command, or mode = \"{mode}\" in config.toml)"
+        if other.parent != path.parent and answers(other):
+            return f" (one runs on {other.parent}; to ask it: --mode {mode})"
     return ""
 
 
-def _answers(path: Path) -> bool:
+def answers(path: Path) -> bool:
+    """Whether somebody listens behind `path`. Asks nothing."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(1.0)
         try:

@@ -22,6 +22,15 @@ CREATE TABLE IF NOT EXISTS equity (
     PRIMARY KEY (asset_class, at)
 ) WITHOUT ROWID;
 """
+# One step down the primary key per span drawn, however many rows lie in it: a year of hours costs what a day costs.
+_THINNED: Final = """
+WITH RECURSIVE spans(begin, stop) AS (
+    SELECT ?1, (?1 / ?2 + 1) * ?2 UNION ALL SELECT stop, stop + ?2 FROM spans WHERE stop <= ?3
+)
+SELECT e.at, e.equity, e.nav, e.day, e.month FROM spans JOIN equity AS e ON e.asset_class = ?4 AND e.at = (
+    SELECT max(at) FROM equity WHERE asset_class = ?4 AND at >= begin AND at < stop AND at <= ?3)
+ORDER BY e.at
+"""
 GRID_MS: Final = 300_000
 HOUR_MS: Final = 3_600_000
 FINE_MS: Final = 7 * 24 * HOUR_MS
@@ -75,9 +84,7 @@ class EquityCurve:
         curves: dict[AssetClass, list[Point]] = {}
         with self._database.reading() as connection:
             for asset_class in classes:
-                rows = connection.execute(
-                    "SELECT max(at), equity, nav, day, month FROM equity WHERE asset_class = ? AND at >= ? AND at <= ? GROUP BY at / ?",
-                    (asset_class.value, since, until, span)).fetchall()
+                rows = connection.execute(_THINNED, (since, span, until, asset_class.value)).fetchall()
                 curves[asset_class] = [Point(at, Decimal(equity), *figures) for at, equity, *figures in rows]
         return curves
 

@@ -5,16 +5,23 @@ An account has one daemon too: those of other machines show by their orders, tho
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import socket
 import stat
-import tempfile
+import struct
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from modules.domain.errors import ConfigurationError, StateLocked
+from modules.runtime.clock import pause
+
+LOOKS: Final = 10
+LOOK_S: Final = 0.05
+"""Whoever only looks whether a folder is held (`holder`) holds it for that moment: a lock is asked for a few times."""
 
 
 class StateFolder:
@@ -35,7 +42,7 @@ class StateFolder:
                 [f"state folder {path}: {error.strerror}: it must be a folder that user {os.geteuid()} owns and can write to"]
             ) from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
         except BlockingIOError:
             owner = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip()
             os.close(self._descriptor)
@@ -51,6 +58,17 @@ class StateFolder:
         except OSError as error:
             os.close(self._descriptor)
             raise ConfigurationError([f"state folder {path}: {error.strerror}: free some space"]) from error
+
+    def _lock(self) -> None:
+        for look in range(LOOKS):
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if look + 1 == LOOKS:
+                    raise
+                pause(LOOK_S)
+            else:
+                return
 
     def _check_owner(self) -> None:
         found = self.path.stat()
@@ -102,12 +120,63 @@ class StateFolder:
         self.close()
 
 
-def account_lock(venue: str, account: str) -> StateFolder:
-    """Holds one account (`account`: its number, or the key that opens it; only a digest of it is written) for this process, whatever its
-    state folder is. Raises StateLocked."""
-    name = hashlib.blake2b(f"{venue} {account}".encode(), digest_size=12).hexdigest()
-    folder = Path(tempfile.gettempdir()) / f"trading-bot-{os.geteuid()}" / f"{venue}-{name}"
+def holder(path: Path) -> int | None:
+    """The process that holds the state folder `path`; 0 = one whose number cannot be read, None = nobody. Changes nothing."""
     try:
-        return StateFolder(folder)
-    except StateLocked as locked:
-        raise StateLocked(f"this account at {venue} is traded by another daemon of this machine: {locked}") from None
+        descriptor = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        number = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+        return int(number) if number.isdigit() else 0
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+class AccountLock:
+    """Holds one account of a venue for this process, whatever its state folder is, until `close` or the end of the process.
+
+    `account` is its number, or the key that opens it; only a digest of it is shown. Held by the kernel under a name and not as a file:
+    a service may have a temporary folder of its own (PrivateTmp) and may write nowhere else, and a file left behind would hold nobody.
+    Reaches as far as the machine's network: not into a container with one of its own. Raises StateLocked naming the process.
+    """
+
+    def __init__(self, venue: str, account: str) -> None:
+        name = hashlib.blake2b(f"{venue} {account}".encode(), digest_size=12).hexdigest()
+        address = f"\0trading-bot-{venue}-{name}"
+        self._held = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._held.bind(address)
+            self._held.listen(64)    # so that a second one can ask the kernel who we are
+        except OSError as error:
+            self._held.close()
+            if error.errno != errno.EADDRINUSE:
+                raise ConfigurationError([f"venues.{venue}: its account cannot be locked ({error.strerror})"]) from error
+            raise StateLocked(f"this account at {venue} is traded by another daemon of this machine: process {_listener(address)}: stop "
+                              "it first, or use another account") from None
+
+    def close(self) -> None:
+        self._held.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _listener(address: str) -> str:
+    """The number of the process that listens at `address`, by the kernel's word."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(address)
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return "(unknown)"
+    return str(struct.unpack("3i", credentials)[0])
