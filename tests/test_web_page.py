@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import json
 import shutil
-import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -19,20 +21,26 @@ from modules.domain.errors import ConfigurationError, NotFound
 from modules.notify import web
 from modules.notify.web import WebPage
 from tests.daemon_process import ROOT, Process
-from tests.timing import within
+from tests.ports import free_port
+from tests.timing import PATIENCE_S, within_wall
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
          "--no-first-run"]
 
 
+HOSTILE = "</script><script>alert(1)</script><!--"
+
+
 class Served:
-    """A page with two documents on a port of its own."""
+    """A page with three documents on a port of its own."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.asked = 0
-        self.page = WebPage("127.0.0.1", 0, {"status": self._status, "lost": self._lost}, lambda: self.problems, lambda: b"figures 1\n")
+        documents = {"status": self._status, "lost": self._lost, "news": self._news}
+        self.page = WebPage("127.0.0.1", 0, documents, lambda: self.problems, lambda: b"figures 1\n",
+                            first=("status?n=7", "lost", "news", "unknown"))
 
     def _status(self, query: Mapping[str, str]) -> dict[str, Any]:
         self.asked += 1
@@ -41,6 +49,10 @@ class Served:
     @staticmethod
     def _lost(_: Mapping[str, str]) -> dict[str, Any]:
         raise NotFound("there is none")
+
+    @staticmethod
+    def _news(_: Mapping[str, str]) -> dict[str, Any]:
+        return {"headline": HOSTILE}
 
     @property
     def address(self) -> str:
@@ -51,7 +63,7 @@ class Served:
 async def served() -> AsyncIterator[Served]:
     one = Served()
     task = asyncio.create_task(one.page.run())
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(PATIENCE_S):
         while not one.page.served_on:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.01)
     yield one
@@ -75,7 +87,7 @@ async def test_a_foreign_name_and_anything_but_looking_are_refused_and_counted(s
 
 async def test_every_answer_forbids_foreign_scripts_frames_and_requests(served: Served) -> None:
     async with ClientSession() as client:
-        for path in (*web.FILES, "/healthz", "/metrics", "/api/status", "/api/none", "/nothing"):
+        for path in ("/", web.ICON, "/healthz", "/metrics", "/api/status", "/api/none", "/nothing"):
             async with client.get(served.address + path) as reply:
                 assert "default-src 'none'" in reply.headers["Content-Security-Policy"], path
                 assert reply.headers["X-Frame-Options"] == "DENY" and "Access-Control-Allow-Origin" not in reply.headers
@@ -83,7 +95,7 @@ async def test_every_answer_forbids_foreign_scripts_frames_and_requests(served: 
 
 async def test_what_cannot_be_had_is_said_in_one_sentence(served: Served) -> None:
     async with ClientSession() as client:
-        for path, status, said in (("/api/lost", 404, "there is none"), ("/api/none", 404, "there are: lost, status"),
+        for path, status, said in (("/api/lost", 404, "there is none"), ("/api/none", 404, "there are: lost, news, status"),
                                    ("/api/status?n=" + "9" * 600, 400, "too long")):
             async with client.get(served.address + path) as reply:
                 assert reply.status == status and said in (await reply.json())["error"]
@@ -95,6 +107,26 @@ async def test_however_many_look_a_document_is_made_once_a_second(served: Served
             async with client.get(f"{served.address}/api/status?n=5") as reply:
                 assert await reply.json() == {"n": "5"}
     assert served.asked == 1
+
+
+async def test_the_page_brings_its_first_answers_and_no_headline_gets_out_of_them(served: Served) -> None:
+    async with ClientSession() as client, client.get(f"{served.address}/") as reply:
+        text = await reply.text()
+    assert HOSTILE not in text and "alert(1)</" not in text
+    first = text.split(web.SLOT.decode(), 1)[1].split("</script>", 1)[0]
+    assert json.loads(first) == {"status?n=7": {"n": "7"}, "news": {"headline": HOSTILE}}, "what cannot be had is asked for apart"
+
+
+async def test_a_look_is_one_request_and_only_the_pages_own_scripts_run(served: Served) -> None:
+    async with ClientSession() as client, client.get(f"{served.address}/") as reply:
+        text, policy = await reply.text(), reply.headers["Content-Security-Policy"]
+    assert "src=" not in text and 'rel="stylesheet"' not in text, "style and scripts are in the page itself"
+    scripts = [part.split("</script>", 1)[0].encode() for part in text.split("<script>")[1:]]
+    assert len(scripts) == 2
+    for script in scripts:
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" in policy
+    allowed = policy.split("script-src ", 1)[1].split(";", 1)[0]
+    assert "unsafe" not in allowed and "'self'" not in allowed
 
 
 async def test_health_names_each_problem(served: Served) -> None:
@@ -119,12 +151,6 @@ def test_the_page_asks_nobody_but_the_daemon() -> None:
 
 
 # -- the real process ---------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 class Daemon:
@@ -232,7 +258,7 @@ async def test_the_page_shows_all_four_classes_in_a_browser_without_a_complaint(
             assert await page.evaluate(CONTRAST) >= 4.5
             assert await page.locator("svg[role=img]:not([aria-label])").count() == 0
             took = await page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
-            assert took < within(300.0)
+            assert took < within_wall(300.0)
             picture = tmp_path / "page.png"
             await page.screenshot(path=picture, full_page=True)
             assert picture.stat().st_size > 20_000

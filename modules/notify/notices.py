@@ -27,6 +27,7 @@ from modules.domain.events import (
     Filled,
     ForeignFill,
     ForeignOrder,
+    InstrumentsChosen,
     OperatorCommand,
     OptionSettled,
     OrderAccepted,
@@ -66,6 +67,7 @@ KINDS: Final[Mapping[type, tuple[str, Rank]]] = {
     ChallengerJudged: ("status", Rank.INFO), UnallocatedMoved: ("status", Rank.INFO),
     PhaseChanged: ("status", Rank.INFO), SwitchChanged: ("status", Rank.INFO), BudgetChanged: ("status", Rank.INFO),
     TransferSeen: ("status", Rank.INFO), EntriesPaused: ("status", Rank.INFO), EntriesResumed: ("status", Rank.INFO),
+    InstrumentsChosen: ("status", Rank.INFO),
     BlackoutOpened: ("blackout", Rank.INFO), BlackoutClosed: ("blackout", Rank.INFO), OperatorCommand: ("command", Rank.INFO),
 }
 ENDED: Final = (OrderAccepted, OrderCanceled, OrderExpired)

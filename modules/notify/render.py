@@ -32,6 +32,7 @@ from modules.domain.events import (
     ForeignOrder,
     FundingBooked,
     InstrumentListed,
+    InstrumentsChosen,
     OperatorCommand,
     OptionSettled,
     OrderAccepted,
@@ -142,15 +143,24 @@ def _transfer(fact: TransferSeen) -> str:
     return f"{fact.asset_class}: {what} {_amount(abs(fact.amount))}."
 
 
+def _chosen(fact: InstrumentsChosen) -> str | None:
+    """Only changes are worth a sentence."""
+    parts = [f"new {', '.join(fact.came)}"] if fact.came else []
+    parts += [f"gone {', '.join(f'{symbol} ({why})' for symbol, why in fact.went.items())}"] if fact.went else []
+    parts += [f"watched only {', '.join(f'{symbol} ({why})' for symbol, why in fact.kept.items())}"] if fact.kept else []
+    return f"{fact.venue}: {len(fact.symbols)} instruments by rule; {'; '.join(parts)}." if parts else None
+
+
 _SENTENCES: Final[Mapping[type, Callable[[Any], str | None]]] = {
     DaemonStarted: lambda f: f"{f.mode.upper()} started, version {f.version}, policies {f.policy_hash[:8]}.",
     FeedLost: lambda f: f"{f.symbol}: feed lost, no entries on it: {f.reason}.",
     FeedRestored: lambda f: f"{f.symbol}: feed is back.",
+    InstrumentsChosen: _chosen,
     TradeOpened: _opened,
     OrderRejected: lambda f: f"The venue rejected order {f.client_order_id}: {f.code} {f.reason}.",
     OrderInDoubt: lambda f: f"IN DOUBT: nobody knows yet what became of order {f.client_order_id}: {f.reason}. Its funds stay reserved.",
     Filled: lambda f: _fill(f.fill),
-    ForeignFill: lambda f: f"Not ours: {_fill(f.fill)}",
+    ForeignFill: lambda f: f"{'Of a drill' if f.fill.client_order_id else 'Not ours'}: {_fill(f.fill)}",
     OptionSettled: lambda f: f"{f.symbol} expired: {_price(f.quantity)} settled at {_price(f.value)} each, fee {_price(f.fee)}.",
     PositionClosed: _closed,
     PhaseChanged: lambda f: (f"{f.asset_class} is in phase {f.phase} (equity {_amount(f.equity)})."

@@ -21,11 +21,19 @@ function table(place, caption, columns, rows, none) {
     make("tbody", {}, ...rows.map(row => make("tr", {}, ...columns.map(([, cell, kind = ""]) => make("td", {class: kind}, cell(row))))))));
 }
 
-const signed = value => make("span", {class: Number(value) < 0 ? "down" : "up"}, (Number(value) > 0 ? "+" : "") + money(value));
+const signed = value => make("span", {class: Number(value) < 0 ? "down" : Number(value) > 0 ? "up" : ""}, (Number(value) > 0 ? "+" : "") + money(value));
+const fall = share => (share > 0 ? "-" : "") + percent(share);
+const readable = name => name.toLowerCase().replaceAll("_", " ");
+const direction = side => ({BUY: "long", SELL: "short"})[side.toUpperCase()] ?? side;
+
+/** The answers that came with the page, each good for one question; {} where the page came without (a proxy, a file). */
+const first = JSON.parse($("first").textContent || "{}");
 
 async function ask(name, query = {}) {
   const words = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "")).toString();
-  const reply = await fetch(`/api/${name}${words ? "?" + words : ""}`, {cache: "no-store"});
+  const question = name + (words ? "?" + words : ""), known = first[question];
+  if (known) { delete first[question]; return known; }
+  const reply = await fetch(`/api/${question}`, {cache: "no-store"});
   const document = await reply.json();
   if (!reply.ok) throw new Error(document.error);
   return document;
@@ -55,14 +63,16 @@ function showStatus(status, balance) {
   if (before !== JSON.stringify(limits) && drawn) showEquity(drawn);
   $("cards").replaceChildren(...Object.entries(status.classes).map(([name, c]) => {
     const books = balance.classes[name];
-    const reason = c.halted_by ? `halted by ${c.halted_by}` : c.blackout ? `entries closed: ${c.blackout}` : c.paused ? "paused by the operator" : "";
+    const reason = c.halted_by ? `halted by ${c.halted_by}` : c.blackout ? `entries closed: ${c.blackout}` : c.paused ? "paused by an operator: exits only"
+      : c.state === "REDUCING" ? "no entries until the wallet agrees with the books; exits go on" : "";
     return make("article", {class: "card", style: `--class: var(--${name})`, "aria-label": name},
       make("div", {class: "row"}, make("h3", {}, name), make("span", {class: `badge ${c.state}`}, c.state)),
       make("div", {class: "big"}, c.equity === null ? "unknown" : money(c.equity), " ", make("small", {class: "quiet"}, c.currency)),
       make("dl", {}, make("dt", {}, "net so far"), make("dd", {}, signed(books.net)),
-        make("dt", {}, "phase, positions"), make("dd", {}, `${c.phase ?? "-"}, ${c.open_positions}`),
-        make("dt", {}, "today"), make("dd", {}, `-${percent(c.drawdown_daily)} of ${percent(c.drawdown_daily_max, 0)}`), meter(c.drawdown_daily, c.drawdown_daily_max, "daily drawdown"),
-        make("dt", {}, "month"), make("dd", {}, `-${percent(c.drawdown_monthly)} of ${percent(c.drawdown_monthly_max, 0)}`), meter(c.drawdown_monthly, c.drawdown_monthly_max, "monthly drawdown")),
+        make("dt", {}, "phase"), make("dd", {}, `${c.phase ?? "unknown"}`),
+        make("dt", {}, "open positions"), make("dd", {}, `${c.open_positions}`),
+        make("dt", {}, "drawdown today"), make("dd", {}, `${fall(c.drawdown_daily)} of ${percent(c.drawdown_daily_max, 0)}`), meter(c.drawdown_daily, c.drawdown_daily_max, "daily drawdown"),
+        make("dt", {}, "drawdown this month"), make("dd", {}, `${fall(c.drawdown_monthly)} of ${percent(c.drawdown_monthly_max, 0)}`), meter(c.drawdown_monthly, c.drawdown_monthly_max, "monthly drawdown")),
       reason ? make("p", {class: "reason warn"}, reason) : null);
   }));
   const rows = Object.entries(status.feeds);
@@ -75,12 +85,12 @@ function showStatus(status, balance) {
 
 function showTrades(trades) {
   const picked = t => make("button", {class: "link", type: "button", onclick: () => choose(t.symbol)}, t.symbol);
-  table($("positions"), "Open positions", [["instrument", picked], ["side", t => t.side], ["net now", t => t.net_now === null ? "-" : signed(t.net_now), "n"],
+  table($("positions"), "Open positions", [["instrument", picked], ["side", t => direction(t.side)], ["net now", t => t.net_now === null ? "-" : signed(t.net_now), "n"],
     ["entry", t => plain(t.entry), "n"], ["now", t => plain(t.mark), "n"], ["stop", t => plain(t.stop), "n"], ["target", t => plain(t.target), "n"],
     ["quantity", t => plain(Math.abs(Number(t.quantity))), "n"], ["at risk", t => money(t.risk), "n"], ["strategy", t => t.strategy],
     ["since", t => t.closing ? `closing: ${t.closing}` : when(t.opened_at)]], trades.open, "nothing is held");
-  table($("closed"), "Latest trades", [["instrument", picked], ["net", t => signed(t.net), "n"], ["closed", t => when(t.closed_at)], ["side", t => t.side],
-    ["R", t => t.net_r === null ? "-" : t.net_r.toFixed(2), "n"], ["by", t => t.exit_reason], ["strategy", t => t.strategy],
+  table($("closed"), "Latest trades", [["instrument", picked], ["net", t => signed(t.net), "n"], ["closed", t => when(t.closed_at)], ["side", t => direction(t.side)],
+    ["R", t => t.net_r === null ? "-" : t.net_r.toFixed(2), "n"], ["by", t => readable(t.exit_reason)], ["strategy", t => t.strategy],
     ["entry", t => plain(t.entry), "n"], ["exit", t => plain(t.exit), "n"], ["fees", t => money(t.fees), "n"]],
     trades.closed, "no trade has closed yet");
 }
@@ -98,22 +108,22 @@ function showEquity(equity) {
 
 function showDecisions(found) {
   table($("decisions"), "Decisions", [["at", d => make("button", {class: "link", type: "button", onclick: () => explain(d.decision_id)}, when(d.at))],
-    ["instrument", d => d.symbol], ["outcome", d => make("span", {class: d.outcome === "APPROVED" ? "up" : "quiet"}, d.outcome === "APPROVED" ? "approved" : d.stopped_by ?? "denied")],
+    ["instrument", d => d.symbol], ["outcome", d => make("span", {class: d.outcome === "APPROVED" ? "up" : "quiet"}, d.outcome === "APPROVED" ? "approved" : readable(d.stopped_by ?? "denied"))],
     ["measured", d => d.outcome === "APPROVED" ? "" : plain(d.measured), "n"], ["limit", d => d.outcome === "APPROVED" ? "" : plain(d.limit), "n"],
-    ["", d => d.outcome === "APPROVED" ? `size bound by ${d.bound_by}` : d.unit], ["strategy", d => d.strategy], ["side", d => d.side],
+    ["", d => d.outcome === "APPROVED" ? (d.bound_by ? `size bound by ${readable(d.bound_by)}` : "") : d.unit], ["strategy", d => d.strategy], ["side", d => direction(d.side)],
     ["confidence", d => d.confidence.toFixed(2), "n"]], found.decisions, "no decision fits");
-  fill($("by-rule"), found.rules);
+  fill($("by-rule"), found.rules, readable);
 }
 
-function fill(select, values) {
+function fill(select, values, label = value => value) {
   const known = new Set([...select.options].map(o => o.value));
-  for (const value of values) if (!known.has(value)) select.append(make("option", {value}, value));
+  for (const value of values) if (!known.has(value)) select.append(make("option", {value}, label(value)));
 }
 
 async function explain(id) {
   const d = await ask("explain", {subject: id});
   $("explain-title").textContent = `${d.outcome}: ${d.strategy} wanted ${d.side} ${d.instrument} at ${when(d.at)}`;
-  table($("checks"), "Every check", [["rule", c => c.rule], ["", c => make("span", {class: c.passed ? "up" : "down"}, c.passed ? "passed" : "failed")],
+  table($("checks"), "Every check", [["rule", c => readable(c.rule)], ["", c => make("span", {class: c.passed ? "up" : "down"}, c.passed ? "passed" : "failed")],
     ["measured", c => plain(c.measured), "n"], ["limit", c => plain(c.limit), "n"], ["unit", c => c.unit]], [...d.checks, ...(d.size ? d.size.checks : [])], "no check on record");
   $("checks").prepend(make("p", {}, d.size ? d.size.reason : ""));
   $("explain").showModal();
@@ -160,12 +170,13 @@ function choose(symbol) {
 
 /** Without a choice the daemon draws what matters most: what is held, else what is traded most. */
 async function drawChart() {
-  const wanted = asked.symbol, found = await ask("chart", {symbol: wanted, n: window.innerWidth < 640 ? 80 : 200});
+  const wanted = asked.symbol, found = await ask("chart", {symbol: wanted, n: 200});
   if (asked.symbol !== wanted) return;
   asked.symbol = found.symbol;
   if ($("symbol").value !== found.symbol) { fill($("symbol"), [found.symbol]); $("symbol").value = found.symbol; }
-  $("chart").replaceChildren(pricePicture(found.bars, found.trades, found.interval_ms,
-    `${found.symbol}: ${found.bars.length} bars, ${found.trades.length} trades on them`, $("chart").clientWidth));
+  const bars = window.innerWidth < 640 ? found.bars.slice(-80) : found.bars;
+  const trades = found.trades.filter(t => t.exit_at === null || (bars.length && t.exit_at >= bars[0][0]));
+  $("chart").replaceChildren(pricePicture(bars, trades, found.interval_ms, `${found.symbol}: ${bars.length} bars, ${trades.length} trades on them`, $("chart").clientWidth));
 }
 
 async function drawEquity() { showEquity(drawn = await ask("equity", {days: asked.days})); }
