@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -21,7 +19,7 @@ from modules.store.journal import Journal
 from tests import venue_threads
 from tests.emulators import bybit as bybit_emulator
 from tests.emulators import oanda as oanda_emulator
-from tests.mode_process import Hurry, Modes, changed, installation
+from tests.mode_process import Hurry, Modes, certify, changed, installation
 
 D = Decimal
 
@@ -120,36 +118,9 @@ def test_without_a_network_it_says_so_keeps_trying_and_can_be_stopped_at_any_tim
         status = process.ask("status")
         assert (status["running"], status["classes"]) == (False, {}) and "bybit cannot be reached" in status["problems"][0]
         asked = process.verb("kill", "spot")
-        assert asked.returncode == 1 and "not started yet" in asked.stderr and "HALT" in asked.stderr
+        assert asked.returncode == 0 and "Halted: SPOT" in asked.stdout  # it holds from the start on: tests/test_waiting_start.py
         assert process.stop() == 0
     assert "Traceback" not in process.out
-
-
-CERTIFY = """
-import sys
-from dataclasses import replace
-from pathlib import Path
-import config
-from modules.backtest.trial_anchor import file_of
-from modules.backtest.trials import TrialRegistry
-from modules.domain.certificate import Certificate, Envelope, bound, save
-from modules.domain.instrument import AssetClass
-from modules.runtime.clock import WallClock
-from modules.strategies.fingerprint import code_hash, params_of
-from modules.strategies.registry import get
-at, day, one = WallClock().now(), 86_400_000, get("above")
-envelope = Envelope(trades=800, trades_per_year=300.0, mean_r=0.2, sd_r=1.0, drawdown_r=30.0, drawdown_trades=300, slippage_bp=4.0,
-                    fill_ratio=0.98, win_rate=0.58)
-made = Certificate(strategy="above", asset_class=AssetClass.SPOT, instruments=("BTC/USDT",), params=params_of(one),
-                 code_hash=code_hash(one), data_hash="d" * 64, policy=bound(config.load_policies(Path("policies")), AssetClass.SPOT),
-                 data_from=at - 700 * day,
-                 data_until=at - day, issued_at=at, revalidate_at=at + 30 * day, expires_at=at + 45 * day, confidence=0.6,
-                 envelope=envelope, metrics={"sharpe": 1.9, "p_value": 0.001}, seed=7, trials=24, submissions=1)
-save(made, Path("state/certificates"))
-registry = TrialRegistry(file_of(Path("state/validation"), AssetClass.SPOT), same_code=0.85, same_results=0.9)
-registry.issued("above", made.digest, at)
-registry.close()
-"""
 
 
 def live_settings(app: Path, url: str) -> str:
@@ -157,8 +128,7 @@ def live_settings(app: Path, url: str) -> str:
     key.write_text(f"key={bybit_emulator.KEY}\nsecret={bybit_emulator.SECRET}\n")
     key.chmod(0o600)
     changed(app, "funds", funds_on=True)
-    certified = subprocess.run([sys.executable, "-c", CERTIFY], cwd=app, capture_output=True, text=True, timeout=60, check=False)
-    assert certified.returncode == 0, certified.stderr
+    certify(app, "above", "SPOT", ["BTC/USDT"])
     return ONE_STRATEGY + bybit_at(url, more=f'{BITCOIN}\nkey_file = "{key}"\nallocate = {{ SPOT = "900" }}')
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.timing import PATIENCE_S
+
 TOKEN = "123456:EMULATED-token_of_this_test"
 OWNER = 4242
 BOT = {"id": 123456, "is_bot": True, "first_name": "Trader", "username": "trader_bot"}
@@ -93,7 +95,7 @@ class BotApi:
         self._updates.append({"update_id": update_id, **body, "_again": True})
         self._news.set()
 
-    async def until(self, count: int, timeout_s: float = 8.0) -> list[Sent]:
+    async def until(self, count: int, timeout_s: float = PATIENCE_S) -> list[Sent]:
         """Wait until the phone shows `count` messages."""
         async with asyncio.timeout(timeout_s):
             while len(self.sent) < count:
@@ -101,7 +103,7 @@ class BotApi:
                 await self._arrived.wait()
         return self.sent
 
-    async def until_text(self, part: str, timeout_s: float = 8.0, after: int = 0) -> Sent:
+    async def until_text(self, part: str, timeout_s: float = PATIENCE_S, after: int = 0) -> Sent:
         """Wait for a message that holds `part`, not counting the first `after`."""
         async with asyncio.timeout(timeout_s):
             while True:
