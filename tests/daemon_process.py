@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from modules.runtime.control import call
+from tests.timing import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,12 +36,13 @@ class Process:
 
     def second(self) -> subprocess.CompletedProcess[str]:
         """Another daemon on the same state."""
-        return subprocess.run([sys.executable, str(ROOT / "main.py")], cwd=self.folder, capture_output=True, text=True, timeout=30)
+        return subprocess.run([sys.executable, str(ROOT / "main.py")], cwd=self.folder, capture_output=True, text=True,
+                              timeout=2 * PATIENCE_S)
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        return call(self.state / "control.sock", command, arguments)
+        return call(self.state / "control.sock", command, arguments, timeout_s=PATIENCE_S)
 
-    def wait(self, what: str, holds: Any, seconds: float = 30.0) -> None:
+    def wait(self, what: str, holds: Any, seconds: float = 2 * PATIENCE_S) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self._child.poll() is None, (self.folder / "out.txt").read_text()
@@ -53,7 +55,7 @@ class Process:
         """(exit code, seconds it took)."""
         began = time.monotonic()
         self._child.send_signal(number)
-        return self._child.wait(timeout=20), time.monotonic() - began
+        return self._child.wait(timeout=PATIENCE_S), time.monotonic() - began
 
     def end(self) -> None:
         if self._child.poll() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Iterator
@@ -19,12 +20,22 @@ from modules.store.lock import StateFolder
 from tests.daemon_process import ROOT, Process
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with a demo day's journal in its state folder."""
+    place = tmp_path_factory.mktemp("lived")
+    (place / "policies").symlink_to(ROOT / "policies")
+    with pytest.MonkeyPatch.context() as there:
+        there.chdir(place)
+        assert run(["demo", "--days", "1", "--state", "state/demo", "--json"]) == 0
+    return place
+
+
+@pytest.fixture
+def folder(lived: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, for one test to spoil."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "policies").symlink_to(ROOT / "policies")
-    assert run(["demo", "--days", "1", "--state", "state/demo", "--json"]) == 0
+    shutil.copytree(lived, tmp_path, symlinks=True, dirs_exist_ok=True)
     return tmp_path
 
 
@@ -134,7 +145,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 def test_a_backup_of_a_running_daemon_is_consistent(
         process: Process, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(process.folder)
-    process.wait("a trade", lambda: process.ask("trades")["open"] or process.ask("trades")["closed"], 60.0)
+    process.wait("a trade", lambda: process.ask("trades")["open"] or process.ask("trades")["closed"])
     assert run(["backup", "kept.tar.gz", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["rows"] > 10

@@ -20,7 +20,7 @@ COMP_WORDS=({" ".join(f'"{word}"' for word in typed)}); COMP_CWORD={len(typed) -
 _trading_bot_python; printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     assert BASH is not None
-    return subprocess.run([BASH, "-c", asked], capture_output=True, text=True, check=True, timeout=10).stdout.split()
+    return subprocess.run([BASH, "-c", asked], capture_output=True, text=True, check=True, timeout=120).stdout.split()
 
 
 @pytest.mark.skipif(BASH is None, reason="no bash on this machine")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from modules.domain.errors import ConfigurationError, DaemonNotRunning, NotFound, OperatorRefused
 from modules.runtime import control
 from modules.runtime.control import ControlServer, Malformed, call, parse_request
+from tests.timing import PATIENCE_S
 
 
 class Desk:
@@ -37,11 +38,17 @@ class Desk:
         return {"echo": command}
 
 
+async def begun() -> None:
+    """The server listens: making its socket takes turns of the loop, and no time."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def serving(path: Path, desk: Desk, **limits: float) -> AsyncIterator[ControlServer]:
     server = ControlServer(path, desk.answer, **limits)
     task = asyncio.create_task(server.run())
-    await asyncio.sleep(0.02)
+    await begun()
     try:
         yield server
     finally:
@@ -57,7 +64,7 @@ async def raw(path: Path, data: bytes, *, hang_up: bool = True) -> bytes:
         await writer.drain()
         if hang_up and writer.can_write_eof():
             writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 3.0)
+        return await asyncio.wait_for(reader.read(), PATIENCE_S)
     except ConnectionError:
         return b""
     finally:
@@ -164,7 +171,7 @@ async def test_a_daemon_of_another_mode_is_named_with_the_way_to_ask_it(tmp_path
         (tmp_path / mode).mkdir()
     desk = Desk()
     async with serving(tmp_path / "paper" / "control.sock", desk):
-        with pytest.raises(DaemonNotRunning, match=r"on .*demo \(one runs on .*paper; to ask it: BOT__MODE=paper before the command"):
+        with pytest.raises(DaemonNotRunning, match=r"on .*demo \(one runs on .*paper; to ask it: --mode paper"):
             await asyncio.to_thread(call, tmp_path / "demo" / "control.sock", "kill", {})
     assert not desk.heard
     with pytest.raises(DaemonNotRunning, match=r"demo$"):
@@ -186,7 +193,7 @@ async def test_a_left_over_socket_is_replaced_but_a_file_in_its_place_is_not(tmp
         left_over.bind(str(path))
     server = ControlServer(path, Desk().answer)
     task = asyncio.create_task(server.run())
-    await asyncio.sleep(0.05)
+    await begun()
     assert await asyncio.to_thread(call, path, "status", {}) == {"echo": "status"}
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -44,7 +44,7 @@ from tests.timing import within
 ROOT = Path(__file__).resolve().parents[1]
 HOURS = 1.2
 """Of market time per life: every class trades, stops and targets are hit."""
-PATIENCE_S = 90.0
+PATIENCE_S = 180.0
 
 KILLS = (
     "journal.uncommitted:kill@3", "order.before_sent:kill@9", "order.answered:kill@9", "order.fate_booked:kill@9", "fill.before:kill@6",
@@ -268,10 +268,10 @@ def test_unarmed_a_failpoint_costs_less_than_a_microsecond() -> None:
 
 
 def _time(function: Any, rounds: int) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in itertools.repeat(None, rounds):
         function("fill.before")
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 @pytest.mark.parametrize("specification", ["fill.before", "fill.before:explode", "no.such.point:kill", "fill.before:kill@0",

@@ -47,6 +47,7 @@ from tests.archive_worlds import (
 from tests.builders import make_instrument
 from tests.daemon_process import ROOT
 from tests.emulators import binance, bybit, oanda
+from tests.timing import PATIENCE_S
 
 SPOT, PERP = AssetClass.SPOT, AssetClass.PERP
 KLINE = "/v5/market/kline"
@@ -123,7 +124,7 @@ def test_killed_in_the_middle_it_shows_no_half_row_and_goes_on_where_it_was(tmp_
         part = tmp_path / "out" / ".download" / "bybit_BTCUSDT_1m.csv.part"
         child = subprocess.Popen([sys.executable, str(ROOT / "main.py"), "download-data", *words], cwd=ROOT, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + 2 * PATIENCE_S
         while not (part.exists() and part.read_bytes().count(b"#") > 2):
             assert child.poll() is None and time.monotonic() < deadline, child.stderr and child.stderr.read()
             time.sleep(0.005)
@@ -168,12 +169,12 @@ def test_interrupted_by_hand_it_keeps_what_came(tmp_path: Path) -> None:
         child = subprocess.Popen([sys.executable, str(ROOT / "main.py"), "download-data", *words], cwd=ROOT, stdout=subprocess.DEVNULL,
                                  stderr=subprocess.PIPE, text=True)
         parts = tmp_path / "out" / ".download"
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + 2 * PATIENCE_S
         while not (tmp_path / "out" / "bybit_BTCUSDT-PERP_1m.csv").exists() or not venue.asked["/v5/market/funding/history"]:
             assert child.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=30)
+        _, said = child.communicate(timeout=PATIENCE_S)
     assert child.returncode == 130 and "goes on where it was" in said
     assert len(rows_of(tmp_path / "out" / "bybit_BTCUSDT-PERP_1m.csv")) == 2_500 and not list(parts.glob("*.part"))
 

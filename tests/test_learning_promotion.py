@@ -183,7 +183,7 @@ def found(installed: Installation) -> challenge.Challenger:
 
     async def until_found() -> None:
         running = asyncio.create_task(agent.run(clock, research))
-        for _ in range(1_200):
+        for _ in range(6_000):
             if challenge.load(installed.learning):
                 break
             await asyncio.sleep(0.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ import pytest
 
 from tests.daemon_process import ROOT, Process
 from tests.emulators.telegram import OWNER, TOKEN, bot_api
+from tests.ports import free_port
 
 PROMISED_MS = 50.0
 WINDOW_S = 61.0
@@ -35,12 +35,6 @@ while time.monotonic() < end:
 print(sorted(late)[int(0.99 * len(late))])
 """
 """What the daemon's own gauge does, without a daemon."""
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 async def rude(port: int) -> None:

@@ -28,6 +28,7 @@ from tests.builders import make_instrument, shipped_policies
 from tests.emulators.feeds import item as feed_item
 from tests.emulators.feeds import rss, serving
 from tests.test_news_mood import BAD, GOOD, HOUR, NOW
+from tests.timing import PATIENCE_S
 
 NEWS = shipped_policies().news
 INSTRUMENTS = (make_instrument(AssetClass.SPOT), make_instrument(AssetClass.PERP), make_instrument(AssetClass.OPTION),
@@ -201,10 +202,9 @@ async def test_running_feeds_bring_headlines_into_the_mood_and_one_dead_source_s
         sources = [Source(name, Shape.XML, server.url(f"/{name}"), 0.01, f"{name}.example") for name in ("a", "b")]
         news = agent(store, [*sources, *NOWHERE, Source("bad", Shape.XML, server.url("/bomb"), 60.0, "bad.example")])
         running = asyncio.create_task(news.run())
-        for _ in range(400):
-            await asyncio.sleep(0.01)
-            if len(store.feeds()) == 4:
-                break
+        async with asyncio.timeout(PATIENCE_S):
+            while len(store.feeds()) < 4:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

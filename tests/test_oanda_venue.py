@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -29,13 +29,16 @@ from modules.venues.oanda_wire import PRACTICE, PRODUCTION, Endpoint, Pace
 from modules.venues.protocol import AccountEvent, FillSeen, FundingPaid, OrderDone, Transferred
 from tests.builders import EUR_USD, make_instrument, make_order
 from tests.emulators.oanda import ACCOUNT, TOKEN, Fault, OandaEmulator, Reply, serving
+from tests.timing import STORY_S
 
 D = Decimal
 MONDAY = parse_iso("2026-03-02T10:00:00Z")
 USD_JPY = "USD/JPY"
 MINUTE = 60_000
-PACE = Pace(read_s=0.4, write_s=0.4, silence_s=0.5, retry_s=0.05, ban_s=0.2, audit_s=0.3, candle_s=0.05)
-"""Impatient, so that the faults take no time."""
+PACE = Pace(read_s=30.0, write_s=30.0, silence_s=2.0, retry_s=0.05, ban_s=0.2, audit_s=0.3, candle_s=0.05)
+"""Impatient where waiting is all there is to do, patient with every answer that is to come."""
+HANGS_S = 2.0
+"""How long a write is waited for whose answer never comes."""
 
 
 class Desk:
@@ -56,6 +59,16 @@ class Desk:
         self.book.move(max(self.book.at, self.clock.now()) + after_ms, {symbol.replace("/", "_"): (D(bid), D(ask))})
 
 
+@contextmanager
+def hanging(on: Desk, reply: Reply) -> Iterator[None]:
+    """Writes are waited for briefly where the answer is one that never ends; reads never are."""
+    patient = on.venue._wire.pace
+    if reply.how in ("stall", "drip"):
+        on.venue._wire.pace = replace(patient, write_s=HANGS_S)
+    yield
+    on.venue._wire.pace = patient
+
+
 @asynccontextmanager
 async def desk(at: int = MONDAY, **options: Any) -> AsyncIterator[Desk]:
     async with serving(at) as emulator:
@@ -72,7 +85,7 @@ async def desk(at: int = MONDAY, **options: Any) -> AsyncIterator[Desk]:
 
 def trading(talk: Callable[[Desk], Awaitable[None]], **options: Any) -> None:
     async def go() -> None:
-        async with asyncio.timeout(30), desk(**options) as found:
+        async with asyncio.timeout(STORY_S), desk(**options) as found:
             await talk(found)
 
     asyncio.run(go())
@@ -193,13 +206,25 @@ def test_a_broker_that_is_not_there_got_nothing() -> None:
 
 def test_after_too_many_requests_nothing_is_asked_before_the_ban_ends() -> None:
     async def talk(on: Desk) -> None:
-        on.emulator.faults = [Fault("POST", "/orders", Reply(429, b'{"errorMessage": "slow"}', headers=(("Retry-After", "1"),)))]
+        on.emulator.faults = [Fault("POST", "/orders", Reply(429, b'{"errorMessage": "slow"}', headers=(("Retry-After", "30"),)))]
         fates(NotSent, await on.venue.submit(on.order()))
         before = on.emulator.asked.total()
         fates(NotSent, await on.venue.submit(on.order()))
         with pytest.raises(VenueBusy) as busy:
             await on.venue.wallet()
-        assert on.emulator.asked.total() == before and 0 < busy.value.until - on.clock.now() <= 1_000
+        assert on.emulator.asked.total() == before and 0 < busy.value.until - on.clock.now() <= 30_000
+
+    trading(talk)
+
+
+@pytest.mark.parametrize("seconds", ["864000", "9999999999"])
+def test_a_ban_of_days_is_obeyed_for_a_quarter_of_an_hour(seconds: str) -> None:
+    async def talk(on: Desk) -> None:
+        on.emulator.faults = [Fault("POST", "/orders", Reply(429, b'{"errorMessage": "slow"}', headers=(("Retry-After", seconds),)))]
+        fates(NotSent, await on.venue.submit(on.order()))
+        with pytest.raises(VenueBusy) as busy:
+            await on.venue.wallet()
+        assert 800_000 < busy.value.until - on.clock.now() <= 900_000
 
     trading(talk)
 
@@ -247,7 +272,8 @@ def test_the_write_fault_matrix_of_a_submit(accepted: bool) -> None:
     async def one(on: Desk, name: str, reply: Reply) -> None:
         order = on.order("100", kind=OrderKind.LIMIT, price=D("1.00000"))
         on.emulator.faults = [Fault("POST", "/orders", reply, accepted)]
-        fate = await on.venue.submit(order)
+        with hanging(on, reply):
+            fate = await on.venue.submit(order)
         assert isinstance(fate, InDoubt), (name, fate)
         assert sum(body.get("order", {}).get("clientExtensions", {}).get("id") == order.client_order_id
                    for body in on.emulator.bodies) == int(accepted), name
@@ -271,7 +297,8 @@ def test_the_write_fault_matrix_of_a_cancel(accepted: bool) -> None:
             order = on.order("100", kind=OrderKind.LIMIT, price=D("1.00000"))
             fates(Accepted, await on.venue.submit(order))
             on.emulator.faults = [Fault("PUT", "/cancel", reply, accepted)]
-            fate = await on.venue.cancel(order)
+            with hanging(on, reply):
+                fate = await on.venue.cancel(order)
             # aiohttp may ask a lost PUT again by itself; a cancel twice is one cancel, and the second answer speaks the truth.
             assert isinstance(fate, InDoubt | Accepted), (name, fate)
             report = await on.venue.order(order.client_order_id, EUR_USD)
@@ -376,6 +403,9 @@ def test_the_market_tells_quotes_rates_and_each_bar_once_when_it_has_closed() ->
                 quotes.extend(quote.bid for _, quote in batch.quotes)
                 rates.extend(f"{rate.symbol} {rate.long_rate}" for rate in batch.financing)
 
+        def streams() -> int:
+            return on.emulator.asked["GET", f"/v3/accounts/{ACCOUNT}/pricing/stream"]
+
         on.emulator.heartbeat_s = 0.1
         assert await on.venue.clock_offset_ms() is None, "nobody has heard the broker's clock"
         listening = asyncio.create_task(listen())
@@ -388,9 +418,9 @@ def test_the_market_tells_quotes_rates_and_each_bar_once_when_it_has_closed() ->
         on.quote("1.30000", "1.30010", after_ms=10)
         await until(lambda: 1.3 in quotes)
         on.emulator.garble()
-        await until(lambda: on.emulator.asked["GET", f"/v3/accounts/{ACCOUNT}/pricing/stream"] == 3)
-        on.emulator.silent = True  # open, and dead
-        await until(lambda: on.emulator.asked["GET", f"/v3/accounts/{ACCOUNT}/pricing/stream"] >= 4)
+        await until(lambda: streams() >= 3)
+        on.emulator.silent, opened = True, streams()  # open, and dead
+        await until(lambda: streams() > opened)
         assert bars == [] and sorted(rates) == ["EUR/USD -0.015", "USD/JPY 0.031"] and await on.venue.clock_offset_ms() is not None
         # The minute ends: time leaps for the venue and for us.
         on.clock._start += MINUTE

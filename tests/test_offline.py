@@ -65,5 +65,5 @@ def test_an_open_trade_is_told_without_a_price_as_unknown(
 @pytest.mark.parametrize(("words", "code"), [((), 0), (("trade",), 0), (("--mode", "demo"), 0), (("demo",), -signal.SIGTERM)],
                          ids=["alone", "trade", "an option", "another verb"])
 def test_a_daemon_told_to_end_before_it_has_loaded_ends_in_good_order(words: tuple[str, ...], code: int) -> None:
-    ended = subprocess.run([sys.executable, "-c", EARLY, "--", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", EARLY, "--", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == code, ended.stderr

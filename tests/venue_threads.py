@@ -16,9 +16,10 @@ from tests.emulators import oanda as oanda_emulator
 from tests.emulators.binance import BinanceEmulator
 from tests.emulators.bybit import BybitEmulator
 from tests.emulators.oanda import OandaEmulator
+from tests.timing import PATIENCE_S
 
 Emulator = TypeVar("Emulator")
-START_S = 10.0
+START_S = PATIENCE_S
 
 
 @contextmanager
