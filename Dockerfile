@@ -1,4 +1,5 @@
 # The daemon in a container: no root, a read-only root file system, one writable volume at /data.
+# Nobody has built this image yet: tests hold its files and commands to what exists (tests/test_deploy.py), an engine has not.
 #   docker build -t trading-bot .
 #   docker run -d --name bot --read-only --cap-drop ALL --security-opt no-new-privileges --tmpfs /tmp \
 #     -v bot-data:/data --stop-timeout 20 --restart on-failure trading-bot
