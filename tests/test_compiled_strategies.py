@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import random
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from modules.strategies.compiled import compiled
 from modules.strategies.indicators import donchian_init, donchian_step, rsi_init, rsi_step, window_init, window_step
 from modules.strategies.protocol import Strategy
 from modules.strategies.registry import all_strategies
+from tests.daemon_process import ROOT
 from tests.strategy_contract import random_walk
 
 NEEDS_NUMBA = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
@@ -63,3 +68,39 @@ def test_the_live_process_loads_every_strategy_without_numba_pandas_or_scipy() -
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- machine code kept between processes --------------------------------------------------------------------------------------------------
+
+
+def total(values: Any) -> Any:
+    found = values[0] - values[0]
+    for value in values:
+        found += value
+    return found
+
+
+@NEEDS_NUMBA
+def test_processes_that_save_two_signatures_at_once_never_take_one_name_for_both(tmp_path: Path) -> None:
+    """Both begin with an empty folder; Numba itself would call either file number 1, and whoever loads it runs the other's code."""
+    names = []
+    for number, values in enumerate((np.arange(4, dtype=np.int64), np.arange(4, dtype=np.float64))):
+        folder = tmp_path / str(number)
+        assert compiled(total, folder=folder)(values) == 6
+        names.append({path.name for path in folder.rglob("*.nbc")})
+    assert all(map(len, names)) and not names[0] & names[1]
+    both = tmp_path / "both"
+    for _ in range(2):  # the second time from the disk
+        kept: Any = compiled(total, folder=both)
+        assert kept(np.arange(4, dtype=np.int64)) == 6 and kept(np.array([0.5, 1.0])) == 1.5
+    assert sum(kept.stats.cache_hits.values()) == 2
+
+
+@NEEDS_NUMBA
+def test_a_function_kept_as_part_of_another_is_not_what_python_calls(tmp_path: Path) -> None:
+    """The first process compiles `indexes` within `drawdowns`, without a door from Python; the second calls it by that door."""
+    draws = "from modules.backtest import bootstrap; import numpy; "
+    for what in ("bootstrap.drawdown_quantile(numpy.arange(9.0), 0.9, 5, 1, block=3.0)", "bootstrap.stationary_indexes(9, 3.0, 2, 1)"):
+        ended = subprocess.run([sys.executable, "-c", draws + what], cwd=ROOT, env=os.environ | {"KERNEL_CACHE": str(tmp_path)},
+                               capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, (what, ended.returncode, ended.stderr)

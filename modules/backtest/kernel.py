@@ -23,13 +23,14 @@ from modules.backtest.kernel_loop import simulate
 from modules.backtest.kernel_money import NO_REASON, STOP_MEMORY, Numbers, State
 from modules.backtest.kernel_rows import E_DAY_LAST, TURN_COLUMNS, Tape
 from modules.backtest.kernel_rules import Rules
-from modules.backtest.kernel_tape import cache_folder, loop, tape
+from modules.backtest.kernel_tape import loop, tape
 from modules.backtest.kernel_views import NONSENSE
 from modules.backtest.series import F64, I64, Series
 from modules.domain.errors import BotError
 from modules.domain.order import ExitReason
 from modules.domain.signal import Structure
 from modules.runtime.supervise import attempt
+from modules.strategies.compiled import cache_folder
 from modules.strategies.compiled import compiled as compile_function
 from modules.strategies.protocol import Strategy
 
@@ -278,5 +279,5 @@ def stressed(rules: Rules, factor: float) -> Rules:
     return replace(rules, fee_factor=rules.fee_factor * factor, slippage_factor=rules.slippage_factor * factor)
 
 
-__all__ = ["NO_REASON", "REASONS", "TRADE", "Rules", "Run", "StrategyFault", "Sweep", "cache_folder", "random_entries", "run", "stressed",
+__all__ = ["NO_REASON", "REASONS", "TRADE", "Rules", "Run", "StrategyFault", "Sweep", "random_entries", "run", "stressed",
            "sweep", "turns"]

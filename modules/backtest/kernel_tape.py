@@ -5,9 +5,7 @@ Owns nothing: the sessions are domain.sessions's, checks those of filters and Ma
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -21,7 +19,7 @@ from modules.backtest.kernel_rules import Rules, plain
 from modules.backtest.series import F64, I64, Series, ended
 from modules.domain import sessions
 from modules.domain.instrument import AssetClass
-from modules.strategies.compiled import compiled
+from modules.strategies.compiled import cache_folder, compiled
 
 HOUR: Final = 3_600_000
 DAY: Final = 86_400_000
@@ -70,15 +68,6 @@ def higher(at: I64, opened: F64, high: F64, low: F64, close: F64, accepted: Any,
                 begun = -1
         found[:, bar] = shown
     return found
-
-
-def cache_folder() -> Path | None:
-    """Where machine code is kept between processes: KERNEL_CACHE, else the user's cache folder; an empty KERNEL_CACHE keeps none."""
-    asked = os.environ.get("KERNEL_CACHE")
-    if asked is not None:
-        return Path(asked) if asked else None
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return home / "kernels" if home.is_absolute() else None
 
 
 def loop(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:

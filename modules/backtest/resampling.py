@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.strategies.compiled import compiled
+from modules.strategies.compiled import cache_folder, compiled
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -120,4 +120,4 @@ def drawdowns(daily: Floats, seed: np.uint64, block: float, out: Floats) -> None
 @cache
 def compiled_loops() -> Loops:
     """Numba's forms, kept on disk between runs. Raises ImportError without Numba."""
-    return Loops(*(compiled(function, cache=True) for function in (indexes, maxima, drawdowns)))
+    return Loops(*(compiled(function, folder=cache_folder()) for function in (indexes, maxima, drawdowns)))

@@ -5,13 +5,15 @@ made whose globals hold the compiled ones. The modules themselves stay as they a
 Import helpers by name (`from modules.strategies.indicators import ema`): a function reached as a module's attribute is not found here.
 
 Machine code may be kept in a folder between runs. Numba's own cache knows a function by its file and line, which copies with different
-globals share; here it is known by a digest of everything it is made of.
+globals share, and so do the two forms of one function, with a door from Python and without: loading the wrong one ends the process. Here
+it is known by a digest of everything it is made of.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +24,15 @@ import numpy as np
 
 WITHIN: Final[Mapping[str, bool]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of a function that only compiled ones call: doors from Python would be a fifth of the time compilation takes."""
+
+
+def cache_folder() -> Path | None:
+    """Where machine code is kept between processes: KERNEL_CACHE, else the user's cache folder; an empty KERNEL_CACHE keeps none."""
+    asked = os.environ.get("KERNEL_CACHE")
+    if asked is not None:
+        return Path(asked) if asked else None
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return home / "kernels" if home.is_absolute() else None
 
 
 def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[..., Any]] | None = None, folder: Path | None = None,
@@ -122,6 +133,15 @@ def keep(dispatcher: Any, folder: Path, digest: str) -> None:
     caching = importlib.import_module("numba.core.caching")
     numba = importlib.import_module("numba")
 
+    class Apart(caching.IndexDataCacheFile):  # type: ignore[name-defined, misc]
+        """Numba numbers the files of a function's signatures, and two processes that save at once take one number for two signatures:
+        whoever loads it next runs the wrong code. Here a signature has a name of its own, and the worst is that one is compiled again."""
+
+        def save(self, key: object, data: object) -> None:
+            name = f"{self._index_name[:-4]}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+            self._save_data(name, data)
+            self._save_index({**self._load_index(), key: name})
+
     class Kept(caching.FunctionCache):  # type: ignore[name-defined, misc]
         """Numba's cache with a name of our own in place of file and line."""
 
@@ -129,7 +149,7 @@ def keep(dispatcher: Any, folder: Path, digest: str) -> None:
             place = folder / digest[:2]
             self._name, self._py_func, self._cache_path = repr(py_func), py_func, str(place)
             self._impl = object.__new__(caching.CompileResultCacheImpl)
-            self._cache_file = caching.IndexDataCacheFile(
+            self._cache_file = Apart(
                 cache_path=str(place), filename_base=f"{py_func.__name__}-{digest[:32]}", source_stamp=numba.__version__)
             place.mkdir(parents=True, exist_ok=True)
             self._impl._locator = _Place(str(place))
