@@ -110,6 +110,8 @@ class World:
         """A chain that was asked for after this moment: the first that comes may have been on its way."""
         for _ in range(2):
             await made.until(self._told_after(made, self.clock.now()), "a chain")
+        # Pushing the time makes what was measured of the clocks old, and an old measure opens nothing.
+        await made.until(lambda: made.daemon.wallets.clock_offset_s(AssetClass.OPTION) is not None, "a look at the clock")
 
     def _told_after(self, made: Life, since: int) -> Callable[[], bool]:
         return lambda: (chain := made.daemon.market.chain("BTC")) is not None and chain.at > since

@@ -61,7 +61,7 @@ from modules.domain.events import (
     UnallocatedMoved,
 )
 from modules.domain.money import text
-from modules.domain.order import Fill, Order
+from modules.domain.order import DRILL_MARK, Fill, Order
 from modules.domain.sessions import iso
 
 Line = tuple[str, str, dict[str, Any]]
@@ -160,7 +160,7 @@ _SENTENCES: Final[Mapping[type, Callable[[Any], str | None]]] = {
     OrderRejected: lambda f: f"The venue rejected order {f.client_order_id}: {f.code} {f.reason}.",
     OrderInDoubt: lambda f: f"IN DOUBT: nobody knows yet what became of order {f.client_order_id}: {f.reason}. Its funds stay reserved.",
     Filled: lambda f: _fill(f.fill),
-    ForeignFill: lambda f: f"{'Of a drill' if f.fill.client_order_id else 'Not ours'}: {_fill(f.fill)}",
+    ForeignFill: lambda f: f"{'Of a drill' if f.fill.client_order_id.startswith(DRILL_MARK) else 'Not ours'}: {_fill(f.fill)}",
     OptionSettled: lambda f: f"{f.symbol} expired: {_price(f.quantity)} settled at {_price(f.value)} each, fee {_price(f.fee)}.",
     PositionClosed: _closed,
     PhaseChanged: lambda f: (f"{f.asset_class} is in phase {f.phase} (equity {_amount(f.equity)})."
