@@ -57,7 +57,7 @@ def test_none_of_the_held_headlines_is_in_the_training_data() -> None:
 
 def test_the_weights_are_small_and_say_where_they_are_from() -> None:
     document = json.loads(WEIGHTS.read_text(encoding="utf-8"))
-    assert WEIGHTS.stat().st_size < 400_000
+    assert WEIGHTS.stat().st_size < 800_000    # two readers; under a megabyte of program
     assert document["provenance"]["license"] == "MIT" and "sha256" in document["provenance"]["data"][0]
 
 

@@ -4,8 +4,9 @@
     python -m modules.news.train TFNS.csv --measure  cross-validation, domains left out, sets never trained on
 
 Data: the Twitter Financial News Sentiment training split (MIT; not part of this repository) and our own headlines in data/own_*.tsv.
-Multinomial logistic regression, L2, minimized by L-BFGS. Every headline is shown twice, the second time without its words, so that the
-lexicon's numbers learn to stand alone: words of a domain nobody labeled carry no weight, its grammar does.
+Two readers whose probabilities are averaged. The first is a multinomial logistic regression, L2, minimized by L-BFGS; every headline is
+shown twice, the second time without its words, so that the lexicon's numbers learn to stand alone: words of a domain nobody labeled carry
+no weight, its grammar does. The second is the network of modules/news/network_training.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, sparse
 
-from modules.news import features
+from modules.news import features, network, network_training
 from modules.news.sentiment import CONTRADICTED, NEGATIVE, NEUTRAL, POSITIVE, SCALE, Sentiment
 
 F64 = NDArray[np.float64]
@@ -50,6 +51,8 @@ class Recipe:
     frequency_min: int = 3
     grams_max: int = 12_000
     iterations: int = 150
+    word_frequency_min: int = 3
+    network: network_training.Schedule = field(default_factory=network_training.Schedule)
 
 
 RECIPE: Final = Recipe()
@@ -63,16 +66,23 @@ class Headlines(NamedTuple):
 class Features(NamedTuple):
     dense: F64
     grams: list[list[str]]
+    words: list[list[str]]
 
     def take(self, rows: I64) -> Features:
-        return Features(self.dense[rows], [self.grams[row] for row in rows])
+        return Features(self.dense[rows], [self.grams[row] for row in rows], [self.words[row] for row in rows])
 
 
-class Model(NamedTuple):
+class Linear(NamedTuple):
     vocabulary: dict[str, int]
     weights: F64
     """(dense + grams) x (positive, negative), neutral being zero."""
     bias: F64
+
+
+class Model(NamedTuple):
+    linear: Linear
+    words: list[str]
+    network: network_training.Weights
 
 
 # -- data ------------------------------------------------------------------------------------------------------------------
@@ -91,7 +101,8 @@ def read_tsv(path: Path) -> Headlines:
 
 def extract(texts: Sequence[str]) -> Features:
     found = [features.tokens(text) for text in texts]
-    return Features(np.array([features.dense(tokens) for tokens in found]), [list(dict.fromkeys(features.grams(t))) for t in found])
+    return Features(np.array([features.dense(tokens) for tokens in found]), [list(dict.fromkeys(features.grams(t))) for t in found],
+                    [t.words[: network.WORDS_MAX] for t in found])
 
 
 def _matrix(data: Features, vocabulary: dict[str, int]) -> Any:
@@ -114,17 +125,33 @@ def fit(main: tuple[Features, I64], own: Sequence[tuple[Features, I64]], recipe:
     """`main` is weighted by class balance, `own` sets by own_weight."""
     counts = np.bincount(main[1], minlength=3)
     weights = [(len(main[1]) / 3.0 / counts)[main[1]] ** recipe.balance, *(np.full(len(y), recipe.own_weight) for _, y in own)]
-    data = Features(np.vstack([main[0].dense, *(x.dense for x, _ in own)]), [g for x in (main[0], *(x for x, _ in own)) for g in x.grams])
-    labels = np.concatenate([main[1], *(y for _, y in own)])
+    parts = [main[0], *(x for x, _ in own)]
+    data = Features(np.vstack([x.dense for x in parts]), [g for x in parts for g in x.grams], [w for x in parts for w in x.words])
+    labels, weight = np.concatenate([main[1], *(y for _, y in own)]), np.concatenate(weights)
+    return Model(_fit_linear(data, labels, weight, recipe), *_fit_network(data, labels, weight, recipe))
+
+
+def _fit_linear(data: Features, labels: I64, weight: F64, recipe: Recipe) -> Linear:
     frequency = Counter(gram for grams in data.grams for gram in grams)
     vocabulary = {gram: index for index, gram in enumerate(sorted(g for g, n in frequency.items() if n >= recipe.frequency_min))}
-    wordless = Features(data.dense, [[] for _ in data.grams])
+    wordless = data._replace(grams=[[] for _ in data.grams])
     matrix = sparse.vstack([_matrix(data, vocabulary), _matrix(wordless, vocabulary)]).tocsr()
-    weight = np.concatenate(weights)
     solution, bias = _solve(matrix, np.concatenate([labels, labels]), np.concatenate([weight, recipe.wordless_weight * weight]),
                             np.concatenate([np.full(data.dense.shape[1], recipe.penalty_dense),
                                             np.full(len(vocabulary), recipe.penalty_grams)]), recipe.iterations)
-    return _pruned(Model(vocabulary, solution, bias), data.dense.shape[1], recipe.grams_max)
+    return _pruned(Linear(vocabulary, solution, bias), data.dense.shape[1], recipe.grams_max)
+
+
+def _fit_network(data: Features, labels: I64, weight: F64, recipe: Recipe) -> tuple[list[str], network_training.Weights]:
+    frequency = Counter(word for words in data.words for word in set(words))
+    words = sorted(word for word, n in frequency.items() if n >= recipe.word_frequency_min)
+    examples = network_training.Examples(_rows(data, words), data.dense.astype(np.float32), labels, weight.astype(np.float32))
+    return words, network_training.fit(examples, len(words) + network.UNKNOWN + 1, recipe.network)
+
+
+def _rows(data: Features, words: Sequence[str]) -> list[list[int]]:
+    row = {word: index for index, word in enumerate(words, start=network.UNKNOWN + 1)}
+    return [[row.get(word, network.UNKNOWN) for word in headline] or [network.UNKNOWN] for headline in data.words]
 
 
 def _solve(matrix: Any, labels: I64, weight: F64, penalty: F64, iterations: int) -> tuple[F64, F64]:
@@ -147,22 +174,23 @@ def _solve(matrix: Any, labels: I64, weight: F64, penalty: F64, iterations: int)
     return weights[:, [0, 2]] - weights[:, [1]], bias[[0, 2]] - bias[1]
 
 
-def _pruned(model: Model, dense: int, grams_max: int) -> Model:
+def _pruned(model: Linear, dense: int, grams_max: int) -> Linear:
     """Keeps the grams that matter most."""
     size = np.abs(model.weights[dense:]).sum(axis=1)
     grams = sorted(model.vocabulary, key=model.vocabulary.__getitem__)
     kept = sorted(np.argsort(-size, kind="stable")[:grams_max].tolist())
-    return Model({grams[index]: new for new, index in enumerate(kept)},
-                 np.vstack([model.weights[:dense], model.weights[dense:][kept]]), model.bias)
+    return Linear({grams[index]: new for new, index in enumerate(kept)},
+                  np.vstack([model.weights[:dense], model.weights[dense:][kept]]), model.bias)
 
 
 def document(model: Model, provenance: dict[str, Any]) -> dict[str, Any]:
-    """The shipped form: whole hundredths; the digest names the model in moods and decisions."""
-    whole = np.rint(model.weights * SCALE).astype(int).tolist()
-    dense = len(features.DENSE)
+    """The shipped form: whole numbers; the digest names the model in moods and decisions."""
+    linear, dense = model.linear, len(features.DENSE)
+    whole = np.rint(linear.weights * SCALE).astype(int).tolist()
     body = {
-        "dense_names": list(features.DENSE), "bias": np.rint(model.bias * SCALE).astype(int).tolist(), "dense": whole[:dense],
-        "grams": {gram: pair for gram, pair in zip(model.vocabulary, whole[dense:], strict=True) if any(pair)},
+        "dense_names": list(features.DENSE), "bias": np.rint(linear.bias * SCALE).astype(int).tolist(), "dense": whole[:dense],
+        "grams": {gram: pair for gram, pair in zip(linear.vocabulary, whole[dense:], strict=True) if any(pair)},
+        "network": network.packed(model.words, model.network),
     }
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     return {"provenance": provenance, "digest": digest, **body}
@@ -191,10 +219,12 @@ def measure(labels: I64, likely: F64, scores: F64) -> Measure:
 
 def predict(model: Model, data: Features) -> tuple[F64, F64]:
     """(probabilities, scores) as Sentiment.read would give them, up to rounding."""
-    logits = np.asarray(_matrix(data, model.vocabulary) @ model.weights + model.bias)
+    linear = model.linear
+    logits = np.asarray(_matrix(data, linear.vocabulary) @ linear.weights + linear.bias)
     logits = np.stack([logits[:, 0], np.zeros(len(logits)), logits[:, 1]], axis=1)
     raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    likely = raised / raised.sum(axis=1, keepdims=True)
+    heard = network_training.likely(model.network, _rows(data, model.words), data.dense.astype(np.float32))
+    likely = (raised / raised.sum(axis=1, keepdims=True) + heard) / 2.0
     score = likely[:, 0] - likely[:, 2]
     return likely, np.where(data.dense[:, features.DENSE.index("net_sign")] * score < 0.0, CONTRADICTED * score, score)
 
@@ -249,7 +279,7 @@ def main() -> None:
                  f"{len(headlines.texts)} headlines, sha256 {hashlib.sha256(arguments.tfns.read_bytes()).hexdigest()}",
                  *(f"own_{domain}.tsv, written for this project, {len(h.texts)} headlines"
                    for domain, h in zip(DOMAINS, own, strict=True))],
-        "recipe": {name: getattr(RECIPE, name) for name in RECIPE.__dataclass_fields__},
+        "recipe": asdict(RECIPE),
     }
     shipped = document(model, provenance)
     (DATA / "sentiment.json").write_text(json.dumps(shipped, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
