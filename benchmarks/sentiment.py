@@ -1,9 +1,9 @@
 """The sentiment model: quality on headlines it was not trained on, per class, and the time of one reading.
 
 `python -m benchmarks.sentiment` reads benchmarks/headlines/*.tsv, which no model was trained on (a test holds that; docs/news.md
-says why they are no blind test). `--tfns FILE` adds
-five-fold cross-validation in its training domain and each of our own domains left out (two minutes; needs scipy). Where
-vaderSentiment happens to be installed it is measured beside ours.
+says why they are no blind test). `--headlines FOLDER` reads other files of that form, one per domain: a sign (+, 0 or -), a tab, a title
+on each line. `--tfns FILE` adds five-fold cross-validation in its training domain and each of our own domains left out (four minutes;
+needs scipy). Where vaderSentiment happens to be installed it is measured beside ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -23,12 +24,19 @@ LABELS: Final = {"+": POSITIVE, "0": NEUTRAL, "-": NEGATIVE}
 FOLDER: Final = Path(__file__).parent / "headlines"
 
 
-def headlines() -> dict[str, list[tuple[str, str]]]:
-    """(label, title) per domain."""
-    found = {}
-    for path in sorted(FOLDER.glob("*.tsv")):
-        rows = [line.split("\t", 1) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        found[path.stem] = [(LABELS[sign], title) for sign, title in rows]
+def headlines(folder: Path = FOLDER) -> dict[str, list[tuple[str, str]]]:
+    """(label, title) per domain. Ends the program with the row at fault where a file has another form, or the folder has none."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for path in sorted(folder.glob("*.tsv")):
+        found[path.stem] = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            sign, _, title = line.partition("\t")
+            if line and (sign not in LABELS or not title):
+                sys.exit(f"{path}: line {number}: wants +, 0 or -, a tab and a title")
+            if line:
+                found[path.stem].append((LABELS[sign], title))
+    if not any(found.values()):
+        sys.exit(f"{folder}: no headlines in it: wants DOMAIN.tsv files of a sign (+, 0 or -), a tab and a title on each line")
     return found
 
 
@@ -68,18 +76,19 @@ def vader(rows: list[tuple[str, str]]) -> dict[str, float] | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sentiment", description=__doc__)
+    parser.add_argument("--headlines", type=Path, default=FOLDER, metavar="FOLDER", help="DOMAIN.tsv files of a sign, a tab and a title")
     parser.add_argument("--tfns", type=Path, help="the Twitter Financial News training split, as CSV: adds cross-validation")
     parser.add_argument("--repeat", type=int, default=20)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sets = headlines()
-    report: dict[str, Any] = {"machine": common.machine(), "model": shipped().digest, "not trained on": {}}
+    sets = headlines(options.headlines)
+    report: dict[str, Any] = {"machine": common.machine(), "model": shipped().digest, "headlines": options.headlines.name, "measured": {}}
     for domain, rows in sets.items():
         readings = [shipped().read(title) for _, title in rows]
         truth = [label for label, _ in rows]
         wrong = opposite(truth, [r.score for r in readings])
         found = {**macro_f1(truth, [r.label for r in readings]), "opposite": wrong, "rows": len(rows)}
-        report["not trained on"][domain] = found
+        report["measured"][domain] = found
         print(f"{domain:8}", "  ".join(f"{name} {value:.1f}" for name, value in found.items()))
         if (peer := vader(rows)) is not None:
             report.setdefault("vader", {})[domain] = peer

@@ -46,7 +46,7 @@ class Recipe:
     penalty_grams: float = 2e-5
     balance: float = 0.75
     """Class weights are (inverse frequency) to this power."""
-    own_weight: float = 4.0
+    own_weight: float = 1.0
     wordless_weight: float = 0.5
     frequency_min: int = 3
     grams_max: int = 12_000
