@@ -214,7 +214,8 @@ class PortfolioManager:
 
     def margin(self, asset_class: AssetClass) -> Decimal:
         """What open positions tie up: entry notional / leverage for PERP and FOREX; for options, which have no margin leg by leg, the
-        collateral of structures with a short leg: their maximum loss (the trade's risk) plus the credit that is already in cash."""
+        collateral of structures with a short leg: their maximum loss (the trade's risk) plus the credit that is already in cash, or what
+        the venue ties up of the short leg by itself, where that is more."""
         held = self._of_class[asset_class].values()
         if asset_class is not AssetClass.OPTION:
             return sum((h.margin for h in held), ZERO)
@@ -223,7 +224,9 @@ class PortfolioManager:
             trade = self._books.get(trade_id)
             credit = -sum((h.cost for h in held if h.trade_id == trade_id), ZERO)
             risk = trade.opened.risk * self._open_share(trade) if trade is not None else ZERO
-            collateral += book(risk + max(ZERO, credit))
+            sold = sum((h.instrument.tied_up_sold(-h.quantity) - h.cost for h in held if h.trade_id == trade_id and h.quantity < ZERO
+                        and h.instrument.short_margin), ZERO)
+            collateral += max(book(risk + max(ZERO, credit)), book(sold))
         return collateral
 
     def gross_notional(self, asset_class: AssetClass, mark: Price | None = None, rate: Price | None = None) -> Decimal:

@@ -179,7 +179,7 @@ class RiskManagement:
             return Denied(failed[0].rule, failed[0], decision)
         size = decision.size
         first = instruments.get(decision.legs[0].symbol) if decision.legs else None
-        reserves = None if first is None else self._reservation(signal, size, first)
+        reserves = None if first is None else self._reservation(signal, size, first, _tied_up_sold(decision.legs, instruments))
         checks = self._veto(decision, size, view, signal, instruments, reserves, at)
         failed = [check for check in checks if not check.passed]
         decision = replace(decision, checks=(*decision.checks, *checks))
@@ -202,7 +202,9 @@ class RiskManagement:
         failed = next((check for check in checks if not check.passed), None)
         if failed is not None or structure is None:
             return failed if failed is not None else checks[-1]
-        order = replace(order, reserves=max(order.reserves, structure.opened.risk))
+        sold = self._listed.get(order.symbol)
+        held = sold.tied_up_sold(order.quantity) if sold is not None and order.side is Side.SELL else ZERO
+        order = replace(order, reserves=max(order.reserves, structure.opened.risk, held))
         self._journal.append(OrderIntended(order.at, order))
         return ApprovedOrder(order, _TOKEN)
 
@@ -274,8 +276,9 @@ class RiskManagement:
 
     # -- the order --------------------------------------------------------------------------------------------------------
 
-    def _reservation(self, signal: Signal, size: Size, instrument: Instrument) -> _Reserves:
-        """Cost incl. fees for spot and long options, margin and fees for perps and FX, maximum loss (fees included) for spreads.
+    def _reservation(self, signal: Signal, size: Size, instrument: Instrument, sold: Decimal) -> _Reserves:
+        """Cost incl. fees for spot and long options, margin and fees for perps and FX, maximum loss (fees included) for spreads, or what
+        the venue ties up of them where that is more (`sold`: it looks at each leg by itself).
 
         What is held is that plus the modelled slippage and impact, so that a worse fill is still covered.
         """
@@ -286,7 +289,7 @@ class RiskManagement:
             fee = ZERO
         if signal.structure is Structure.CREDIT_SPREAD:
             slippage = ZERO
-        needed = (size.tied_up if instrument.is_margined else size.notional) + fee
+        needed = max((size.tied_up if instrument.is_margined else size.notional) + fee, sold)
         return _Reserves(needed.quantize(UNIT, ROUND_UP), (needed + slippage).quantize(UNIT, ROUND_UP))
 
     def _first_order(
@@ -412,6 +415,12 @@ def _room(structure: _Structure, order: Order) -> Decimal:
         return ZERO
     filled = min(structure.filled.get(leg.symbol, ZERO) for leg in legs[:index])
     return min(legs[index].quantity, filled) - structure.ordered.get(order.symbol, ZERO)
+
+
+def _tied_up_sold(legs: Sequence[Leg], instruments: Mapping[str, Instrument]) -> Decimal:
+    """What the venue will tie up of the legs that are sold, and what those cost that are bought, where it says so; settlement currency."""
+    sold = sum((rules.tied_up_sold(leg.quantity) for leg in legs if leg.side is Side.SELL and (rules := instruments.get(leg.symbol))), ZERO)
+    return sold + sum((leg.quantity * leg.price for leg in legs if leg.side is Side.BUY), ZERO) if sold else ZERO
 
 
 def _defined_risk(legs: Sequence[Leg], known: Sequence[Instrument]) -> Check:

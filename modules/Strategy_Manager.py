@@ -31,6 +31,7 @@ from modules.filters.option_book import option_book
 from modules.learning.option_shadow import Shape
 from modules.runtime.supervise import attempt, attempt_step
 from modules.strategies.protocol import ChainSlice, Market, Strategy
+from modules.venues.protocol import TellsContracts
 
 if TYPE_CHECKING:
     from modules.learning.option_shadow import OptionShadow
@@ -286,7 +287,10 @@ class StrategyManager:
 
     async def _list(self, market: MarketData, venue: Venue, chain: Chain) -> None:
         """New contracts of a chain are listed, and option strategies put on its underlying, before anybody sees its prices."""
-        if any(market.instrument(quote.symbol) is None for quote in chain.quotes):
+        unknown = [quote.symbol for quote in chain.quotes if market.instrument(quote.symbol) is None]
+        if unknown and isinstance(venue, TellsContracts):
+            market.list_instruments([one for symbol in unknown if (one := venue.contract(symbol)) is not None], venue.interval_ms)
+        elif unknown:
             market.list_instruments(await venue.instruments(), venue.interval_ms)
         self.attach_options(chain.underlying, self._option_strategies)
 

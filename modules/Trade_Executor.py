@@ -57,6 +57,7 @@ from modules.domain.order import (
 )
 from modules.domain.policies import CostPolicy, ExecutionPolicy, KillSwitchPolicy, Policies
 from modules.domain.position import Position
+from modules.execution import cover, structures
 from modules.execution.doubt import Doubts
 from modules.execution.keeper import Keeper
 from modules.execution.lanes import Command, Lanes
@@ -99,6 +100,8 @@ class TradeExecutor:
         self._expiring, self._attention = self._life.expiring, self._life.attention
         self._recancel: dict[str, str] = {}
         """Cancels that got no answer, or no room in the lane: client order id -> reason."""
+        self._ends: dict[str, OrderDone] = {}
+        """Ends that were told before all the fills they speak of."""
         self._foreign: set[tuple[str, str]] = set()
         """Orders of strangers that are on record."""
         self._found_open: set[str] = set()
@@ -153,7 +156,7 @@ class TradeExecutor:
         at = self._clock.now()
         banned = [f"{venue} wants silence (a ban): nothing goes out there for another {(until - at) / 1000:.0f} s"
                   for venue, until in self._wire.silence.asked_at(at)]
-        return banned + [f"{self._trades[trade_id].opened.symbol} is held without a confirmed stop, for {(at - since) / 1000:.0f} s"
+        return banned + [f"{self._trades[trade_id].opened.symbol} {cover.lacks(self._trades[trade_id])}, for {(at - since) / 1000:.0f} s"
                          for trade_id, since in self._keeper.bare.since.items() if trade_id in self._trades]
 
     def doubtful(self, symbol: str) -> bool:
@@ -191,13 +194,10 @@ class TradeExecutor:
 
     def cancel_entries(self, covers: Callable[[AssetClass], bool], reason: str) -> int:
         """Cancel working entries; exits and protective stops always stay."""
-        count = 0
-        for trade in list(self._trades.values()):
-            if covers(trade.opened.asset_class):
-                for record in trade.working(Purpose.ENTRY):
-                    self.cancel(record, reason)
-                    count += 1
-        return count
+        working = [record for trade in self._trades.values() if covers(trade.opened.asset_class) for record in trade.working(Purpose.ENTRY)]
+        for record in working:
+            self.cancel(record, reason)
+        return len(working)
 
     def stop_opening(self) -> None:
         """Shutdown began: no entry leaves from here on."""
@@ -216,6 +216,8 @@ class TradeExecutor:
         done = seen.order_done or (record is not None and record.filled + fill.quantity >= record.order.quantity)
         failpoint.hit("fill.before")
         self._journal.append(Filled(fill.at, fill, done))
+        if (end := self._ends.pop(fill.client_order_id, None)) is not None:
+            self.on_done(end)
 
     def _take_foreign(self, fill: Fill) -> None:
         ours, rest = divided_fill(fill, self._positions.get(fill.symbol), self._keeper.owners_part(fill.venue, fill.symbol))
@@ -226,6 +228,9 @@ class TradeExecutor:
         record = self._orders.get(done.client_order_id)
         if record is None or not record.working:
             return
+        if done.filled > record.filled:  # its last fills are still to be told: a leg that seems not to be there may be
+            self._ends[done.client_order_id] = done
+            return self._inquiries.hear_out(record)
         failpoint.hit("done.before")
         match done.how:
             case "canceled":
@@ -265,7 +270,7 @@ class TradeExecutor:
         reason: ExitReason | None, at: int,
     ) -> None:
         order = follow_up(trade, instrument, purpose, kind, quantity, price, reason, at, arrival=self._mid(instrument.symbol, at),
-                          policy=self._policy, costs=self._costs)
+                          policy=self._policy, costs=self._costs, bare=trade.opened.trade_id in self._keeper.bare)
         if purpose is not Purpose.ENTRY:
             self.place(self._risk.approve_exit(order))
             return
@@ -311,6 +316,7 @@ class TradeExecutor:
             for client_order_id, reason in again.items():
                 if (known := self._orders.get(client_order_id)) is not None and known.working:
                     self.cancel(known, reason)
+        self._keeper.watch_legs(at)
         if self._keeper.bare:
             self._keeper.back_up(at)
         if self._attention:
@@ -443,7 +449,6 @@ class TradeExecutor:
         await self._round_up.catch_up(venue, wallet)
 
     def unlisted(self, venue: str, wallet: Wallet) -> list[Record]:
-        """Our working orders that the venue does not list though it has had them for a while."""
         return self._round_up.unlisted(venue, wallet)
 
     async def look_after(self, venue: Venue, wallet: Wallet) -> None:
@@ -488,7 +493,7 @@ class TradeExecutor:
         for trade_id, trade in list(self._trades.items()):
             if not trade.filled and not trade.working(Purpose.ENTRY):
                 self._journal.append(TradeAbandoned(at, trade_id, "no fill before the restart"))
-            elif trade.late or (trade.filled and not trade.working(Purpose.ENTRY) and self._incomplete(trade)):
+            elif trade.late or (trade.filled and trade.exit_reason is None and structures.incomplete(trade)):
                 self.request_exit(trade_id, ExitReason.EMERGENCY_EXIT, at)
             else:
                 self._attention.add(trade_id)
@@ -498,8 +503,3 @@ class TradeExecutor:
             if record.order.trade_id not in self._trades:  # its trade has ended: nothing of it may stay at the venue
                 self.cancel(record, "trade closed")
         self._found_open = {*self._doubts, *self._keeper.bare.since}
-
-    def _incomplete(self, trade: Trade) -> bool:
-        """A structure of which a leg was never sent: what it was decided on is history now, so what there is of it is closed."""
-        sent = {record.order.symbol for record in trade.records if record.order.purpose is Purpose.ENTRY}
-        return trade.exit_reason is None and any(leg.symbol not in sent for leg in trade.opened.legs)

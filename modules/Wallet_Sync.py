@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from modules.domain.errors import ConfigurationError, VenueError, VenueUnreachable
+from modules.domain.errors import ConfigurationError, VenueBusy, VenueError, VenueUnreachable
 from modules.domain.events import (
     BalanceAdjusted,
     Fact,
@@ -33,6 +33,7 @@ from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO, book
 from modules.domain.policies import ExecutionPolicy, Policies
 from modules.domain.pools import Pool, divided, divided_position, merged, pools_of, share_of_net
+from modules.execution import deliveries
 from modules.execution.account import AccountBook
 from modules.runtime import failpoint
 from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Venue, Wallet
@@ -53,6 +54,9 @@ PASSES_MAX: Final = 3
 OVERLAP_MS: Final = 60_000
 """A restart asks again for this much of what was told before: a venue's history may lag behind, and repeats change nothing. More than any
 lag we know of; asking for too much costs one answer."""
+HELD_POLLS: Final = 2
+"""So many looks in the time of one while something is held or on order: a stop that somebody canceled is missed by nobody else where the
+account's stream is deaf."""
 CLOCK_KEPT: Final = 3
 """A measured clock offset holds for so many of its polls: clocks drift while nobody looks."""
 FUNDING_LATE_MS: Final = 3_600_000
@@ -91,6 +95,8 @@ class WalletSync:
         self._differences: dict[str, frozenset[Difference]] = {}
         """What each venue's last comparison found."""
         self.reconciled: dict[str, bool] = dict.fromkeys(venues, False)
+        self._checked: set[str] = set()
+        """Venues whose account was found to be what it should be."""
 
     def attach(self, executor: TradeExecutor) -> None:
         self._executor = executor
@@ -157,13 +163,13 @@ class WalletSync:
             self._poke[venue.name].set()
 
     async def _audit(self, venue: Venue) -> None:
-        poke = self._poke[venue.name]
+        poke, failed = self._poke[venue.name], 0
         while True:
             if venue.capabilities.in_process:
                 await poke.wait()
             else:
                 try:
-                    async with asyncio.timeout(self._policy.wallet_poll_s):
+                    async with asyncio.timeout(self._pause_s(venue, failed)):
                         await poke.wait()
                         # What else comes with it comes now, and a venue's wallet may be a moment behind its executions.
                         await self._clock.sleep_until(self._clock.now() + int(self._policy.wallet_settle_s * 1000))
@@ -174,11 +180,24 @@ class WalletSync:
             try:
                 wallet = await self._look(venue)
             except VenueError as error:
-                await self._clock.sleep_until(self._executor.on_failure(venue, error))
+                failed += 1
+                if isinstance(error, VenueBusy) or not self._held(venue) or failed % (2 * HELD_POLLS) == 1:
+                    await self._clock.sleep_until(self._executor.on_failure(venue, error))
                 continue
+            failed = 0
             self._kill_switch.on_call(venue.name, self._clock.now(), True, "", "")
             if not poke.is_set():  # else money moved meanwhile: compare after it is booked
                 self.compare(venue.name, wallet)
+
+    def _held(self, venue: Venue) -> bool:
+        return any(trade.venue == venue.name for trade in self._executor.trades.values())
+
+    def _pause_s(self, venue: Venue, failed: int) -> float:
+        """How long a wallet is left alone where nothing happens, machine's seconds. `failed`: looks in a row that failed. While something
+        is held each of those is tried once more soon; of what is seen so often every fourth counts, as one a poll does else."""
+        if not self._held(venue):
+            return self._policy.wallet_poll_s
+        return self._policy.wallet_settle_s / self._clock.speed if failed % 2 else self._policy.wallet_poll_s / HELD_POLLS
 
     async def _look(self, venue: Venue) -> Wallet:
         """The wallet, after whatever would explain a difference has been asked for and booked. Raises VenueError."""
@@ -309,9 +328,10 @@ class WalletSync:
         compared and every difference booked. Returns how many differences it found. Raises VenueError if the venue cannot be asked or
         the account is not one to trade on (VenueDenied, with the remedy): then nothing starts."""
         asked = self._clock.now()
-        if not self.reconciled[venue.name]:
+        if not self.reconciled[venue.name] and venue.name not in self._checked:
             await venue.check()
             await self._measure(venue)
+            self._checked.add(venue.name)  # a start that fails further on goes on from here
         known = max(self._told.known_until.get(venue.name, 0) - OVERLAP_MS, self._first_opening(venue.name))
         await self._hear(venue, known or None)
         wallet = await self._open_books(venue)
@@ -415,15 +435,19 @@ class WalletSync:
         """Hold the venue's wallet against the books; the same difference seen twice in a row is booked. Returns how many differ. A wallet
         that differs in another way every time is nothing to decide on: it makes the last one that agreed no younger."""
         self._wallets |= wallet.classes
-        before, now = self._differences.get(venue, frozenset()), self._unexplained(venue, wallet)
+        before, found = self._differences.get(venue, frozenset()), self._unexplained(venue, wallet)
+        now = found - (waits := self._undelivered(venue, wallet, found))
+        if waits and venue in self._agreed_at:
+            log.warning("a delivery of options is not told yet", action="reconcile", venue=venue, reason=", ".join(sorted(
+                f"{name} {amount}" for _, name, amount in waits)))
         for pool in self._pools(venue, wallet):
             for name, amount in [(name, amount) for of, name, amount in sorted(now & before) if of == pool.name]:
                 log.error("wallet differs from the books", action="reconcile", venue=venue, wallet=pool.name, reason=f"{name} {amount}")
                 self._journal.append_all(self._settled(pool, wallet, name, amount))
         self._differences[venue] = frozenset(now - before)  # what was booked is none any more
-        if now <= before:
+        if now <= before and not waits:
             self._agreed_at[venue] = wallet.at
-        if not now and not self._venues[venue].capabilities.in_process:
+        if not found and not self._venues[venue].capabilities.in_process:
             self._allot(venue, wallet)
         return len(now)
 
@@ -437,6 +461,13 @@ class WalletSync:
                             self._told.owners_in(venue, pool.name)))
             found |= {(pool.name, name, held.get(name, ZERO) - known.get(name, ZERO)) for name in held.keys() | known.keys()}
         return frozenset(difference for difference in found if difference[2] != ZERO)
+
+    def _undelivered(self, venue: str, wallet: Wallet, found: frozenset[Difference]) -> frozenset[Difference]:
+        """What of the differences a delivery of options explains that nobody has told yet. Nothing is booked for it, and no such wallet
+        counts as one that agrees, until it is told or has been waited for too long."""
+        ours = deliveries.awaited(self._portfolio.positions, self._portfolio.instruments, wallet.at, self._policy.delivery_wait_s)
+        cash = {pool.name: self._currency_of(pool, wallet) for pool in self._pools(venue, wallet) if AssetClass.OPTION in pool.classes}
+        return frozenset(deliveries.held_back(found, ours, cash, self._portfolio.instruments, wallet.at))
 
     def _settled(self, pool: Pool, wallet: Wallet, name: str, amount: Decimal) -> list[Fact]:
         """The facts that make an unexplained difference the owner's or ours."""

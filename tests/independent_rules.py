@@ -403,7 +403,10 @@ class Checks:
 
     def open_interest_below_minimum(self, _: str) -> tuple[float, bool]:
         interest = min(self._chain()[0].contracts[leg["symbol"]].interest for leg in self.d["legs"])
-        return interest, interest >= float(self.risk["option_open_interest_min"])
+        if interest < float(self.risk["option_open_interest_min"]):  # then what they stand for counts: a coin each in what is recorded
+            interest *= self._chain()[1]
+            return interest, interest >= float(self.risk["option_open_interest_usd_min"])
+        return interest, True
 
     def expiry_too_near(self, _: str) -> tuple[float, bool]:
         days = (self._chain()[0].contracts[self.d["legs"][0]["symbol"]].expiry - self.at) / DAY

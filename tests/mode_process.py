@@ -160,6 +160,14 @@ class Modes:
         log = self.app / "logs" / "trading_bot.json"
         pytest.fail(f"{what}: not within {seconds:g} s: {self.out[-1500:]} {log.read_text()[-3000:] if log.exists() else ''}")
 
+    def ends(self, seconds: float) -> bool:
+        """Whether it ends by itself within so long, and then not by its own will."""
+        assert self._child is not None
+        try:
+            return self._child.wait(timeout=seconds) == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            return False
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self._child is not None
         self._child.send_signal(number)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from modules.domain.signal import Intent, Structure
 from modules.runtime.clock import WallClock
 from modules.strategies.protocol import Market as Seen
 from modules.strategies.protocol import Strategy
-from modules.venues.ccxt_bybit import BybitDialect
+from modules.venues.ccxt_bybit import SHORT_MARGIN, BybitDialect
 from modules.venues.ccxt_client import Credentials
 from modules.venues.ccxt_dialect import Chains
 from modules.venues.ccxt_venue import CcxtVenue
@@ -41,7 +42,7 @@ KEY = Credentials(SecretStr(emulator.KEY), SecretStr(emulator.SECRET))
 
 def _policies() -> Policies:
     """Those of a market in a hurry, for options that end tomorrow."""
-    return patient(risk={"expiry_days_min": D("0.01"), "option_delta_max": D(3)})
+    return patient(risk={"expiry_days_min": D("0.01"), "option_delta_max": D(3)}, clock_poll_s=1.0, exit_retry_s=2.0)
 
 
 class Above(NamedTuple):
@@ -63,7 +64,7 @@ def spreads(structure: Structure = Structure.CREDIT_SPREAD) -> Strategy:
 def option_adapter(venue: emulator.BybitEmulator, clock: PushedClock | None = None, **changes: Any) -> CcxtVenue:
     """Market data alone unless `credentials` are given; chains several times a second."""
     settings: dict[str, Any] = {"classes": CLASSES, "symbols": (PERP,), "credentials": None, "dialect": BybitDialect(("BTC", "ETH")),
-                                "chains": Chains(45.0, 0.25, 0.1), "fees": OPTION_FEES, **changes}
+                                "chains": Chains(45.0, 0.25, 0.1, 120.0), "fees": OPTION_FEES, **changes}
     made = adapter(venue, **settings)
     if clock is not None:
         made.clock = clock
@@ -126,11 +127,12 @@ class World:
                     settlement=dict.fromkeys(CLASSES, "USDT"), symbols=frozenset((PERP, *symbols)), policies=policies)
         return await self._up(made)
 
-    async def starts_live(self, *, symbols: Sequence[str] = ()) -> Life:
+    async def starts_live(self, *, symbols: Sequence[str] = (), allocate: Mapping[AssetClass, Decimal] | None = None,
+                          short_margin: Decimal = SHORT_MARGIN) -> Life:
         """With a key: the legs go over the wire."""
-        data = option_adapter(self.venue, self.clock, credentials=KEY, audit_s=0.5)
+        data = option_adapter(self.venue, self.clock, credentials=KEY, audit_s=0.5, dialect=BybitDialect(("BTC", "ETH"), short_margin))
         made = life(data, self.clock, self.folder, strategies={AssetClass.OPTION: spreads()}, settlement=dict.fromkeys(CLASSES, "USDT"),
-                    allocate={AssetClass.PERP: D(1_000), AssetClass.OPTION: D(9_000)}, symbols=frozenset((PERP, *symbols)),
+                    allocate=allocate or {AssetClass.PERP: D(1_000), AssetClass.OPTION: D(9_000)}, symbols=frozenset((PERP, *symbols)),
                     policies=_policies())
         await self._up(made)
         await made.until(lambda: self.venue.listeners["execution"] and self.venue.listeners["order"], "the private streams are up")
@@ -183,3 +185,20 @@ def option_order(name: str, side: Side = Side.BUY, quantity: str = "0.1", *, sym
 
 def now() -> int:
     return WallClock().now()
+
+
+def short_of_cover_ms(market: Any, until: int | None = None) -> int:
+    """For how long at a stretch more contracts of an expiry and kind were sold than bought at the emulated venue, by its own executions;
+    milliseconds. What is uncovered still counts until `until` (UTC ms; None = its last execution)."""
+    held: Counter[tuple[str, str, str]] = Counter()
+    since: int | None = None
+    longest = 0
+    rows = [row for row in market.executions if row["category"] == "option"]
+    for row in rows:
+        base, day, _, right = row["symbol"].split("-")[:4]
+        held[base, day, right] += D(row["execQty"]) * (1 if row["side"] == "Buy" else -1)  # type: ignore[assignment]
+        at, bare = int(row["execTime"]), any(quantity < 0 for quantity in held.values())
+        longest = max(longest, at - since) if since is not None else longest
+        since = (at if since is None else since) if bare else None
+    end = until if until is not None else int(rows[-1]["execTime"]) if rows else 0
+    return max(longest, end - since) if since is not None else longest

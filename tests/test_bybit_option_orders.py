@@ -1,5 +1,5 @@
-"""Orders, fills, positions and deliveries of options over Bybit's wire. Nobody trades them live here yet (venues/factory.py says why); what
-is built of it is held to the same as everything else: the books are the wallet to the last unit, and what is not proven is in doubt."""
+"""Orders, fills, positions and deliveries of options over Bybit's wire, held to the same as everything else: the books are the wallet to
+the last unit, and what is not proven is in doubt."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from modules.domain.instrument import AssetClass, Side
 from modules.domain.money import ZERO
 from modules.domain.order import Accepted, OrderKind, OrderState, Refused
 from modules.venues import ccxt_bybit_options
+from modules.venues.ccxt_dialect import Chains
 from modules.venues.protocol import AccountEvent, FillSeen, OrderDone, Settled
 from tests import test_ccxt_faults
-from tests.bybit_worlds import Listener
+from tests.bybit_worlds import Listener, PushedClock
 from tests.ccxt_worlds import BYBIT_GARBAGE, WORLDS
 from tests.emulators.frame import Fault, Reply
 from tests.option_worlds import a_week_away, contract, now, option_account, option_adapter, option_order
@@ -110,6 +111,49 @@ async def test_a_market_order_is_a_limit_that_ends_at_once_a_bounded_way_from_th
         assert len([body for path, body in venue.bodies if path.endswith("order/create")]) == 3
 
 
+async def test_on_a_chain_nobody_has_heard_nothing_is_opened_and_everything_may_be_closed_and_it_is_said() -> None:
+    clock = PushedClock()
+    async with option_account(chains=Chains(45.0, 0.25, 10.0, 30.0)) as (venue, made):
+        made.clock = clock
+        for client in (made.data, made.trade):
+            client.milliseconds = clock.now
+        await made.chain("BTC")
+        assert isinstance(await made.submit(option_order("1")), Accepted) and made.silent() == []
+        for each in (venue, clock):
+            setattr(each, "skew_ms" if each is venue else "ahead_ms", 31_000)
+        refused = await made.submit(option_order("2"))
+        assert isinstance(refused, Refused) and "was not heard" in refused.message
+        assert made.silent() == ["options on BTC: bybit has told no chain for 31 s"]
+        assert isinstance(await made.submit(option_order("3", Side.SELL, reduce=True)), Accepted)
+        await made.chain("BTC")
+        assert made.silent() == [] and isinstance(await made.submit(option_order("4")), Accepted)
+
+
+async def test_what_is_held_stays_in_its_chain_however_far_the_market_has_gone_from_it() -> None:
+    async with option_account(chains=Chains(45.0, 0.02, 10.0, 600.0)) as (_, made):
+        far = contract("C", "54000")
+        assert far not in [quote.symbol for quote in (await made.chain("BTC")).quotes]
+        await made.submit(option_order("1", symbol=far, arrival="2000"))
+        await made.wallet()
+        assert far in [quote.symbol for quote in (await made.chain("BTC")).quotes]
+
+
+async def test_what_became_of_an_order_in_a_contract_that_is_listed_no_more_can_still_be_asked() -> None:
+    async with option_account() as (venue, made):
+        await made.submit(option_order("1"))
+        venue.market.options.deliver(a_week_away(now()), "53000")
+        venue.market.options.list("BTC", a_week_away(now()) + 7 * 86_400_000, "52000")
+        reborn = option_adapter(venue, credentials=made._credentials)
+        try:
+            report = await reborn.order("tb1", contract())
+            assert report is not None and (report.symbol, report.state, report.filled) == (contract(), OrderState.FILLED, D("0.1"))
+            assert await reborn.order("tb2", contract()) is None
+            with pytest.raises(VenueUnreachable):
+                await reborn.order("tb1", "BTC/USDT:USDT-261399-1-C")
+        finally:
+            await reborn.close()
+
+
 def _day() -> str:
     from tests.emulators.bybit_options import Terms, contract_id
 
@@ -153,7 +197,14 @@ async def test_a_garbage_answer_about_the_account_is_an_error_and_never_an_empty
 
 # -- the write-fault matrix, as every other kind of order is held to it ----------------------------------------------------------------
 
-WORLD = replace(WORLDS[0], name="bybit option", open=option_account, made=option_order, resting=option_order)
+
+
+def _unhurried(**changes: Any) -> Any:
+    """For a story whose clock leaps: no chain grows old."""
+    return option_account(chains=Chains(45.0, 0.25, 0.1, 1e9), **changes)
+
+
+WORLD = replace(WORLDS[0], name="bybit option", open=_unhurried, made=option_order, resting=option_order)
 MATRIX = {test.__name__.removeprefix("test_"): test for test in (
     test_ccxt_faults.test_a_submit_the_venue_accepted_is_never_called_rejected_or_unsent_whatever_it_answers,
     test_ccxt_faults.test_a_submit_that_never_took_effect_is_never_called_accepted,

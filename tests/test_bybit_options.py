@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -392,10 +393,14 @@ def settings(url: str = "", mode: str = "paper", classes: tuple[str, ...] = ("PE
     return Settings.model_validate({"mode": mode, "venues": {"bybit": {"classes": classes, "endpoint": url, "timeframe": "1m", **more}}})
 
 
-def test_real_money_in_options_is_refused_by_name_and_paper_is_not() -> None:
+def test_real_money_in_options_is_for_bybit_and_refused_by_name_where_a_row_says_paper_only(monkeypatch: pytest.MonkeyPatch) -> None:
     live = settings(mode="live", key_file="k", allocate={"PERP": "100", "OPTION": "100"}).venues["bybit"]
+    assert factory.faults("bybit", live, trading=True) == []
+    unproven = replace(factory.KNOWN["bybit"], paper_only={OPTION: "nobody has tried it"})
+    monkeypatch.setattr(factory, "KNOWN", {**factory.KNOWN, "bybit": unproven})
     (fault,) = factory.faults("bybit", live, trading=True)
-    assert fault.startswith("venues.bybit.classes: live trading of OPTION is refused: no stop rests at the venue for an option")
+    assert fault.startswith("venues.bybit.classes: live trading of OPTION is refused: nobody has tried it")
+    monkeypatch.undo()
     assert factory.faults("bybit", settings().venues["bybit"], trading=False) == []
     (fault,) = factory.faults("bybit", settings(classes=("SPOT", "OPTION")).venues["bybit"], trading=False)
     assert "OPTION needs PERP beside it" in fault

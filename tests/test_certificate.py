@@ -190,6 +190,8 @@ def test_the_shipped_gate_is_not_weak_and_a_weakened_one_states_its_rate() -> No
     assert weakened(validation) == ""
     said = weakened(validation.model_copy(update={"p_value_max": 0.05}))
     assert "p_value_max 0.05 (shipped 0.005)" in said and "5.0%" in said
+    assert "p_value_later 0.02 (shipped 0.003)" in (later := weakened(validation.model_copy(update={"p_value_later": 0.02})))
+    assert "2.5% however often" in later
     assert "67% as the best of 100" in weakened(validation.model_copy(update={"p_value_max": 1.0}))
     assert "trades_min 100 (shipped 500)" in weakened(validation.model_copy(update={"trades_min": 100}))
 

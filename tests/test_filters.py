@@ -159,7 +159,7 @@ def test_a_rule_passes_at_its_limit_and_fails_past_it_with_both_numbers(
 
 
 OPTION_CASES = [
-    (R.EXPIRY_TOO_NEAR, "", "days_to_expiry", 2.0, 1.99), (R.OPEN_INTEREST_BELOW_MINIMUM, "", "open_interest", 100.0, 99.0),
+    (R.EXPIRY_TOO_NEAR, "", "days_to_expiry", 2.0, 1.99),
     (R.SPREAD_ABOVE_MAXIMUM, "of mid", "spread_share", 0.10, 0.1001), (R.SPREAD_ABOVE_MAXIMUM, "of mid", "spread_share", 0.10, None),
     (R.OPEN_INTEREST_BELOW_MINIMUM, "", "open_interest", 100.0, None), (R.EXPIRY_TOO_NEAR, "", "days_to_expiry", 2.0, math.nan),
 ]
@@ -170,6 +170,14 @@ def test_an_option_contract_passes_at_its_limit_and_fails_past_it(rule: Rule, un
     good, bad = option_check(rule, unit, **{field: inside}), option_check(rule, unit, **{field: outside})
     assert good.passed and good.measured == inside
     assert not bad.passed and bad.measured == (outside if outside == outside else None)
+
+
+def test_open_interest_is_enough_by_its_number_or_by_what_it_stands_for_and_says_which() -> None:
+    """A contract of the tests stands for one coin at 50,000."""
+    many, dear, few = (option_check(R.OPEN_INTEREST_BELOW_MINIMUM, "", open_interest=contracts) for contracts in (100.0, 20.0, 19.9))
+    assert many.passed and (many.measured, many.unit) == (100.0, "contracts")
+    assert dear.passed and (dear.measured, dear.unit) == (1_000_000.0, "USD of the underlying")
+    assert not few.passed and few.measured == pytest.approx(995_000.0)
 
 
 # -- permission -----------------------------------------------------------------------------------------------------------

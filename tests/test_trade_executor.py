@@ -181,6 +181,22 @@ async def test_an_order_the_venue_lists_no_more_is_asked_about_and_its_end_booke
 
 
 @played
+async def test_the_fill_of_an_order_the_venue_lists_no_more_is_read_by_itself_where_nobody_told_it(rig: Rig) -> None:
+    entry = rig.enter(stop=49_000.0)
+    await rig.wait(5)
+    name, quantity = entry.client_order_id, entry.quantity
+    rig.venue.knows[name] = OrderReport(name, "V1", BTC_PERP, OrderState.FILLED, quantity, quantity)
+    fill = make_fill(entry, price=D(50_000), fee=D("0.01"), venue_trade_id="T7", at=rig.clock.now() - 2_000)
+    rig.venue.fills = [FillSeen(fill, True), FillSeen(replace(fill, client_order_id="by hand", venue_trade_id="T8"), True)]
+    assert rig.portfolio.positions == {}
+    for _ in range(2):
+        await rig.executor.look_after(rig.venue, Wallet(rig.clock.now(), {}, []))
+        await rig.wait(1)
+    assert rig.portfolio.positions[BTC_PERP].quantity == entry.quantity and len(rig.of(Filled)) == 1 and rig.of(ForeignFill) == []
+    assert [stop.quantity for stop in rig.resting(Purpose.STOP)] == [entry.quantity]
+
+
+@played
 async def test_a_cancel_that_was_acknowledged_and_not_carried_out_is_sent_again(rig: Rig) -> None:
     order = rig.enter()
     await rig.clock.settle()
@@ -806,7 +822,7 @@ async def _first_leg(rig: Rig) -> Order:
 
 
 @played
-async def test_an_exit_wished_while_the_second_leg_was_on_its_way_closes_both(rig: Rig) -> None:
+async def test_an_exit_wished_while_the_second_leg_was_on_its_way_leaves_what_covers_it_until_that_is_bought_back(rig: Rig) -> None:
     rig.fill(await _first_leg(rig))
     await rig.clock.settle()
     (second,) = rig.sent(Purpose.ENTRY, CALL_HIGH)
@@ -814,7 +830,10 @@ async def test_an_exit_wished_while_the_second_leg_was_on_its_way_closes_both(ri
     await rig.clock.settle()
     rig.fill(second)  # it crossed the cancel
     await rig.wait(70)
-    assert {order.symbol for order in rig.sent(Purpose.EXIT)} == {CALL_HIGH, CALL_LOW}
+    assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH]
+    rig.fill(rig.sent(Purpose.EXIT)[0])
+    await rig.clock.settle()
+    assert [order.symbol for order in rig.sent(Purpose.EXIT)] == [CALL_HIGH, CALL_LOW]
 
 
 # -- time, halts, lanes ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 
@@ -39,8 +40,10 @@ class AccountVenue(FakeVenue):
     def __init__(self, *wallets: Wallet) -> None:
         super().__init__()
         self.wallets = list(wallets)
+        self.read_at: list[int] = []
 
     async def wallet(self) -> Wallet:
+        self.read_at.append(self.clock.now() if self.clock is not None else 0)
         if self.faults:
             raise self.faults.pop(0)
         return self.wallets.pop(0) if len(self.wallets) > 1 else self.wallets[0]
@@ -333,6 +336,27 @@ def test_a_wallet_is_audited_every_poll_and_grows_old_while_the_venue_is_silent(
     desk.loop.run_until_complete(scenario())
     desk.loop.close()
     assert len([fact for fact in desk.facts if type(fact).__name__ == "ApiErrorSeen"]) == 4
+
+
+def test_while_something_is_held_the_wallet_is_read_twice_as_often_and_a_look_that_failed_is_tried_once_more_soon() -> None:
+    desk = Desk()
+
+    async def scenario() -> None:
+        await desk.sync.reconcile(desk.account)
+        desk.enter()
+        desk.account.faults = [VenueUnreachable("down")] * 5
+        desk.account.read_at.clear()
+        running = asyncio.ensure_future(desk.sync.run())
+        await asyncio.sleep(60)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    desk.loop.run_until_complete(scenario())
+    desk.loop.close()
+    half, soon = POLICIES.execution.wallet_poll_s / 2.0, POLICIES.execution.wallet_settle_s
+    pauses = [(later - earlier) / 1000.0 for earlier, later in pairwise([AT, *desk.account.read_at])]
+    assert pauses[:7] == pytest.approx([half, soon, half, soon, half, soon, half], abs=0.1)
+    assert len([fact for fact in desk.facts if type(fact).__name__ == "ApiErrorSeen"]) == 2, "no more than if it were read every poll"
 
 
 def test_an_in_process_venue_is_never_stale_and_has_our_clock() -> None:

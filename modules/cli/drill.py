@@ -31,7 +31,7 @@ from modules.domain.sessions import iso, parse_iso
 from modules.domain.settings import Settings, VenueSettings
 from modules.runtime.clock import WallClock
 from modules.store.lock import StateFolder
-from modules.venues import drill, factory
+from modules.venues import drill, drill_options, factory
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,10 +109,9 @@ async def _life(arguments: argparse.Namespace, ground: Ground, asset_class: Asse
                             split=lambda total: dict.fromkeys(ground.settings.classes, total))
     began = clock.now()
     try:
-        chosen = await _chosen(venue, asset_class, symbols)
+        made, symbol, settle, what = await _made(venue, asset_class, symbols, clock)
         if not arguments.confirm:
-            ask(ground, chosen[1])
-        made = drill.Drill(venue, cast("Listing", venue), chosen[0], clock, _tell)
+            ask(ground, what)
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -121,8 +120,8 @@ async def _life(arguments: argparse.Namespace, ground: Ground, asset_class: Asse
         await venue.close()
     return {
         "venue": ground.name, "asset_class": asset_class.value, "place": ground.place, "endpoint": ground.endpoint,
-        "symbol": chosen[0].symbol, "began": iso(began), "ended": iso(clock.now()), "passed": outcome.passed,
-        "cost": None if outcome.cost is None else format(outcome.cost, "f"), "currency": chosen[0].settle,
+        "symbol": symbol, "began": iso(began), "ended": iso(clock.now()), "passed": outcome.passed,
+        "cost": None if outcome.cost is None else format(outcome.cost, "f"), "currency": settle,
         "steps": [{"step": step.name, "ok": step.ok, "said": Logger_Config.redactor.text(step.said), "ms": step.ms}
                   for step in outcome.steps],
         "left": [Logger_Config.redactor.text(words) for words in outcome.left], "version": main.VERSION}
@@ -134,6 +133,22 @@ async def _traded(ground: Ground, policies: Policies, clock: WallClock) -> tuple
         return (await Asking(ground.name, ground.settings, policies, clock).symbols()).symbols
     except VenueError as error:
         raise VenueUnreachable(f"the venue cannot be asked, so nothing was sent: {error}") from None
+
+
+async def _made(venue: Any, asset_class: AssetClass, symbols: tuple[str, ...], clock: WallClock) -> tuple[drill.Drill, str, str, str]:
+    """The drill, what it trades, in what it costs, and all of it in words."""
+    if asset_class is not AssetClass.OPTION:
+        instrument, what = await _chosen(venue, asset_class, symbols)
+        return drill.Drill(venue, cast("Listing", venue), instrument, clock, _tell), instrument.symbol, instrument.settle, what
+    try:
+        await venue.instruments()
+        pair = await drill_options.cheapest(venue, clock.now())
+    except VenueError as error:
+        raise VenueUnreachable(f"the venue cannot be asked, so nothing was sent: {error}") from None
+    if pair is None:
+        raise NotFound(f"no two neighboring options on {', '.join(symbols)} are quoted on both sides now")
+    made = drill_options.OptionDrill(venue, cast("Listing", venue), pair, clock, _tell)
+    return made, f"{pair.bought.symbol} against {pair.sold.symbol}", pair.bought.settle, drill_options.words(pair)
 
 
 async def _chosen(venue: Any, asset_class: AssetClass, symbols: tuple[str, ...]) -> tuple[Instrument, str]:

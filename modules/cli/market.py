@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 RETRY_S: Final = (2.0, 5.0, 10.0, 30.0, 60.0)
 """Waits between attempts to reach a venue at start; the last one repeats."""
-CHAIN_AGES: Final = 3.0
-"""So many times the pause between two questions for an option chain it is believed."""
+RETRY_HELD_S: Final = (0.5, 1.0, 2.0, 5.0)
+"""The same while something is held there: nobody looks after its stop meanwhile."""
 T = TypeVar("T")
 
 
@@ -79,19 +79,22 @@ async def opened(settings: Settings, policies: Policies, clock: Clock, journal: 
     traded: list[Instrument] = []
     choosers: dict[str, Chooser] = {}
     chosen: dict[str, Chosen] = {}
+    listed: dict[str, Sequence[Instrument]] = {}
+    await asyncio.to_thread(factory.prepare, tuple(settings.venues))
     async with AsyncExitStack() as unless_all:
         for name, venue in settings.venues.items():
             keep = {symbol for symbol, asset_class in held.items() if where.get(asset_class) == name and not _contract(symbol)}
             opening = _Opening(name, venue, settings, policies, clock, keep, journal)
-            found, instruments = await _reached(name, clock, told, opening.open)
+            waits = RETRY_HELD_S if name in {where.get(asset_class) for asset_class in held.values()} else RETRY_S
+            found, instruments = await _reached(name, clock, told, opening.open, waits)
             unless_all.push_async_callback(found.close)
-            venues[name] = found
+            venues[name], listed[name] = found, opening.listed
             traded += instruments
             if opening.chosen is not None:
                 choosers[name], chosen[name] = opening.asking.by_rule, opening.chosen
         unless_all.pop_all()
     symbols = (*(instrument.symbol for instrument in traded), *(symbol for symbol in held if _contract(symbol)))
-    return main.Arrival(venues, main.reference_series(traded), frozenset(symbols), choosers, chosen)
+    return main.Arrival(venues, main.reference_series(traded), frozenset(symbols), choosers, chosen, listed)
 
 
 def _currency(settings: Settings, name: str) -> str:
@@ -131,6 +134,8 @@ class _Opening:
         self.asking = Asking(name, venue, policies, clock)
         self.chosen: Chosen | None = None
         """What its rule chose, where it has one."""
+        self.listed: Sequence[Instrument] = ()
+        """All it lists; empty where paper trades on its prices."""
 
     def _connect(self, symbols: Sequence[str], *, trading: bool) -> Venue:
         return factory.connect(self._name, self._venue, clock=self._clock, policies=self._policies, trading=trading, symbols=symbols)
@@ -145,6 +150,7 @@ class _Opening:
             unless_listed.pop_all()
         wanted = frozenset(symbols)
         instruments = [instrument for instrument in listed if instrument.symbol in wanted]
+        self.listed = listed if live else ()
         return venue if live else self._paper(venue, instruments), instruments
 
     async def _chosen(self) -> Sequence[str]:
@@ -157,10 +163,10 @@ class _Opening:
         books = {asset_class: PaperBook(_currency(self._settings, self._name), self._settings.dry_run_wallet[asset_class])
                  for asset_class in self._venue.classes}
         elsewhere = [c for c in AssetClass if c not in books and any(c in venue.classes for venue in self._settings.venues.values())]
-        return LivePaperVenue(data, instruments, self._clock, self._policies, books, elsewhere, CHAIN_AGES * self._venue.options.every_s)
+        return LivePaperVenue(data, instruments, self._clock, self._policies, books, elsewhere, factory.chains_of(self._venue).believed_s)
 
 
-async def _reached(name: str, clock: Clock, told: Callable[[str], None], ask: Callable[[], Awaitable[T]]) -> T:
+async def _reached(name: str, clock: Clock, told: Callable[[str], None], ask: Callable[[], Awaitable[T]], waits: Sequence[float]) -> T:
     """The answer, however long the venue takes to be there; each failure is told. Raises ConfigurationError if it denies us."""
     attempt = 0
     while True:
@@ -169,9 +175,9 @@ async def _reached(name: str, clock: Clock, told: Callable[[str], None], ask: Ca
         except VenueDenied as error:
             raise ConfigurationError([f"venues.{name}: {error}"]) from None
         except VenueError as error:
-            pause = RETRY_S[min(attempt, len(RETRY_S) - 1)]
+            pause = waits[min(attempt, len(waits) - 1)]
             attempt += 1
             told(f"{name} cannot be reached, again in {pause:g} s: {error}")
-            if isinstance(error, VenueBusy):
-                pause = max(pause, (error.until - clock.now()) / 1000.0)
             await asyncio.sleep(pause)
+            if isinstance(error, VenueBusy):
+                await clock.sleep_until(error.until)

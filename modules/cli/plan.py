@@ -40,6 +40,8 @@ class Arrival:
     """Venue -> how to ask for its instruments anew, where a rule chooses them."""
     chosen: Mapping[str, Chosen] = field(default_factory=dict)
     """What those rules chose for this start."""
+    listed: Mapping[str, Sequence[Instrument]] = field(default_factory=dict)
+    """Venue -> all it lists, where that was asked for on the way."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from modules.domain.money import ZERO
 from modules.domain.order import Order
 from modules.domain.policies import KillSwitchPolicy
 
-_ENDED: Final = 1_000
+_ENDED: Final = 300
 """Ended orders that late fills may still belong to. Bounds memory, decides nothing."""
 
 

@@ -76,6 +76,8 @@ class Instrument:
     strike: Decimal | None = None
     right: Right | None = None
     pip: Decimal | None = None
+    short_margin: Decimal = ZERO
+    """Options: what the venue ties up of a unit sold beside its premium, as a share of the strike; 0 = nothing but what it can lose."""
 
     def round_quantity_down(self, quantity: Decimal) -> Decimal:
         return round_down(quantity, self.lot)
@@ -96,6 +98,10 @@ class Instrument:
         if self.inverse:
             return quantity * self.contract_size * (ONE / entry - ONE / exit_price)
         return quantity * self.contract_size * (exit_price - entry)
+
+    def tied_up_sold(self, quantity: Decimal) -> Decimal:
+        """What the venue ties up of so many option contracts sold, their premium aside; quote currency. `quantity` unsigned."""
+        return quantity * self.contract_size * self.short_margin * self.strike if self.strike is not None else ZERO
 
     @property
     def is_margined(self) -> bool:

@@ -154,6 +154,9 @@ class RiskPolicy(VersionedPolicy):
     # liquidity
     quote_volume_24h_min: Money
     option_open_interest_min: Money
+    """Contracts open of the thinnest leg ..."""
+    option_open_interest_usd_min: Money = Decimal(1_000_000)
+    """... or so much of the underlying that they stand for, in USD: a contract may be a whole bitcoin or a few dollars."""
     option_spread_share_max: Fraction
     forex_deep_pairs: tuple[str, ...]
     # correlation
@@ -259,7 +262,7 @@ class ExecutionPolicy(VersionedPolicy):
     resend_within_s: Seconds
     """An entry that provably did not arrive is sent again with the same id while its decision is no older."""
     wallet_poll_s: Seconds
-    """How often a venue's wallet, fills and orders are audited."""
+    """How often a venue's wallet, fills and orders are audited; twice as often while something is held or on order there."""
     wallet_settle_s: Seconds
     """Between two looks at a wallet that differs, at start."""
     clock_poll_s: Seconds
@@ -277,6 +280,9 @@ class ExecutionPolicy(VersionedPolicy):
     exit_retry_longest_s: Seconds = 3600.0
     silence_s_max: Seconds = 900.0
     """However long a ban a venue speaks of, after so long it is asked again: exits and cancels have to get through."""
+    delivery_wait_s: Seconds = 86_400.0
+    """How long a venue may take to tell the delivery of options that have expired before what it did to the wallet is booked as a
+    difference nobody explains. Until it is told that wallet opens nothing."""
     stop_limit_slack: Fraction = Decimal("0.05")
     """How far beyond its trigger a stop may fill where a market has no stop-market orders and a limit has to be named."""
 
@@ -502,8 +508,12 @@ class ValidationPolicy(VersionedPolicy):
     """The sample must be long enough that this multiple of the Sharpe floor would have passed the significance bar."""
     # significance
     p_value_max: Annotated[Share, Field(gt=0)]
-    """At the first judged submission of an idea; this / n at the n-th."""
+    """At the first judged submission of an idea."""
+    p_value_later: Annotated[Share, Field(gt=0)]
+    """What all later submissions of an idea share: the n-th is allowed this / (n (n - 1)), and never more than p_value_max / n."""
     bootstrap_draws: Annotated[int, BeforeValidator(_number), Field(ge=1000, le=1_000_000)]
+    bootstrap_draws_max: Annotated[int, BeforeValidator(_number), Field(ge=1000, le=100_000_000)]
+    """A later submission needs more resamples, up to these; what they cannot show is INSUFFICIENT EVIDENCE."""
     psr_min: Share
     sharpe_min: AmountPerClass
     """Annual, out of sample, net; equal does not pass."""

@@ -95,6 +95,9 @@ class OptionsSettings(Section):
     """Strikes up to this share of the index away from it."""
     every_s: Annotated[float, BeforeValidator(_not_true), Field(ge=1, le=60)] = 10.0
     """How often a chain is asked for; one that was not heard for three times as long trades nothing."""
+    short_margin: Annotated[float, BeforeValidator(_not_true), Field(ge=0, le=1)] = 0.15
+    """What the account ties up of an option that is sold, as a share of its strike, beside the premium: the class must have so much free
+    before a spread is opened, whatever the spread can lose. Bybit takes up to 15 % without portfolio margin."""
 
 
 class VenueSettings(Section):

@@ -53,16 +53,17 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
         execution.wallet_poll_s execution.clock_poll_s costs.*.leverage
         funds.funds_on funds.classes_on.* funds.pair_cap funds.pair_cap_min funds.pair_cap_max funds.drill_days_max
         news.mood.domains_min news.mood.weight_floor news.mood.weight_min news.cautions.secondhand_domains_min
-        validation.evidence_sharpe_multiple validation.p_value_max validation.loss_probability_max validation.trade_share_max
-        validation.month_share_max validation.drawdown_max.* validation.same_idea_correlation validation.same_idea_code
+        validation.evidence_sharpe_multiple validation.p_value_max validation.p_value_later validation.loss_probability_max
+        validation.trade_share_max validation.month_share_max validation.drawdown_max.* validation.same_idea_correlation validation.same_idea_code
         validation.valid_days
         validation.revalidate_days""",
     Looser.HIGHER_OR_ZERO: "sizing.gross_notional_max.* sizing.instrument_notional_max.*",
     Looser.LOWER: """
         sizing.phase_1_equity_max sizing.phase_2_equity_max sizing.phase_3_equity_max sizing.good_setup_confidence_min
         sizing.good_setup_reward_to_risk_min sizing.liquidation_distance_min sizing.learning_weight_min sizing.ramp_trades sizing.ramp_days
-        risk.quote_volume_24h_min risk.option_open_interest_min risk.correlation_returns_min risk.rollover_minutes risk.forex_weekend_flat
-        risk.expiry_days_min risk.cooldown_instrument_s risk.cooldown_window_s risk.cooldown_class_s
+        risk.quote_volume_24h_min risk.option_open_interest_min risk.option_open_interest_usd_min
+        risk.correlation_returns_min risk.rollover_minutes risk.forex_weekend_flat risk.expiry_days_min
+        risk.cooldown_instrument_s risk.cooldown_window_s risk.cooldown_class_s
         kill_switch.slippage_window_s kill_switch.api_errors_window_s kill_switch.api_probes_good kill_switch.api_probes_window_s
         costs.latency_ms costs.*.half_spread_bp costs.*.slippage_bp costs.*.impact_bp costs.*.stop_slippage_bp costs.*.maker_fee
         costs.*.taker_fee costs.*.maintenance_margin costs.forex_financing_markup news.windows.* news.horizon_days

@@ -13,7 +13,7 @@ from modules.domain.money import ZERO, book
 from modules.domain.order import ExitReason, Fill, Order, Purpose
 from modules.domain.position import ClosedTrade
 
-_REMEMBERED: Final = 1_000
+_REMEMBERED: Final = 100
 """Ended trades whose orders are still known, so that a late fill finds its trade. Bounds memory, decides nothing."""
 
 

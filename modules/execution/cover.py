@@ -27,6 +27,11 @@ def guarded(trade: Trade) -> bool:
     return trade.opened.structure == Structure.SINGLE and trade.opened.stop is not None
 
 
+def lacks(trade: Trade) -> str:
+    """What is wrong where nothing protects it, in words."""
+    return "is held without a confirmed stop" if guarded(trade) else "has a leg that is sold and that nothing covers"
+
+
 def wanted(trade: Trade, instrument: Instrument, *, long: bool, resting_target: bool) -> list[Wanted]:
     """The stop, and the target where the venue can rest both. Sets the trade's stop the first time, rounded toward less risk."""
     opened = trade.opened

@@ -1,32 +1,27 @@
-"""How positions are closed: which leg next, how patiently, and when a second exit may go beside one nobody has heard of. Decides only."""
+"""How positions are closed: how patiently, and when a second exit may go beside one nobody has heard of. Decides only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Final
 
-from modules.domain.money import ZERO
 from modules.domain.order import OrderState, Purpose
 from modules.domain.policies import ExecutionPolicy
+from modules.execution import structures
 from modules.execution.lifecycle import Record, Trade
 
 DOUBLINGS_MAX: Final = 16
 """Bounds the shift; exit_retry_longest_s is reached long before."""
 
 
-def next_legs(held: Mapping[str, Decimal]) -> Mapping[str, Decimal]:
-    """What to close now of what is held (signed, by symbol): of several legs the risky ones (short) first, then the rest."""
-    shorts = {symbol: quantity for symbol, quantity in held.items() if quantity < ZERO}
-    return shorts if len(held) > 1 and shorts else held
-
-
 def be_patient(trade: Trade, record: Record, policy: ExecutionPolicy, *, unseen: bool, bare: bool) -> None:
     """An exit ended without closing its leg: when the next may go. Patience grows only with what the venue had and did not fill; one that
-    it never had waits no longer than an outage lasts, and not at all where no stop stands in for it."""
+    it never had waits no longer than an outage lasts, and not at all where nothing protects (`bare`): no stop under a position, nothing
+    that covers what was sold."""
     symbol = record.order.symbol
-    tries = trade.exit_tries[symbol] = 1 if unseen else trade.exit_tries.get(symbol, 0) + 1
-    wait_s = min(policy.exit_retry_s * 2 ** min(tries - 1, DOUBLINGS_MAX), policy.exit_retry_longest_s)
+    naked = bare and structures.made_of_legs(trade)
+    tries = trade.exit_tries[symbol] = 1 if unseen or naked else trade.exit_tries.get(symbol, 0) + 1
+    wait_s = policy.resend_every_s if naked else min(policy.exit_retry_s * 2 ** min(tries - 1, DOUBLINGS_MAX), policy.exit_retry_longest_s)
     trade.exit_after[symbol] = record.order.at + (0 if unseen and bare else int(wait_s * 1000))
 
 

@@ -18,8 +18,7 @@ from modules.domain.money import ZERO
 from modules.domain.order import ExitReason, OrderKind, OrderState, Purpose
 from modules.domain.policies import ExecutionPolicy
 from modules.domain.position import Position
-from modules.domain.signal import Structure
-from modules.execution import cover, exits
+from modules.execution import cover, exits, structures
 from modules.execution.lifecycle import Lifecycle, Record, Trade
 from modules.execution.silence import Silence
 from modules.runtime import failpoint
@@ -70,13 +69,15 @@ class Keeper:
         trade = self._life.trade_of(record, fact.fill.symbol) if record is not None else None
         if record is None or trade is None:
             return
-        if record.order.purpose is Purpose.ENTRY and not trade.covered(abs(self.held(trade, fact.fill.symbol))):
+        if structures.made_of_legs(trade):
+            self._look_at_legs(trade, fact.at)
+        elif record.order.purpose is Purpose.ENTRY and not trade.covered(abs(self.held(trade, fact.fill.symbol))):
             self.bare.begin(trade.opened.trade_id, self._clock.now())
         if trade.exit_reason is not None:
             self.work_exit(trade, fact.at)
         elif trade.late:
             self._hands.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)
-        elif record.order.purpose is Purpose.ENTRY and trade.opened.structure != Structure.SINGLE:
+        elif record.order.purpose is Purpose.ENTRY and structures.made_of_legs(trade):
             if fact.order_done:
                 self._next_leg(trade, fact.at)
         else:
@@ -110,9 +111,9 @@ class Keeper:
                 self._hands.abandon(trade.opened.trade_id, fact.reason, fact.at)
             elif trade.exit_reason is not None:
                 self.work_exit(trade, fact.at)
-            elif trade.opened.structure != Structure.SINGLE:
-                if record.order.symbol == trade.opened.legs[0].symbol:
-                    self._next_leg(trade, fact.at)  # it ended with a part of it filled: the other legs follow for that part
+            elif structures.made_of_legs(trade):
+                if structures.carries_on(trade, record):
+                    self._next_leg(trade, fact.at)
                 else:
                     self._hands.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, fact.at)  # half a spread is no spread
         elif purpose is Purpose.EXIT:
@@ -178,10 +179,12 @@ class Keeper:
         """Send what is still missing to be flat. What failed is tried again with patience."""
         for record in trade.working(Purpose.ENTRY):
             self._hands.cancel(record, "exit")
-        for symbol, quantity in exits.next_legs({leg: self.held(trade, leg) for leg in self._symbols(trade)}).items():
+        for symbol, quantity in structures.to_close(self._held_legs(trade), trade.working(Purpose.ENTRY)).items():
             instrument, working = self._instrument(symbol), trade.working(Purpose.EXIT, symbol=symbol)
             if quantity == ZERO or (working and not self._may_go_beside(working, trade, instrument, at)):
                 continue
+            if instrument is not None and structures.expired(instrument, at):
+                continue  # nobody trades it any more: its delivery ends it
             if at < trade.exit_after.get(symbol, 0) or instrument is None or trade.exit_reason is None or self._locked(trade, instrument):
                 self._life.attention.add(trade.opened.trade_id)
                 continue
@@ -214,27 +217,47 @@ class Keeper:
             self._hands.cancel(record, "exit")
         return bool(resting) or bool(working and not self._alone(trade, instrument))
 
-    def _symbols(self, trade: Trade) -> tuple[str, ...]:
-        return tuple(leg.symbol for leg in trade.opened.legs) or (trade.opened.symbol,)
+    def _held_legs(self, trade: Trade) -> dict[str, Decimal]:
+        return {symbol: self.held(trade, symbol) for symbol in structures.symbols(trade)}
 
     def _next_leg(self, trade: Trade, at: int) -> None:
-        sent = {record.order.symbol for record in trade.records if record.order.purpose is Purpose.ENTRY}
-        for leg in trade.opened.legs:
-            if leg.symbol in sent:
-                continue
-            instrument = self._instrument(leg.symbol)
-            done = next(r for r in trade.records if r.order.symbol == trade.opened.legs[0].symbol)
-            if instrument is None or trade.exit_reason is not None:
-                self._hands.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, at)
-                return
-            quantity = leg.side.sign * min(leg.quantity, done.filled)
-            self._hands.send(trade, instrument, Purpose.ENTRY, OrderKind.MARKET, quantity, None, None, at)
+        following = structures.next_leg(trade)
+        if following is None:
             return
+        instrument = self._instrument(following.leg.symbol)
+        if instrument is None or trade.exit_reason is not None:
+            self._hands.request_exit(trade.opened.trade_id, ExitReason.EMERGENCY_EXIT, at)
+        else:
+            quantity = following.leg.side.sign * following.quantity
+            self._hands.send(trade, instrument, Purpose.ENTRY, OrderKind.MARKET, quantity, None, None, at)
+
+    def watch_legs(self, at: int) -> None:
+        """Every tick: whatever took a leg away (the owner in the venue's app, a fill told late), what is left is covered or closed."""
+        for trade in list(self._life.trades.values()):
+            if len(trade.opened.legs) > 1:
+                self._look_at_legs(trade, at)
+
+    def _look_at_legs(self, trade: Trade, at: int) -> None:
+        """Contracts that are sold and not covered are the one thing a structure may never leave: they are bought back at once."""
+        trade_id = trade.opened.trade_id
+        if structures.naked(self._held_legs(trade), self._instrument, at) == ZERO:
+            self.bare.end(trade_id)
+            return
+        if trade_id not in self.bare:
+            log.error("contracts are sold that nothing covers", action="protect", trade_id=trade_id, symbol=trade.opened.symbol)
+        self.bare.begin(trade_id, self._clock.now())
+        if trade.exit_reason is None:
+            self._hands.request_exit(trade_id, ExitReason.EMERGENCY_EXIT, at)
 
     def back_up(self, at: int) -> None:
         """What could not be protected in time is not held: the stop is ours to be if the venue's does not stand."""
         for trade_id, since in list(self.bare.since.items()):
             trade = self._life.trades.get(trade_id)
+            if trade is not None and structures.made_of_legs(trade):
+                self._look_at_legs(trade, at)
+                if trade_id in self.bare:
+                    self.work_exit(trade, at)
+                continue
             held = ZERO if trade is None else abs(self.held(trade, trade.opened.symbol))
             if trade is None or not cover.guarded(trade) or held == ZERO or trade.covered(held):
                 self.bare.end(trade_id)

@@ -31,7 +31,7 @@ from modules.domain.money import ZERO
 from modules.domain.order import TRANSITIONS, WORKING, ExitReason, Fill, Order, OrderState, Purpose
 from modules.domain.position import Position
 
-ENDED_KEPT: Final = 1_000
+ENDED_KEPT: Final = 300
 """Ended orders and trades remembered for late fills: bounds memory, decides nothing."""
 FILLS_KEPT: Final = 20_000
 """Keys of fills in memory, about 5 MB; of older ones the journal is asked."""

@@ -65,6 +65,11 @@ class RoundUp:
         strangers. Raises VenueError; VenueDenied if another daemon's orders are found at start."""
         for record in self.unlisted(venue.name, wallet, starting=starting):
             report = await venue.order(record.order.client_order_id, record.order.symbol)
+            if report is not None and report.filled > record.filled:
+                # It traded and nobody told us, whatever streams and audits take for told: what was bought has no stop until it is known.
+                for seen in await venue.fills_since(record.order.at - SKEW_MS):
+                    if seen.fill.client_order_id == report.client_order_id:
+                        self._owner.on_fill(seen)
             if record.state is not OrderState.ACCEPTED:
                 continue
             if report is not None and report.state not in WORKING:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Final
 
-from modules.domain.instrument import Instrument, Side
-from modules.domain.money import ZERO
+from modules.domain.instrument import AssetClass, Instrument, Side
+from modules.domain.money import ONE, ZERO
 from modules.domain.order import ExitReason, NotSent, Order, OrderKind, Purpose, derive_id
 from modules.domain.policies import CostPolicy, ExecutionPolicy
 from modules.execution.lifecycle import Trade
+
+URGENCY: Final = Decimal("0.5")
+URGENCY_MAX: Final = Decimal(4)
+"""An uncovered short option: by how much of its price each further try goes further, and how far at most (times that price)."""
 
 
 def modelled_slippage_bp(costs: CostPolicy, instrument: Instrument, kind: OrderKind) -> Decimal:
@@ -22,10 +27,13 @@ def modelled_slippage_bp(costs: CostPolicy, instrument: Instrument, kind: OrderK
 
 def follow_up(
     trade: Trade, instrument: Instrument, purpose: Purpose, kind: OrderKind, quantity: Decimal, price: Decimal | None,
-    reason: ExitReason | None, at: int, *, arrival: Decimal, policy: ExecutionPolicy, costs: CostPolicy,
+    reason: ExitReason | None, at: int, *, arrival: Decimal, policy: ExecutionPolicy, costs: CostPolicy, bare: bool,
 ) -> Order:
-    """The next order of a trade under way; `quantity` signed. `arrival`: the price now, for an order that names none."""
+    """The next order of a trade under way; `quantity` signed. `arrival`: the price now, for an order that names none. `bare`: nothing
+    protects it; an option that is sold uncovered is bought back at any price that one more try offers."""
     side = Side.BUY if quantity > ZERO else Side.SELL
+    if bare and instrument.asset_class is AssetClass.OPTION and side is Side.BUY and purpose is Purpose.EXIT:
+        arrival *= min(ONE + URGENCY * trade.attempts(purpose, instrument.symbol), URGENCY_MAX)
     timeout = policy.unfilledtimeout_entry_s if purpose is Purpose.ENTRY else policy.unfilledtimeout_exit_s
     opened, symbol = trade.opened, instrument.symbol
     return Order(

@@ -35,11 +35,17 @@ def option_spread(signal: Signal, view: View, policy: RiskPolicy) -> Check | Non
 
 
 def open_interest(signal: Signal, view: View, policy: RiskPolicy) -> Check | None:
-    """Thinnest leg."""
+    """Thinnest leg: enough contracts, or enough that they are worth. A contract is a whole bitcoin at one venue and a few dollars at
+    another, so their number alone says little of a dear one."""
     if signal.asset_class is not AssetClass.OPTION:
         return None
-    contracts = None if view.option is None else view.option.open_interest
-    return at_least(Rule.OPEN_INTEREST_BELOW_MINIMUM, contracts, policy.option_open_interest_min, "contracts")
+    option = view.option
+    contracts = None if option is None else option.open_interest
+    counted = at_least(Rule.OPEN_INTEREST_BELOW_MINIMUM, contracts, policy.option_open_interest_min, "contracts")
+    if counted.passed or option is None or contracts is None:
+        return counted
+    worth = contracts * float(view.instrument.contract_size * option.spot)
+    return at_least(Rule.OPEN_INTEREST_BELOW_MINIMUM, worth, policy.option_open_interest_usd_min, "USD of the underlying")
 
 
 def _spread_bp(view: View) -> float | None:

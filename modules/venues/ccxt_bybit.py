@@ -50,12 +50,15 @@ PAGE: Final = 50
 EXECUTIONS_PAGE: Final = 100
 HISTORY_DAYS: Final = 7
 """The longest span one question about executions may cover."""
-MARGIN_MODES: Final = ("REGULAR_MARGIN", "ISOLATED_MARGIN")
+ISOLATED: Final = "ISOLATED_MARGIN"
+MARGIN_MODES: Final = ("REGULAR_MARGIN", ISOLATED)
 """Cross and isolated: those whose liquidation our stops keep clear of."""
 LEVERAGE_AS_IT_WAS: Final = "110043"
 """Not modified: what was asked for is so already."""
 RIGHTS_REFUSED: Final = frozenset({"Withdraw", "AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"})
 RELIST_MS: Final = 300_000
+SHORT_MARGIN: Final = Decimal("0.15")
+"""What settings say where they say nothing; see OptionsSettings."""
 DELIVERIES_MS: Final = 30 * 86_400_000
 """The longest span one question about deliveries may cover."""
 _HOUR_MS: Final = 3_600_000
@@ -66,19 +69,22 @@ KEPT_MS: Final = 730 * _DAY_MS
 
 
 class BybitDialect:
-    """`option_coins`: of which of them options are listed and looked at."""
+    """`option_coins`: whose options are listed from the start, where there are any; those of a coin that is streamed later come with its
+    first chain."""
 
     name = NAME
     settle = SETTLE
     codes: CodeTable = CODES
     trades = True
 
-    def __init__(self, option_coins: Sequence[str] = ()) -> None:
-        self.option_coins = tuple(coin for coin in option_coins if coin in ccxt_bybit_options.BASES)
-        self.options: Mapping[str, Any] = OPTIONS if not self.option_coins else {
-            **OPTIONS, "fetchMarkets": ccxt_bybit_options.market_fields(self.option_coins)}
-        self._relisted_at = 0
-        """When instruments were last asked for because a chain named one that was not listed."""
+    def __init__(self, option_coins: Sequence[str] = (), short_margin: Decimal = SHORT_MARGIN) -> None:
+        listed = tuple(coin for coin in option_coins if coin in ccxt_bybit_options.BASES)
+        self.option_coins: Sequence[str] = ccxt_bybit_options.BASES
+        self.options: Mapping[str, Any] = OPTIONS if not listed else {
+            **OPTIONS, "fetchMarkets": ccxt_bybit_options.market_fields(listed)}
+        self._short_margin = short_margin
+        self._relisted_at: dict[str, int] = {}
+        """Coin -> when its options were last asked for because a chain named one that was not listed."""
 
     def capabilities(self, classes: Sequence[AssetClass]) -> Capabilities:
         return Capabilities(
@@ -98,7 +104,7 @@ class BybitDialect:
     def instrument(self, symbol: str, market: Mapping[str, Any], asset_class: AssetClass, maker_fee: Decimal, taker_fee: Decimal
                    ) -> Instrument | None:
         if asset_class is AssetClass.OPTION:
-            return ccxt_bybit_options.contract(symbol, market["info"], maker_fee, taker_fee)
+            return ccxt_bybit_options.contract(symbol, market["info"], maker_fee, taker_fee, self._short_margin)
         row = parsed(MarketRow, market["info"], f"instrument {symbol}")
         lot = row.lot_size_filter.base_precision if asset_class is AssetClass.SPOT else row.lot_size_filter.qty_step
         if lot is None:
@@ -133,17 +139,21 @@ class BybitDialect:
         return (perp if ":" in symbol else spot,)
 
     async def chain(self, venue: Adapter, underlying: str, bounds: Chains, kept: Collection[str]) -> Chain:
-        """One question for all contracts of a coin; they are listed anew when one is told that nobody knows, at most every few minutes."""
+        """One question for all contracts of a coin; its contracts are listed anew when one is told that nobody knows, at most every few
+        minutes."""
         asked = {"category": ccxt_bybit_options.CATEGORY, "baseCoin": underlying}
         raws = (await venue.read(lambda: venue.data.publicGetV5MarketTickers(asked)))["result"]["list"]
         at, ids = venue.clock.now(), venue.ids(AssetClass.OPTION)
         ours = [name for raw in raws if isinstance(raw, dict) and (name := str(raw.get("symbol"))).endswith(f"-{SETTLE}")]
-        if any(name not in ids for name in ours) and at - self._relisted_at >= RELIST_MS:
-            self._relisted_at = at
-            await venue.instruments()
+        if any(name not in ids for name in ours) and at - self._relisted_at.get(underlying, 0) >= RELIST_MS:
+            self._relisted_at[underlying] = at
+            await venue.list_options(underlying)
             ids = venue.ids(AssetClass.OPTION)
         known = await venue.known()
         return ccxt_bybit_options.chain_of(underlying, raws, {name: known[symbol] for name, symbol in ids.items()}, bounds, kept, at)
+
+    def gone(self, symbol: str) -> Instrument | None:
+        return ccxt_bybit_options.gone(symbol)
 
     async def delivered(self, venue: Adapter, instrument: Instrument) -> Decimal | None:
         asked = {"category": ccxt_bybit_options.CATEGORY, "baseCoin": instrument.base, "settleCoin": SETTLE}
@@ -178,7 +188,9 @@ class BybitDialect:
             return None
         row = parsed(OrderRow, order["info"], "order")
         how = {OrderState.CANCELED: "canceled", OrderState.REJECTED: "rejected"}.get(STATES[row.order_status])
-        return OrderDone(row.order_link_id, row.updated_time, how, row.reject_reason) if how is not None and row.order_link_id else None
+        if how is None or not row.order_link_id:
+            return None
+        return OrderDone(row.order_link_id, row.updated_time, how, row.reject_reason, row.cum_exec_qty)
 
     # -- the account ------------------------------------------------------------------------------------------------------
 
@@ -213,6 +225,8 @@ class BybitDialect:
         if any(not isinstance(row, dict) or str(row.get("positionIdx")) != "0" for row in rows):
             raise VenueDenied(f"{NAME}: perpetuals are in hedge mode; switch the account to one-way mode (no open positions or orders)")
         margin = (await venue.read(lambda: venue.private().privateGetV5AccountInfo({})))["result"].get("marginMode")
+        if AssetClass.OPTION in venue.classes and margin == ISOLATED:
+            raise VenueDenied(f"{NAME}: options cannot be sold on isolated margin; switch the account to cross margin")
         if margin not in MARGIN_MODES:
             raise VenueDenied(f"{NAME}: margin mode {str(margin)[:40]} is not reckoned with here; switch it to cross or isolated margin")
 
@@ -250,12 +264,13 @@ class BybitDialect:
     async def order(self, venue: Adapter, client_order_id: str, instrument: Instrument) -> OrderReport | None:
         """Asked among the open orders and then the ended ones: ccxt's fetch_order cannot ask Bybit by client id. Its fetch_open_orders can,
         but drops an answer about another market and says that there is none; so these are the same questions without its sieve."""
-        client, symbol = venue.private(), instrument.symbol
-        named = {"category": CATEGORIES[instrument.asset_class], "symbol": client.market(symbol)["id"], "orderLinkId": client_order_id}
+        client, symbol, asset_class = venue.private(), instrument.symbol, instrument.asset_class
+        market_id = ccxt_bybit_options.market_id_of(instrument) if asset_class is AssetClass.OPTION else client.market(symbol)["id"]
+        named = {"category": CATEGORIES[asset_class], "symbol": market_id, "orderLinkId": client_order_id}
         for ask in (client.privateGetV5OrderRealtime, client.privateGetV5OrderHistory):
             for raw in (await venue.read(partial(ask, dict(named))))["result"]["list"]:
                 row = parsed(OrderRow, raw, "order")
-                if row.order_link_id != client_order_id or venue.symbol(instrument.asset_class, row.symbol) != symbol:
+                if row.order_link_id != client_order_id or _symbol(venue, asset_class, row.symbol) != symbol:
                     raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
                 return _report(row, symbol)
         return None

@@ -16,7 +16,7 @@ from modules.backtest.costs import option_value
 from modules.domain.errors import VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument, Right, Side
 from modules.domain.market import NAN, Chain, OptionQuote
-from modules.domain.money import ONE, round_down, round_up, text
+from modules.domain.money import ONE, ZERO, round_down, round_up, text
 from modules.domain.options import DAY_MS, years_between
 from modules.domain.order import Order, OrderKind
 from modules.domain.pricing import black_76
@@ -29,6 +29,8 @@ CATEGORY: Final = "option"
 BASES: Final = ("BTC", "ETH", "SOL", "XRP", "DOGE", "MNT")
 """What Bybit lists options of."""
 PAGE: Final = 200
+DELIVERY_HOUR: Final = 8
+"""UTC, of every expiry."""
 IV_MAX: Final = 10.0
 """1000 % a year; a volatility beyond it is none."""
 INDEX_GAP_MAX: Final = 0.01
@@ -123,7 +125,29 @@ def symbol_of(market_id: str) -> str:
     return f"{named.base}/{SETTLE}:{SETTLE}-{day:%y%m%d}-{market_id.split('-')[2]}-{named.right.value}"
 
 
-def contract(symbol: str, raw: object, maker_fee: Decimal, taker_fee: Decimal) -> Instrument | None:
+def gone(symbol: str) -> Instrument | None:
+    """A contract as its symbol alone tells it, for one that is listed no more: enough to ask about what became of orders in it. Its expiry
+    is the morning (UTC) of its day. None = no such name."""
+    parts = symbol.partition(":")[2].split("-")
+    try:
+        settle, day, strike, right = parts
+        base, expiry = symbol.partition("/")[0], datetime.strptime(day, "%y%m%d").replace(tzinfo=UTC, hour=DELIVERY_HOUR)
+        named = Instrument(
+            symbol=symbol, venue=NAME, asset_class=AssetClass.OPTION, base=base, quote=SETTLE, settle=SETTLE, underlying=base, tick=ONE,
+            lot=ONE, expiry=int(expiry.timestamp()) * 1000, strike=Decimal(strike), right=Right(right))
+    except (ValueError, ArithmeticError):
+        return None
+    return named if settle == SETTLE and symbol_of(market_id_of(named)) == symbol else None
+
+
+def market_id_of(instrument: Instrument) -> str:
+    """BTC/USDT:USDT-261204-50000-C as BTC-4DEC26-50000-C-USDT."""
+    _, day, strike, right = instrument.symbol.partition(":")[2].split("-")
+    moment = datetime.strptime(day, "%y%m%d").replace(tzinfo=UTC)
+    return f"{instrument.base}-{moment.day}{moment:%b%y}-{strike}-{right}-{SETTLE}".upper()
+
+
+def contract(symbol: str, raw: object, maker_fee: Decimal, taker_fee: Decimal, short_margin: Decimal = ZERO) -> Instrument | None:
     """The rules of one contract; None = it does not settle in USDT. Raises VenueUnreachable where name and row contradict each other."""
     row = parsed(ContractRow, raw, f"option {symbol}")
     if row.settle_coin != SETTLE:
@@ -136,7 +160,7 @@ def contract(symbol: str, raw: object, maker_fee: Decimal, taker_fee: Decimal) -
         symbol=symbol, venue=NAME, asset_class=AssetClass.OPTION, base=row.base_coin, quote=SETTLE, settle=SETTLE,
         underlying=row.base_coin, tick=row.price_filter.tick_size, lot=row.lot_size_filter.qty_step,
         quantity_min=row.lot_size_filter.min_order_qty, maker_fee=maker_fee, taker_fee=taker_fee, expiry=row.delivery_time,
-        strike=named.strike, right=right)
+        strike=named.strike, right=right, short_margin=short_margin)
 
 
 def market_fields(reach: Sequence[str]) -> dict[str, Any]:

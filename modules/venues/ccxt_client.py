@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import re
+import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ SHOWN_MAX: Final = 300
 SAID_MAX: Final = 2_000
 """Of an error's body, kept to find the venue's code in; never shown."""
 _QUERY: Final = re.compile(r"(https?://[^\s?]+)\?\S*")
+KEPT: Final[Mapping[str, int]] = {"ordersLimit": 300, "tradesLimit": 300, "OHLCVLimit": 100}
+"""What ccxt keeps of what its streams tell, orders and fills of an account and candles of a symbol each: for who comes late by a moment.
+Its own 1,000 of each are 20 MB, and what is missed all the same is found by the audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +101,29 @@ def connect(name: str, fault_in: Callable[[object, str], str], point: Callable[[
 
     check_endpoint(endpoint)
     logging.getLogger("ccxt").setLevel(logging.WARNING)  # at DEBUG it writes keys and signatures
-    settings: dict[str, Any] = {"timeout": timeout_ms, "options": {**options, "maxRetriesOnFailure": 0}}
+    settings: dict[str, Any] = {"timeout": timeout_ms, "options": {**KEPT, **options, "maxRetriesOnFailure": 0}}
     if credentials is not None:
         settings |= {"apiKey": credentials.key.get_secret_value(), "secret": credentials.secret.get_secret_value()}
     client = _guarded(getattr(ccxt.pro, name, None) or getattr(ccxt.async_support, name), fault_in)(settings)
+    client.ssl_context = _trusted(client.cafile)
     if client.options["maxRetriesOnFailure"] != 0:
         raise ConfigurationError([f"{name}: ccxt would repeat writes"])
     if endpoint is not None:
         point(client, endpoint)
     return client
+
+
+def prepare() -> None:
+    """Load ccxt and the authorities it trusts: a second of the processor, for a thread while a loop runs."""
+    import ccxt.pro
+
+    _trusted(ccxt.pro.bybit().cafile)
+
+
+@cache
+def _trusted(cafile: str) -> ssl.SSLContext:
+    """The authorities in a file: reading them holds up the loop for 40 ms, so all clients have one."""
+    return ssl.create_default_context(cafile=cafile)
 
 
 def reconnect(client: Any, which: Callable[[str], bool], why: str) -> None:

@@ -41,6 +41,8 @@ class Chains(NamedTuple):
     reach: float = 0.25
     """Strikes up to this share of the index away from it."""
     every_s: float = 10.0
+    believed_s: float = 30.0
+    """A chain that was heard longer ago opens nothing."""
 
 
 class Account(NamedTuple):
@@ -90,6 +92,10 @@ class Adapter(Protocol):
 
     async def instruments(self) -> Sequence[Instrument]:
         """Everything tradable of our classes, asked for anew."""
+        ...
+
+    async def list_options(self, coin: str) -> None:
+        """List what there is of a coin's options now, and ask for nothing else."""
         ...
 
     async def known(self) -> Mapping[str, Instrument]: ...
@@ -250,6 +256,10 @@ class TellsChains(Protocol):
 
     option_coins: Sequence[str]
     """Of which coins they are listed and looked at."""
+
+    def gone(self, symbol: str) -> Instrument | None:
+        """A contract that may be listed no more, as its own name tells it: enough to ask about orders in it. None = no contract's name."""
+        ...
 
     async def chain(self, venue: Adapter, underlying: str, bounds: Chains, kept: Collection[str]) -> Chain:
         """The options of `underlying` now, within the bounds; `kept` symbols whatever these say. `spot` is the venue's index."""

@@ -139,7 +139,7 @@ class MarketStream(_Stream):
         """Closed bars never dropped; of quotes, marks and rates only the newest."""
         venue = self._venue
         streams: dict[str, list[asyncio.Task[None]]] = {}
-        async with _running(*(self._watch_chain(coin, symbol) for coin, symbol in venue.underlyings.items())) as tasks:
+        async with _running() as tasks:
             while True:
                 self._follow(streams, tasks)
                 await self._woken(tasks)
@@ -153,9 +153,10 @@ class MarketStream(_Stream):
                 yield Batch(venue.clock.now(), tuple(bars), quotes, marks, funding, (), chains)
 
     def _follow(self, streams: dict[str, list[asyncio.Task[None]]], tasks: list[asyncio.Task[None]]) -> None:
-        """Listen to every symbol that is to be streamed, and to no other."""
+        """Listen to every symbol that is to be streamed and to the options on it, and to no other."""
         venue = self._venue
-        for symbol in [symbol for symbol in streams if symbol not in venue.streamed]:
+        chains = {f"options {coin}": (coin, symbol) for coin, symbol in venue.underlyings.items()}
+        for symbol in [symbol for symbol in streams if symbol not in venue.streamed and symbol not in chains]:
             for task in streams.pop(symbol):
                 task.cancel()
                 tasks.remove(task)
@@ -165,6 +166,10 @@ class MarketStream(_Stream):
                 jobs = [self._watch_bars(symbol, candles), *(self._watch_tick(symbol, wait) for wait in venue.dialect.ticks(venue, symbol))]
                 streams[symbol] = [asyncio.create_task(job) for job in jobs]
                 tasks += streams[symbol]
+        for name, (coin, symbol) in chains.items():
+            if name not in streams:
+                streams[name] = [asyncio.create_task(self._watch_chain(coin, symbol))]
+                tasks += streams[name]
 
     def changed(self, gone: Sequence[str]) -> None:
         """Other symbols are to be streamed. The connections that carried those that are `gone` are opened anew: that is how a venue is
@@ -276,6 +281,9 @@ class AccountStream(_Stream):
         """(symbol, execution) told lately, oldest first."""
         self._ended: dict[str, None] = {}
         """Orders whose end was told lately."""
+        self._seen: dict[tuple[str, str], object] = {}
+        """Of each order ccxt holds that has not ended: its last row that was looked at. There are hundreds, and every word of one ends the
+        wait. A row that cannot be read is complained of once."""
         self._expected: set[str] = set()
         """Market orders that were taken and of which no fill was told yet."""
         self._asked = asyncio.Event()
@@ -344,14 +352,16 @@ class AccountStream(_Stream):
             new_journal = self._since is None and since is None
             begin = self._since or since or now
             start = begin - OVERLAP_MS
+            fills = await venue.fills_since(start)
+            funding = await venue.funding_since(start) if AssetClass.PERP in venue.classes else ()
+            settled = await venue.settled_since(start - DELIVERED_LATE_MS) if AssetClass.OPTION in venue.classes else ()
+            moved = await venue.transfers_since(start)
+            # Only now is anything noted as told: where one question fails, what the others answered is asked for again.
             found: list[tuple[int, AccountEvent]] = [
-                (seen.fill.at, seen) for seen in await venue.fills_since(start) if self._news(seen.fill.symbol, seen.fill.venue_trade_id)]
-            if AssetClass.PERP in venue.classes:
-                found += [(paid.at, paid) for paid in await venue.funding_since(start) if self._news("funding", paid.venue_ref)]
-            if AssetClass.OPTION in venue.classes:
-                found += [(ended.at, ended) for ended in await venue.settled_since(start - DELIVERED_LATE_MS)
-                          if self._news("settled", ended.venue_ref)]
-            found += [(moved.at, moved) for moved in await venue.transfers_since(start) if self._news("transfer", moved.venue_ref)]
+                (seen.fill.at, seen) for seen in fills if self._news(seen.fill.symbol, seen.fill.venue_trade_id)]
+            found += [(paid.at, paid) for paid in funding if self._news("funding", paid.venue_ref)]
+            found += [(ended.at, ended) for ended in settled if self._news("settled", ended.venue_ref)]
+            found += [(transfer.at, transfer) for transfer in moved if self._news("transfer", transfer.venue_ref)]
             self._since, self._once = self._once or begin, now
             for told in (self._told, self._ended):
                 for key in list(told)[:-KEPT]:
@@ -382,9 +392,17 @@ class AccountStream(_Stream):
 
         async def once() -> None:
             await wait()
-            for order in list(venue.private().orders or ()):
+            orders = {(order["symbol"], order["id"]): order for order in venue.private().orders or ()}
+            self._seen = {key: row for key, row in self._seen.items() if key in orders}
+            for key, order in orders.items():
+                if self._seen.get(key) is (row := order["info"]):
+                    continue
+                self._seen[key] = row
                 done = venue.dialect.streamed_end(venue, order)
-                if done is not None and done.client_order_id not in self._ended:
+                if done is None:
+                    continue
+                del self._seen[key]  # under whose name it ended may be learned later
+                if done.client_order_id not in self._ended:
                     self._ended[done.client_order_id] = None
                     self._queue.put_nowait(done)
 

@@ -8,7 +8,7 @@ venue wants silence. A submit or cancel never raises and never says "refused" wi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from decimal import Decimal
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from modules.domain.errors import ConfigurationError, VenueBusy, VenueDenied, VenueError, VenueUnreachable
 from modules.domain.instrument import AssetClass, Instrument
-from modules.domain.market import Bar, Batch, Chain, FundingRate
+from modules.domain.market import Bar, Batch, FundingRate
 from modules.domain.money import ZERO, text
 from modules.domain.order import Accepted, Fate, InDoubt, NotSent, Order, OrderKind, OrderReport, OrderState, Refused
 from modules.runtime.clock import Clock
@@ -25,6 +25,7 @@ from modules.venues.ccxt_client import WRITES_LEFT, Credentials, Endpoint, conne
 from modules.venues.ccxt_dialect import Account, Chains, Dialect, KeyFacts, TellsChains, text_only
 from modules.venues.ccxt_errors import Judgment, Meaning, judge
 from modules.venues.ccxt_gate import outside_rules, sane_bar
+from modules.venues.ccxt_optioned import Optioned
 from modules.venues.ccxt_streams import AccountStream, MarketStream
 from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, Settled, Transferred, Wallet
 from modules.venues.selection import Statistic
@@ -41,7 +42,7 @@ def _class_of(symbol: str) -> AssetClass:
     return AssetClass.OPTION if symbol.endswith(("-C", "-P")) else AssetClass.PERP
 
 
-class CcxtVenue:
+class CcxtVenue(Optioned):
     """`symbols`: what to stream. `timeframe`: ccxt's name of the bar length, e.g. "5m". `credentials` None = market data only.
     `chains`: what is looked at of the options on what is streamed, where OPTION is one of the classes.
 
@@ -77,6 +78,7 @@ class CcxtVenue:
         self.chains = chains or Chains()
         self.kept: frozenset[str] = frozenset()
         """Option contracts that stay in their chains whatever the bounds say: what is held."""
+        self._heard: dict[str, int] = {}
         self.told: dict[str, int] = {}
         """Symbol -> open time of the last candle that was told as history."""
         self._foreign = foreign_errors()
@@ -193,23 +195,31 @@ class CcxtVenue:
         if self.trade is not None:
             self.trade.set_markets(self.data.markets)
         await self.dialect.learn(self)
-        found: dict[str, Instrument] = {}
+        found = self._listed(markets.values())
+        if not found:
+            raise VenueUnreachable(f"{self.name}: lists no instruments")
+        self._keep(found)
+        return list(found.values())
+
+    def _listed(self, markets: Iterable[Mapping[str, Any]]) -> dict[str, Instrument]:
+        """What of these is active, of our classes and understood."""
         kinds = {kind: asset_class for kind, asset_class in KINDS.items() if asset_class in self.classes}
-        for symbol, market in markets.items():
+        found: dict[str, Instrument] = {}
+        for market in markets:
             if market["type"] in kinds and market["active"]:
-                asset_class = kinds[market["type"]]
+                asset_class, symbol = kinds[market["type"]], market["symbol"]
                 instrument = self.dialect.instrument(symbol, market, asset_class, *self._fees[asset_class])
                 if instrument is not None:
                     found[symbol] = instrument
                     self._by_id[asset_class, market["id"]] = symbol
-        if not found:
-            raise VenueUnreachable(f"{self.name}: lists no instruments")
+        return found
+
+    def _keep(self, found: dict[str, Instrument]) -> None:
         self._instruments = found
         self._ids = {}
         for (asset_class, market_id), symbol in self._by_id.items():
             if symbol in found:
                 self._ids.setdefault(asset_class, {})[market_id] = symbol
-        return list(found.values())
 
     async def known(self) -> Mapping[str, Instrument]:
         """The instruments, asked for once."""
@@ -219,34 +229,6 @@ class CcxtVenue:
 
     def ids(self, asset_class: AssetClass) -> Mapping[str, str]:
         return self._ids.get(asset_class, {})
-
-    # options: see ccxt_dialect.TellsChains
-
-    @property
-    def underlyings(self) -> Mapping[str, str]:
-        """Of which coins options are looked at, and the streamed symbol that says where each stands: its perpetual, else its pair."""
-        if AssetClass.OPTION not in self.classes:
-            return {}
-        found: dict[str, str] = {}
-        for symbol in sorted(self.symbols, key=lambda name: ":" not in name):
-            found.setdefault(symbol.partition("/")[0], symbol)
-        coins = self.dialect.option_coins if isinstance(self.dialect, TellsChains) else ()
-        return {coin: symbol for coin, symbol in found.items() if coin in coins}
-
-    async def chain(self, underlying: str) -> Chain:
-        """The options of `underlying` now, as far as they are looked at. Raises VenueError."""
-        await self.known()
-        assert isinstance(self.dialect, TellsChains)  # as __init__ saw to
-        return await self.dialect.chain(self, underlying, self.chains, self.kept)
-
-    def contract(self, symbol: str) -> Instrument | None:
-        """The rules of a contract a chain told of."""
-        return self._instruments.get(symbol)
-
-    async def delivered(self, instrument: Instrument) -> Decimal | None:
-        """The price an option's expiry was settled at; None = not told yet. Raises VenueError."""
-        assert isinstance(self.dialect, TellsChains)  # as __init__ saw to
-        return await self.dialect.delivered(self, instrument)
 
     # what is on offer: see venues.selection
 
@@ -324,6 +306,7 @@ class CcxtVenue:
         accounts = await self.dialect.accounts(self)
         positions = await self.dialect.positions(self) if AssetClass.PERP in self.classes or AssetClass.OPTION in self.classes else {}
         open_orders = [report for asset_class in self.classes for report in await self.dialect.open_orders(self, asset_class)]
+        self.kept = frozenset(symbol for symbol in positions if _class_of(symbol) is AssetClass.OPTION)
         classes: dict[AssetClass, ClassWallet] = {}
         for account in accounts:
             classes |= self._parts(account, positions)
@@ -352,6 +335,8 @@ class CcxtVenue:
     async def order(self, client_order_id: str, symbol: str) -> OrderReport | None:
         self.private()
         instrument = (await self.known()).get(symbol)
+        if instrument is None and isinstance(self.dialect, TellsChains):
+            instrument = self.dialect.gone(symbol)
         if instrument is None:
             raise VenueUnreachable(f"{self.name}: lists no {symbol}")
         return await self.dialect.order(self, client_order_id, instrument)
@@ -396,6 +381,8 @@ class CcxtVenue:
             fault = outside_rules(order, (await self.known()).get(order.symbol))
         except VenueError as error:
             return NotSent(str(error))
+        if order.asset_class is AssetClass.OPTION and not order.reduce_only:
+            fault = fault or self.unheard(order.symbol.partition("/")[0])
         if fault:
             return Refused("rules", fault)
         if order.asset_class is AssetClass.PERP and not order.reduce_only and self._leverage.get(order.symbol) != order.leverage:

@@ -7,7 +7,7 @@ is missing (naming it), a key file that is not there. Market data needs no key, 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
@@ -20,7 +20,7 @@ from modules.domain.policies import ExecutionPolicy, Policies
 from modules.domain.settings import VenueSettings
 from modules.runtime import keyfile
 from modules.runtime.clock import Clock
-from modules.venues import ccxt_binance, oanda_wire
+from modules.venues import ccxt_binance, ccxt_client, oanda_wire
 from modules.venues.ccxt_bybit import BybitDialect
 from modules.venues.ccxt_client import Credentials, Endpoint
 from modules.venues.ccxt_data import DataDialect
@@ -63,14 +63,14 @@ class VenueRow:
         return not self.missing
 
 
-NO_LIVE_OPTIONS: Final = ("no stop rests at the venue for an option, what a short leg ties up of a unified account is not reckoned with, "
-                          "and there is no drill of options: two legs and a delivery have been seen on our emulator only")
+CHAIN_AGES: Final = 3.0
+"""So many times the pause between two questions for an option chain it is believed."""
 UNPROVEN: Final = ("nobody has shown that it can set and find orders by client order id, list trades by order and rest a stop order that "
                    "really is one")
 KNOWN: Final[Mapping[str, VenueRow]] = {
     "bybit": VenueRow((AssetClass.SPOT, AssetClass.PERP, AssetClass.OPTION), "",
                       Endpoint("https://api-testnet.bybit.com", "wss://stream-testnet.bybit.com"), {**_CRYPTO, **_OPTIONS},
-                      shared_wallet=True, paper_only={AssetClass.OPTION: NO_LIVE_OPTIONS}),
+                      shared_wallet=True),
     "binance": VenueRow((AssetClass.SPOT, AssetClass.PERP), "", ccxt_binance.DEMO),
     "oanda": VenueRow(
         (AssetClass.FOREX,), "", Endpoint(oanda_wire.PRACTICE.rest, oanda_wire.PRACTICE.stream),
@@ -130,6 +130,12 @@ def faults(name: str, settings: VenueSettings, *, trading: bool) -> list[str]:
     return found
 
 
+def prepare(names: Iterable[str]) -> None:
+    """Load what the adapters of these venues stand on. `connect` would; but it takes long, so who has a loop to run asks a thread first."""
+    if any(name != "oanda" for name in names):
+        ccxt_client.prepare()
+
+
 def connect(
     name: str, settings: VenueSettings, *, clock: Clock, policies: Policies, trading: bool, symbols: Sequence[str],
     seen_until: int | None = None, split: Split | None = None,
@@ -153,13 +159,19 @@ def connect(
     return CcxtVenue(clock, classes=settings.classes, symbols=symbols, timeframe=settings.timeframe, fees=fees, credentials=credentials,
                      endpoint=endpoint, split=split, dialect=_dialect(name, settings, symbols, policies.execution),
                      audit_s=policies.execution.wallet_poll_s, silence_s_max=policies.execution.silence_s_max,
-                     chains=Chains(settings.options.days_max, settings.options.reach, settings.options.every_s))
+                     chains=chains_of(settings))
+
+
+def chains_of(settings: VenueSettings) -> Chains:
+    """How much is looked at of its options, how often, and for how long that is believed."""
+    looked = settings.options
+    return Chains(looked.days_max, looked.reach, looked.every_s, CHAIN_AGES * looked.every_s)
 
 
 def _dialect(name: str, settings: VenueSettings, symbols: Sequence[str], policy: ExecutionPolicy) -> Dialect:
     if name == "bybit":
         coins = dict.fromkeys(symbol.partition("/")[0] for symbol in symbols if symbol.endswith(":USDT"))
-        return BybitDialect(tuple(coins) if AssetClass.OPTION in settings.classes else ())
+        return BybitDialect(tuple(coins) if AssetClass.OPTION in settings.classes else (), Decimal(repr(settings.options.short_margin)))
     if name == "binance":
         return ccxt_binance.BinanceDialect(stop_slack=policy.stop_limit_slack)
     return DataDialect(name)

@@ -41,7 +41,7 @@ from modules.venues.paper_account import PaperAccount
 from modules.venues.paper_book import PaperBook
 from modules.venues.paper_prices import AVERAGE_BARS, Prices
 from modules.venues.paper_restore import Memory, Reader
-from modules.venues.protocol import AccountEvent, Step, Venue
+from modules.venues.protocol import AccountEvent, Step, TellsContracts, Venue
 from modules.venues.selection import Watches
 
 log = structlog.get_logger("live_paper")
@@ -268,6 +268,13 @@ class LivePaperVenue(PaperAccount):
             desk.trade(now)
 
     # -- options ----------------------------------------------------------------------------------------------------------
+
+    def contract(self, symbol: str) -> Instrument | None:
+        """The rules of a contract that a chain told of, or that an earlier run traded."""
+        return self._contract(symbol)
+
+    def silent(self) -> Sequence[str]:
+        return self._data.silent() if isinstance(self._data, TellsContracts) else ()
 
     def _contract(self, symbol: str) -> Instrument | None:
         known = self._remembered.get(symbol)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import Bar, Batch, Chain, Financing, FundingRate, Quote
+from modules.domain.money import ZERO
 from modules.domain.order import Fate, Fill, Order, OrderReport
 
 
@@ -63,6 +64,8 @@ class OrderDone(NamedTuple):
     how: str
     """"canceled", "expired" or "rejected"."""
     reason: str
+    filled: Decimal = ZERO
+    """How much of it was filled before, as far as the venue says so: its end is not believed before these fills are booked."""
 
 
 class FillSeen(NamedTuple):
@@ -159,6 +162,19 @@ class Venue(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class TellsContracts(Protocol):
+    """A venue that knows the rules of each option contract it tells of."""
+
+    def contract(self, symbol: str) -> Instrument | None:
+        """None = it does not know it (yet)."""
+        ...
+
+    def silent(self) -> Sequence[str]:
+        """What it should have told of options and has not, in words, one line each."""
+        ...
 
 
 # -- simulated prices -------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class BinanceEmulator(Frame):
         return asked
 
     def _timely(self, sent: int, window: int) -> None:
-        if not self.now() - window <= sent < self.now() + 1_000:
+        if not self.now() - window * self.pace <= sent < self.now() + 1_000 * self.pace:
             raise Denied(-1021, "Timestamp for this request is outside of the recvWindow.")
 
     def _listen_key(self, request: web.Request) -> Row:

@@ -24,6 +24,8 @@ __all__ = ["KEY", "SECRET", "BybitEmulator", "Fault", "Reply", "coded", "serving
 
 KEY, SECRET = "emulator-key-7QpX", "emulator-secret-h9Zr2Lw"
 WINDOW_MS = 5_000
+LOGIN_MS = 10_000
+"""How long before its expiry ccxt signs a login."""
 PAGE = 50
 
 
@@ -94,7 +96,7 @@ class BybitEmulator(Frame):
         wanted = hmac.new(SECRET.encode(), f"{sent}{KEY}{window}{payload}".encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(wanted, request.headers.get("X-BAPI-SIGN", "")):
             raise Denied(10004, "error sign! please check your signature generation algorithm.")
-        if not self.now() - int(window) <= int(sent) < self.now() + 1_000:
+        if not self.now() - int(window) * self.pace <= int(sent) < self.now() + 1_000 * self.pace:
             raise Denied(10002, f"invalid request, please check your server timestamp. req[{sent}],server[{self.now()}]")
 
     # -- handlers ---------------------------------------------------------------------------------------------------------
@@ -256,7 +258,7 @@ class BybitEmulator(Frame):
     def _trusts(self, args: list[Any]) -> bool:
         key, expires, signature = map(str, args)
         wanted = hmac.new(SECRET.encode(), f"GET/realtime{expires}".encode(), hashlib.sha256).hexdigest()
-        return key == KEY and hmac.compare_digest(wanted, signature) and int(expires) > self.now()
+        return key == KEY and hmac.compare_digest(wanted, signature) and int(expires) + LOGIN_MS * (self.pace - 1.0) > self.now()
 
     def _snapshots(self, path: str, topics: list[str], queue: asyncio.Queue[str | None]) -> None:
         category = path.rsplit("/", 1)[-1]

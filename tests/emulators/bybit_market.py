@@ -346,9 +346,9 @@ class Market:
         purse, shared = self.purse(product.category), self.purse("spot")
         free = purse.get(product.quote, ZERO) - (self.locked(product.quote) if purse is shared else ZERO)
         needed = opens * ticket.price / holding.leverage
+        margin += self.options.margin()
         if product.category == "option":  # a premium is paid in full, and who sells one must be able to be wrong
-            best = self.ask(key) if ticket.buy else self.options.index(product.base) / 10
-            needed = opens * best
+            needed = opens * (self.ask(key) if ticket.buy else self.options.sold(product.id))
         if free - margin < needed:
             raise Denied(*self.denials["funds"])
 
@@ -486,6 +486,8 @@ class Market:
         """Funding of a linear position at the present price: longs pay a positive rate."""
         key = "linear", name
         holding, product = self.holdings[key], self.products[key]
+        if not holding.size:
+            return
         value = abs(holding.size) * self.price[key]
         fee = (holding.size * self.price[key] * Decimal(rate)).quantize(UNIT, ROUND_HALF_EVEN)
         self._add("linear", product.quote, -fee)

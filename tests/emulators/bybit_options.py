@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.emulators.bybit_market import Market, Product
 
 Row = dict[str, Any]
+Rows = list[Row]
 ZERO, UNIT = Decimal(0), Decimal("1e-8")
 YEAR_MS = 365 * 86_400_000
 TRADE_FEE, DELIVERY_FEE, FEE_CAP = Decimal("0.0003"), Decimal("0.00015"), Decimal("0.07")
@@ -62,6 +63,8 @@ class OptionDesk:
         """Delivery prices by base, settlement coin and time."""
         self.records: list[Row] = []
         """What was delivered to or by us."""
+        self.untold: list[Row] = []
+        """The same, of which nobody has told yet."""
 
     def list(self, base: str, expiry: int, *strikes: str, settle: str = "USDT") -> list[str]:
         """A call and a put at each strike, expiring at `expiry` UTC ms; their ids."""
@@ -120,6 +123,17 @@ class OptionDesk:
         each = min(TRADE_FEE * self.index(product.base), FEE_CAP * price)
         return (each * quantity).quantize(UNIT, ROUND_HALF_EVEN)
 
+    def sold(self, name: str) -> Decimal:
+        """What a unified account ties up of one contract sold, without portfolio margin: no long one beside it counts."""
+        terms, index = self.terms[name], self.index(self.terms[name].base)
+        out = max(ZERO, terms.strike - index if terms.call else index - terms.strike)
+        return max(Decimal("0.15") * index - out, Decimal("0.10") * index)
+
+    def margin(self) -> Decimal:
+        """Of all that is sold, what it would cost to buy it back with it."""
+        return sum((-holding.size * (self.sold(name) + self.mark(name)) for (kind, name), holding in self._market.holdings.items()
+                    if kind == "option" and holding.size < 0 and name in self.terms), ZERO)
+
     # -- rows -------------------------------------------------------------------------------------------------------------
 
     def listing(self, product: Product) -> Row:
@@ -142,19 +156,24 @@ class OptionDesk:
 
     # -- expiry -----------------------------------------------------------------------------------------------------------
 
-    def deliver(self, expiry: int, price: str, base: str = "BTC") -> None:
-        """Every contract of this expiry ends at this price of its underlying: paid, charged, and listed no more."""
+    def tell(self) -> None:
+        """The records of what was delivered before."""
+        self.records[:0], self.untold = self.untold, []
+
+    def deliver(self, expiry: int, price: str, base: str = "BTC", *, told: bool = True) -> None:
+        """Every contract of this expiry ends at this price of its underlying: paid, charged, and listed no more. Not `told`: its records
+        come later, by `tell`."""
         market, at = self._market, Decimal(price)
         for name, terms in [(name, terms) for name, terms in self.terms.items() if (terms.base, terms.expiry) == (base, expiry)]:
             value = max(ZERO, at - terms.strike if terms.call else terms.strike - at)
-            self._settle(name, terms, value, at)
+            self._settle(name, terms, value, at, self.records if told else self.untold)
             del self.terms[name]
             market.unlist_option(name)
             row = {"baseCoin": terms.base, "settleCoin": terms.settle, "deliveryPrice": price, "deliveryTime": str(expiry)}
             if row not in self.delivered:
                 self.delivered.insert(0, row)
 
-    def _settle(self, name: str, terms: Terms, value: Decimal, price: Decimal) -> None:
+    def _settle(self, name: str, terms: Terms, value: Decimal, price: Decimal, records: Rows) -> None:
         market = self._market
         holding = market.holdings["option", name]
         if not holding.size:
@@ -164,7 +183,7 @@ class OptionDesk:
         flow = holding.size * value
         side = "Buy" if holding.size > 0 else "Sell"
         market.wallet["USDT"] += flow - fee
-        self.records.insert(0, {"deliveryTime": terms.expiry, "symbol": name, "side": side, "position": str(quantity),
+        records.insert(0, {"deliveryTime": terms.expiry, "symbol": name, "side": side, "position": str(quantity),
                                 "entryPrice": str(holding.cost / holding.size), "deliveryPrice": str(price), "strike": str(terms.strike),
                                 "fee": str(fee), "deliveryRpl": str(flow - fee - holding.cost)})
         market.log.append({"id": f"d-{name}", "symbol": name, "category": "option", "side": side, "transactionTime": str(market.now()),

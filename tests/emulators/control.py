@@ -81,8 +81,11 @@ class Bare:
         self._since: dict[str, tuple[float, bool]] = {}
         """Symbol -> (since when, whether the daemon was not there then)."""
         self._away = False
-        self.longest_s = self.restart_longest_s = 0.0
-        """While the daemon ran; and from the birth of a new process on, where it found a position without a stop."""
+        self._up: float | None = None
+        """When the new process was first heard of; None while it is not."""
+        self.longest_s = self.restart_longest_s = self.up_longest_s = 0.0
+        """While the daemon ran; from the birth of a new process on, where it found a position without a stop; and of that, from its first
+        question to the venue on."""
         self.spells: list[Row] = []
         """Those longer than BARE_S, with what was done to the venue before they ended."""
 
@@ -96,6 +99,7 @@ class Bare:
         began, away = self._since.setdefault(symbol, (now, self._away))
         if away:
             self.restart_longest_s = max(self.restart_longest_s, now - began)
+            self.up_longest_s = max(self.up_longest_s, now - max(began, self._up) if self._up is not None else 0.0)
         else:
             self.longest_s = max(self.longest_s, now - began)
 
@@ -104,6 +108,12 @@ class Bare:
         self._away = gone
         if gone:
             self._since.clear()
+            self._up = None
+
+    def heard_of(self) -> None:
+        """The new process asks its first question."""
+        if self._up is None:
+            self._up = self._now()
 
     @property
     def now(self) -> list[str]:
@@ -118,6 +128,7 @@ class Hands(ABC):
         bar = 60.0 / speed / TICK_S
         ticks = max(4, int(bar * 3)), max(8, int(bar * 9))
         self.courses = {symbol: Course(seed * 1_000 + row, swing, ticks) for row, symbol in enumerate(self.symbols())}
+        self._asked_before = 0
         self.done: list[str] = []
         """The last things that were done, newest last."""
         self.refused = 0
@@ -177,20 +188,28 @@ class Hands(ABC):
     def asked(self) -> int:
         """Requests so far."""
 
+    def notice(self) -> None:
+        """Whether somebody has asked since the daemon was killed."""
+        if self.asked() > self._asked_before:
+            self.bare.heard_of()
+
     def state(self) -> Row:
         sent = self.sent()
         return self.books() | {
             "orders": len(sent), "twice": sorted(name for name, count in sent.items() if count > 1), "fills": len(self.fills()),
             "requests": self.asked(), "bare_longest_s": round(self.bare.longest_s, 2),
-            "bare_restart_s": round(self.bare.restart_longest_s, 2), "bare_spells": self.bare.spells, "bare_now": self.bare.now}
+            "bare_restart_s": round(self.bare.restart_longest_s, 2), "bare_up_s": round(self.bare.up_longest_s, 2),
+            "bare_spells": self.bare.spells, "bare_now": self.bare.now}
 
     async def do(self, command: str, asked: Row) -> Any:
         """One command. Raises KeyError for one that is none, Denied where the venue does not do it."""
-        if command not in ("state", "fills", "sent"):
+        if command not in ("state", "fills", "sent", "bare"):
             self.done = [*self.done[-4:], f"{command} {asked.get('path') or asked.get('what') or ''}".strip()]
         match command:
             case "state":
                 return self.state()
+            case "bare":
+                return self.bare.now
             case "fills":
                 return self.fills()
             case "sent":
@@ -228,6 +247,7 @@ class Hands(ABC):
                 self.depth(asked["symbol"], Decimal(str(asked["quantity"])))
             case "away":
                 self.bare.away(bool(asked["on"]))
+                self._asked_before = self.asked()
             case _:
                 raise KeyError(command)
         return "done"
@@ -259,6 +279,7 @@ async def controlled(hands: Hands, port: int) -> AsyncIterator[int]:
     async def live() -> None:
         while True:
             hands.tick()
+            hands.notice()
             await asyncio.sleep(TICK_S)
 
     application = web.Application()

@@ -25,6 +25,7 @@ class CryptoHands(Hands):
 
     def __init__(self, venue: BybitEmulator | BinanceEmulator, seed: int, speed: float) -> None:
         self.venue, self.market = venue, venue.market
+        venue.pace = speed
         self.traded: dict[str, Key] = {}
         for key, product in self.market.products.items():
             if key[0] in ("spot", "linear") and product.base in ("BTC", "ETH"):

@@ -48,9 +48,11 @@ class FeedServer:
         self.asked: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
         self.port = 0
+        self.retry_after = "900"
         self._special: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             "/html": self._html, "/big": self._big, "/bomb": self._bomb, "/busy": self._busy, "/drip": self._drip, "/cut": self._cut,
-            "/loop": self._loop, "/conditional": self._conditional, "/error": self._error,
+            "/loop": self._loop, "/unchanged": self._unchanged,
+            "/conditional": self._conditional, "/error": self._error,
         }
 
     def url(self, path: str) -> str:
@@ -75,7 +77,10 @@ class FeedServer:
         return web.Response(body=BOMB, headers={"Content-Encoding": "gzip"})
 
     async def _busy(self, _: web.Request) -> web.Response:
-        return web.Response(status=429, text="<html>slow down</html>", headers={"Retry-After": "900"})
+        return web.Response(status=429, text="<html>slow down</html>", headers={"Retry-After": self.retry_after})
+
+    async def _unchanged(self, _: web.Request) -> web.Response:
+        return web.Response(status=304)
 
     async def _error(self, _: web.Request) -> web.Response:
         return web.Response(status=500)

@@ -41,6 +41,8 @@ class Frame:
 
     def __init__(self) -> None:
         self.skew_ms = 0
+        self.pace = 1.0
+        """How many of the venue's seconds pass in one of the machine's: what it grants a message on its way is as many times as long."""
         self.faults: list[Fault] = []
         self.always: list[Fault] = []
         """Faults that stay until removed."""
