@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -225,6 +226,20 @@ def test_the_fill_ratio_is_what_the_bars_volume_let_through() -> None:
     assert len(shares) == 1 and shares[0] == pytest.approx(0.4, rel=0.05)
     dry = kernel.run(strategy(), Plan(), replace(series, volume=np.zeros(60)), rules(), compiled=False)
     assert dry.unfilled == 1 and tasks.filled([dry], 1.0).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("left", "bars"), [(3.0, 41), (60.0, 43)])
+def test_coins_that_no_venue_takes_any_more_end_a_trade_and_are_lost(left: float, bars: int) -> None:
+    """The bar's volume lets all but `left` USD of the position out before the order lapses (Portfolio_Manager._sweep)."""
+    series = replace(flat(), volume=np.full(60, 1e6), instrument=replace(flat().instrument, notional_min=Decimal(5)))
+    whole = plain(strategy(), series).trades[0]
+    sold = whole["quantity"] * (1.0 - left / 1_000.0)
+    volume = series.volume.copy()
+    volume[40] = sold / float(common.policies().costs.SPOT.participation_max)
+    volume[41] = 0.0
+    found = plain(strategy(), replace(series, volume=volume)).trades
+    assert len(found) == 1 and found["exit_bar"][0] == bars
+    assert whole["net"] - found["net"][0] == pytest.approx(left if bars == 41 else 0.0, abs=0.1)
 
 
 @pytest.mark.parametrize("stop_outs", [0, 9, 64])

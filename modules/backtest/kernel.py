@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from modules.backtest import kernel_views
 from modules.backtest.kernel_draws import placed
 from modules.backtest.kernel_loop import simulate
-from modules.backtest.kernel_money import NO_REASON, STOP_MEMORY, Numbers, State
-from modules.backtest.kernel_rows import E_DAY_LAST, TURN_COLUMNS, Tape
+from modules.backtest.kernel_money import NO_REASON, STOP_MEMORY, State
+from modules.backtest.kernel_rows import E_DAY_LAST, TURN_COLUMNS, V_BAR, Tape, Turn
 from modules.backtest.kernel_rules import Rules
-from modules.backtest.kernel_tape import loop, tape
+from modules.backtest.kernel_tape import loop, numbers, tape
 from modules.backtest.kernel_views import NONSENSE
 from modules.backtest.series import F64, I64, Series
 from modules.domain.errors import BotError
@@ -36,10 +36,9 @@ from modules.strategies.protocol import Strategy
 
 DAY: Final = 86_400_000
 FOREVER: Final = 1 << 62
-NUMBERS: Final = np.dtype((np.record, [(name, "f8") for name in Numbers._fields]))
-"""Numba hands a record on by its address, a tuple of sixty numbers sixty times."""
 STATE: Final = np.dtype((np.record, [*((name, "f8") for name, kind in State.__annotations__.items() if kind == "float"),
                                      ("stop_times", "f8", (STOP_MEMORY,))]))
+TURN: Final = np.dtype((np.record, [(name, "f8") for name in Turn.__annotations__]))
 LEAN: Final = {"_nrt": False}
 """The loop makes no array, so that nobody need count who holds one: counting took most of a trade's time."""
 REASONS: Final = (None, ExitReason.STOP_LOSS, ExitReason.ROI, ExitReason.EXIT_SIGNAL, ExitReason.TIME_EXIT, ExitReason.TRAILING_STOP_LOSS,
@@ -54,6 +53,9 @@ settlement currency, risk is 1 R; slippage in basis points against arrival, adve
 quantity of the entry order, of which `quantity` was filled (and, bought on SPOT, what the fee left of it)."""
 ROW: Final = np.dtype((np.record, [(name, "f8") for name in TRADE.names or ()]))
 """The same as the loop writes it."""
+FIELDS: Final = len(TRADE.names or ())
+WHOLE: Final = sum(TRADE[name].kind == "i" for name in TRADE.names or ())
+"""How many of a trade's fields are whole numbers: the first."""
 _THREAD: Final = threading.local()
 _BUILT: dict[Callable[..., Any], Callable[..., int]] = {}
 
@@ -178,7 +180,7 @@ class _Job:
         if strategy is not None and strategy.structure is not Structure.SINGLE:
             raise StrategyFault(strategy.name, f"{strategy.structure} trades option contracts, which the kernel does not simulate")
         self.strategy, self.series, self.quick, self.finish = strategy, series, quick, finish
-        self.numbers = np.array([tuple(rules.numbers(series.instrument, series.interval_ms, direction))], dtype=NUMBERS)
+        self.numbers = numbers(series, rules, direction)
         self.tape: Tape = tape(series, rules, strategy.htf_multiple if strategy is not None else 12, quick=quick)
         self.since = float(trade_from if trade_from is not None else series.at[0])
         self.until = float(trade_until if trade_until is not None else FOREVER)
@@ -192,7 +194,7 @@ class _Job:
         self._simulate: Callable[..., None] = loop(simulate, **LEAN) if quick else simulate
         self.unfilled = 0
         """Of the last run."""
-        self._turns = _scratch(len(series) if strategy is not None else 0)
+        self._turns = _scratch("turns", (len(series) if strategy is not None else 0) + 1, TURN_COLUMNS)
 
     def turns(self, params: Any) -> F64:
         """[turns, TURN_COLUMNS] of the strategy with these parameters; overwritten by the next call, whoever's in this thread it is."""
@@ -208,15 +210,18 @@ class _Job:
         if count == NONSENSE:
             raise self._fault("returned an intent out of range (score in [-1, 1]; stop, target and hold finite and not negative)",
                               int(status[0]))
+        self._turns[count, V_BAR] = np.inf
         return self._turns[:count]
 
     def simulate(self, params: Any) -> tuple[NDArray[Any], int, F64]:
-        """(rows of trades, how many, net result so far at the end of each day that has bars)."""
+        """([trades] of ROW, how many, net result so far at the end of each day that has bars); overwritten like `turns`."""
         assert self.strategy is not None
         turns = self.turns(params)
         # No more trades than turns: every entry, and the opening half of a reversal too, is taken at one.
-        state, record, equity = np.zeros(1, dtype=STATE), np.empty(len(turns) + 1, dtype=ROW), np.zeros(len(self._rows))
-        self._simulate(turns, self.tape, self.numbers, self.strategy.warmup, self.since, self.until, self.finish, state, record, equity)
+        state, equity = np.zeros(1, dtype=STATE), np.zeros(len(self._rows))
+        record = _scratch("record", len(turns) + 1, FIELDS).view(ROW)[:, 0]
+        ended = self._turns[: len(turns) + 1].view(TURN)[:, 0]
+        self._simulate(ended, self.tape, self.numbers, 0, self.strategy.warmup, self.since, self.until, self.finish, state, record, equity)
         count, self.unfilled = int(state["trades"][0]), int(state["unfilled"][0])
         return record[:count], count, equity
 
@@ -227,9 +232,11 @@ class _Job:
     def run(self, params: Any) -> Run:
         record, count, equity = self.simulate(params)
         unfilled = self.unfilled
-        trades = np.zeros(count, dtype=TRADE)
-        for name in TRADE.names or ():
-            trades[name] = record[name]
+        fields = np.empty((count, FIELDS), dtype=np.int64)
+        floats = record.view(np.float64).reshape(count, FIELDS)
+        fields[:, :WHOLE] = floats[:, :WHOLE]
+        fields[:, WHOLE:] = floats.view(np.int64)[:, WHOLE:]
+        trades = fields.view(TRADE)[:, 0]
         held = (trades["exit_bar"] - trades["entry_bar"]) / len(self.series)
         return Run(trades, self.daily(equity), self.first_day, float(held[trades["side"] > 0].sum()), float(held[trades["side"] < 0].sum()),
                    unfilled)
@@ -245,12 +252,13 @@ class _Job:
         return found
 
 
-def _scratch(bars: int) -> F64:
-    """[bars, TURN_COLUMNS] to write turns into, one a thread: most of a fresh one would be fetched from the system for nothing."""
-    found: F64 | None = getattr(_THREAD, "turns", None)
-    if found is None or len(found) < bars:
-        found = _THREAD.turns = np.empty((bars, TURN_COLUMNS))
-    return found[:bars]
+def _scratch(name: str, rows: int, columns: int) -> F64:
+    """[rows, columns] to write into, one a thread: most of a fresh one would be fetched from the system for nothing."""
+    found: F64 | None = getattr(_THREAD, name, None)
+    if found is None or len(found) < rows:
+        found = np.empty((rows, columns))
+        setattr(_THREAD, name, found)
+    return found[:rows]
 
 
 def _typed(strategy: Strategy, params: Any) -> Any:

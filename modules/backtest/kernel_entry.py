@@ -27,9 +27,17 @@ from modules.backtest.kernel_rows import (
     E_INSTANTS,
     E_ROLL_AT,
     E_ROLL_NIGHTS,
+    O_NEWS,
+    O_NEWS_LATE,
+    O_NEXT_CLOSE,
     Tape,
 )
 from modules.backtest.series import F64
+
+
+def told(t: Tape, bar: int) -> int:
+    """The column of Tape.told that holds for a bar."""
+    return bar if t.told.shape[1] > 1 else 0
 
 
 def latest(times: F64, at: float) -> int:
@@ -111,7 +119,7 @@ def consider(r: Numbers, p: State, t: Tape, bar: int, at: float, score: float, s
         reward = abs(aimed - entry) / entry if aimed == aimed else confidence * r.expected_r * abs(entry - stopped) / entry
         if here.gate == 0.0 or not payable(r, t, at, side, hold, reward) or not rested(r, p, at):
             return False
-        share = welcome(r, here.news if at == here.at else here.news_late, side)
+        share = welcome(r, t.told[O_NEWS if at == here.at else O_NEWS_LATE, told(t, bar)], side)
         if share == 0.0:
             return False
     rate = here.rate
@@ -130,7 +138,7 @@ def consider(r: Numbers, p: State, t: Tape, bar: int, at: float, score: float, s
     p.opened_at, p.sent_at, p.hold = at, at, hold
     p.signal_entry, p.signal_stop, p.signal_target, p.best = entry, stopped, aimed, entry
     p.entry_arrival = 0.5 * (here.bid + here.ask)
-    p.next_close = here.next_close
+    p.next_close = t.told[O_NEXT_CLOSE, told(t, bar)]
     p.funded, p.instant = latest(t.events[E_FUNDING_AT], at) + 1, latest(t.events[E_INSTANTS], at) + 1
     p.rolled = latest(t.events[E_ROLL_AT], at) + 1
     return True

@@ -26,7 +26,7 @@ from modules.backtest.costs import (
     stop_reached,
     touched,
 )
-from modules.backtest.kernel_entry import consider, latest
+from modules.backtest.kernel_entry import consider, latest, told
 from modules.backtest.kernel_money import (
     DELISTED,
     EXIT_SIGNAL,
@@ -38,6 +38,7 @@ from modules.backtest.kernel_money import (
     TIME_EXIT,
     TRAILING,
     Numbers,
+    Row,
     State,
     at_tick,
     closable,
@@ -57,6 +58,7 @@ from modules.backtest.kernel_rows import (
     B_AT,
     B_HIGH,
     B_LOW,
+    B_MARK,
     E_DAY_LAST,
     E_ENDED,
     E_FINANCING_AT,
@@ -68,28 +70,29 @@ from modules.backtest.kernel_rows import (
     E_INSTANTS,
     E_ROLL_AT,
     E_ROLL_NIGHTS,
-    V_BAR,
-    V_HOLD,
-    V_SCORE,
-    V_SEEN,
-    V_STOP,
-    V_TARGET,
+    O_RAW_ASK,
+    O_RAW_BID,
+    Bar,
     Tape,
+    Turn,
 )
 from modules.backtest.series import F64
+from modules.strategies.compiled import prefetch
 
 MINUTE: Final = 60_000.0
 RETRY_LONGEST: Final = 3_600_000.0
 """Trade_Executor.EXIT_RETRY_LONGEST_MS."""
 DAY: Final = 86_400_000.0
+AHEAD: Final = 2
+"""So many turns before its own is a bar asked for."""
 TINY: Final = 1e-9
 """Share of a trade's quantity that is binary noise."""
 
 
-def room(r: Numbers, p: State, t: Tape, bar: int, quantity: float) -> float:
+def room(r: Numbers, p: State, here: Bar, quantity: float) -> float:
     """How much of an order fills against a bar's volume (PaperDesk._room)."""
     wanted = quantity * r.contract_size
-    allowed = participation(wanted, t.points[bar].volume if r.stated_volume > 0.0 else NAN, r.participation_max, p.taken)
+    allowed = participation(wanted, here.volume if r.stated_volume > 0.0 else NAN, r.participation_max, p.taken)
     if allowed >= wanted:
         return quantity
     return lots(r, allowed / r.contract_size)
@@ -124,12 +127,19 @@ def send_exit(r: Numbers, p: State, at: float) -> None:
         p.exit_rest, p.exit_sent = quantity, at
 
 
-def exit_ended(p: State) -> None:
-    """An exit order ended without closing: the next one may go after a pause that doubles, at the next tick at the earliest."""
+def exit_ended(r: Numbers, p: State, into: Row, bar: int) -> bool:
+    """An exit order ended without closing: the next one may go after a pause that doubles, at the next tick at the earliest. Unless it left
+    so little of coins that no venue takes them: then the trade is over, and what they cost is lost (Portfolio_Manager._sweep)."""
+    some = p.exited > 0.0 and p.last_at >= p.exit_sent and p.last_reason == p.reason
+    if r.spot > 0.0 and some and (p.exit_rest < r.quantity_min or p.exit_rest * r.contract_size * p.exit_arrival < r.notional_min):
+        p.gross -= p.cost
+        closed(r, p, into, bar)
+        return True
     p.exit_tries += 1.0
     p.exit_after = p.exit_sent + min(MINUTE * 2.0 ** min(p.exit_tries - 1.0, 8.0), RETRY_LONGEST)
     p.exit_rest = 0.0
     p.attention = 1.0
+    return False
 
 
 def tick(r: Numbers, p: State, at: float) -> None:
@@ -138,10 +148,11 @@ def tick(r: Numbers, p: State, at: float) -> None:
         send_exit(r, p, at)
 
 
-def lapse(r: Numbers, p: State, at: float) -> bool:
-    """Unfilled timeouts at `at`, as they reach the venue when the step settles; whether the trade is over, having never held anything."""
-    if p.exit_rest > 0.0 and p.exit_sent + r.exit_timeout <= at:
-        exit_ended(p)
+def lapse(r: Numbers, p: State, into: Row, bar: int, at: float) -> bool:
+    """Unfilled timeouts at `at`, as they reach the venue when the step settles; whether the trade is over: it never held anything, or what
+    it holds nobody takes."""
+    if p.exit_rest > 0.0 and p.exit_sent + r.exit_timeout <= at and exit_ended(r, p, into, bar):
+        return True
     if p.entry_rest > 0.0 and p.sent_at + r.entry_timeout <= at:
         p.entry_rest = 0.0
         if p.entered == 0.0:
@@ -151,16 +162,16 @@ def lapse(r: Numbers, p: State, at: float) -> bool:
     return False
 
 
-def ends(r: Numbers, p: State, record: Any, quantity: float, price: float, fee: float, rate: float, at: float, reason: float,
+def ends(r: Numbers, p: State, into: Row, quantity: float, price: float, fee: float, rate: float, at: float, reason: float,
          arrival: float, bar: int) -> bool:
     """One closing fill; whether it ended the trade."""
-    if left(r, p, quantity, price, fee, rate, at, int(reason), arrival):
-        closed(r, p, record, bar)
+    if left(r, p, quantity, price, fee, rate, at, reason, arrival):
+        closed(r, p, into, bar)
         return True
     return False
 
 
-def trade_openings(r: Numbers, p: State, t: Tape, record: Any, last: int, following: int, at: float) -> None:
+def trade_openings(r: Numbers, p: State, t: Tape, into: Row, last: int, following: int, at: float) -> None:
     """Orders that wait for an opening get the one of bar `following`, after the latency; `last` is the last closed bar."""
     here = t.points[last]
     ahead = t.points[following]
@@ -177,17 +188,17 @@ def trade_openings(r: Numbers, p: State, t: Tape, record: Any, last: int, follow
     if p.triggered > 0.0 and p.held > 0.0:
         quantity = closable(r, p)
         price = opening_price(r, -p.side, quantity, bid, ask, synthetic, average)
-        quantity = room(r, p, t, last, quantity)
-        if quantity > 0.0 and price > 0.0 and ends(r, p, record, quantity, price, r.taker_fee, rate, now, p.stop_reason,
+        quantity = room(r, p, here, quantity)
+        if quantity > 0.0 and price > 0.0 and ends(r, p, into, quantity, price, r.taker_fee, rate, now, p.stop_reason,
                                                    p.stop_price, following):
             return
     if p.exit_rest > 0.0:
         quantity = min(p.exit_rest, closable(r, p))
         price = opening_price(r, -p.side, quantity, bid, ask, synthetic, average)
-        quantity = room(r, p, t, last, quantity)
+        quantity = room(r, p, here, quantity)
         if quantity > 0.0 and price > 0.0:
             p.exit_rest = p.exit_rest - quantity if p.exit_rest - quantity > TINY * p.entered else 0.0
-            if ends(r, p, record, quantity, price, r.taker_fee, rate, now, p.reason, p.exit_arrival, following):
+            if ends(r, p, into, quantity, price, r.taker_fee, rate, now, p.reason, p.exit_arrival, following):
                 if p.reversal == 0.0 or r.latency > r.late_ms:
                     return
                 p.reversal = 0.0
@@ -197,7 +208,7 @@ def trade_openings(r: Numbers, p: State, t: Tape, record: Any, last: int, follow
     if p.entry_rest > 0.0:
         quantity = p.entry_rest
         price = opening_price(r, p.side, quantity, bid, ask, synthetic, average)
-        quantity = room(r, p, t, last, quantity)
+        quantity = room(r, p, here, quantity)
         if quantity > 0.0 and price > 0.0:
             entered(r, p, quantity, price, rate, now, following)
             protect(r, p)
@@ -206,29 +217,26 @@ def trade_openings(r: Numbers, p: State, t: Tape, record: Any, last: int, follow
 # -- one bar ---------------------------------------------------------------------------------------------------------------------------
 
 
-def trigger(r: Numbers, p: State, t: Tape, record: Any, bar: int, raw: float, average: float) -> bool:
+def trigger(r: Numbers, p: State, into: Row, here: Bar, bar: int, raw: float, average: float) -> bool:
     """The stop becomes a market order: what the bar's volume allows fills now, the rest at the next openings."""
-    here = t.points[bar]
     side, quantity = -p.side, closable(r, p)
     p.triggered = 1.0
     cost = impact(r.impact_bp, quantity * r.contract_size * raw, average)
     price = modelled(r, stop_fill(int(side), raw, r.slippage_bp, cost, r.stop_slippage_bp), side > 0.0)
-    quantity = room(r, p, t, bar, quantity)
+    quantity = room(r, p, here, quantity)
     if not (quantity > 0.0 and price > 0.0):
         return False
-    return ends(r, p, record, quantity, price, r.taker_fee, here.rate, here.at, p.stop_reason, p.stop_price, bar)
+    return ends(r, p, into, quantity, price, r.taker_fee, here.rate, here.at, p.stop_reason, p.stop_price, bar)
 
 
-def take_profit(r: Numbers, p: State, t: Tape, record: Any, bar: int) -> bool:
-    here = t.points[bar]
-    quantity = room(r, p, t, bar, closable(r, p))
+def take_profit(r: Numbers, p: State, into: Row, here: Bar, bar: int) -> bool:
+    quantity = room(r, p, here, closable(r, p))
     if not quantity > 0.0:
         return False
-    return ends(r, p, record, quantity, p.target_price, r.maker_fee, here.rate, here.at, ROI, p.target_price, bar)
+    return ends(r, p, into, quantity, p.target_price, r.maker_fee, here.rate, here.at, ROI, p.target_price, bar)
 
 
-def liquidate(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: float, reached: int) -> None:
-    here = t.points[bar]
+def liquidate(r: Numbers, p: State, into: Row, here: Bar, bar: int, offset: float, reached: int) -> None:
     side = -p.side
     entry = p.cost / (p.side * p.held * r.contract_size)
     if r.perp > 0.0:
@@ -237,16 +245,16 @@ def liquidate(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: floa
         raw = stop_raw(int(side), here.open, p.liquidation, offset, reached)
         price = stop_fill(int(side), raw, r.slippage_bp, 0.0, r.stop_slippage_bp)
     price = max(r.tick_units / r.tick_scale, modelled(r, price, side > 0.0))
-    ends(r, p, record, p.held, price, r.taker_fee, here.rate, here.at, LIQUIDATED, price, bar)
+    ends(r, p, into, p.held, price, r.taker_fee, here.rate, here.at, LIQUIDATED, price, bar)
 
 
-def match(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: float) -> None:
-    """Resting orders and liquidation in one closed bar (PaperDesk._match): what the open decides, then stops, then the target."""
-    here = t.points[bar]
-    _at, began = here.at, here.at - r.interval
-    after_hole = bar > 0 and t.points[bar - 1].at < began
-    if p.exit_rest > 0.0 and p.exit_sent + r.exit_timeout < began:
-        exit_ended(p)
+def match(r: Numbers, p: State, into: Row, here: Bar, before: Bar, bar: int, offset: float) -> None:
+    """Resting orders and liquidation in one closed bar (PaperDesk._match): what the open decides, then stops, then the target. `before`
+    is the bar before it, itself if it is the first."""
+    began = here.at - r.interval
+    after_hole = before.at < began
+    if p.exit_rest > 0.0 and p.exit_sent + r.exit_timeout < began and exit_ended(r, p, into, bar):
+        return
     if p.entry_rest > 0.0 and (p.sent_at + r.entry_timeout < began or (after_hole and p.sent_at < began)):
         p.entry_rest = 0.0
         if p.entered == 0.0:
@@ -256,48 +264,46 @@ def match(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: float) -
     if not p.held > 0.0:
         return
     order, opened, high, low = int(-p.side), here.open, here.high, here.low
-    average = t.points[bar - 1].average if bar > 0 else NAN
+    average = before.average if bar > 0 else NAN
     stop = p.stop_price if p.triggered == 0.0 else NAN
     reached = stop_reached(order, opened, high, low, stop, offset)
     aimed = limit_reached(order, opened, high, low, p.target_price, offset)
     margin = p.liquidation
     if margin > 0.0 and stop_reached(order, opened, high, low, margin, offset) == AT_OPEN:
-        liquidate(r, p, t, record, bar, offset, AT_OPEN)
+        liquidate(r, p, into, here, bar, offset, AT_OPEN)
         return
-    if reached == AT_OPEN and trigger(r, p, t, record, bar, stop_raw(order, opened, stop, offset, AT_OPEN), average):
+    if reached == AT_OPEN and trigger(r, p, into, here, bar, stop_raw(order, opened, stop, offset, AT_OPEN), average):
         return
-    if aimed == AT_OPEN and take_profit(r, p, t, record, bar):
+    if aimed == AT_OPEN and take_profit(r, p, into, here, bar):
         return
-    before = margin > 0.0 and order * (stop - margin) >= 0.0
-    if reached == IN_RANGE and not before and trigger(r, p, t, record, bar, stop, average):
+    closer = margin > 0.0 and order * (stop - margin) >= 0.0
+    if reached == IN_RANGE and not closer and trigger(r, p, into, here, bar, stop, average):
         return
     margin = p.liquidation
     if margin > 0.0:
         touch = stop_reached(order, opened, high, low, margin, offset)
         if touch != UNTOUCHED:
-            liquidate(r, p, t, record, bar, offset, touch)
+            liquidate(r, p, into, here, bar, offset, touch)
             return
-    if aimed == IN_RANGE and take_profit(r, p, t, record, bar):
+    if aimed == IN_RANGE and take_profit(r, p, into, here, bar):
         return
 
 
-def delist(r: Numbers, p: State, t: Tape, record: Any, bar: int, reason: int) -> None:
-    """Trading ends: closed at the last close like a market order (PaperDesk._delist)."""
-    here = t.points[bar]
+def delist(r: Numbers, p: State, into: Row, here: Bar, bid: float, ask: float, bar: int, reason: float) -> None:
+    """Trading ends: closed at the last close, whose recorded quote is `bid`, `ask`, like a market order (PaperDesk._delist)."""
     quantity = closable(r, p)
     if not quantity > 0.0:
         forget(p)
         return
     side = -p.side
-    bid, ask = here.raw_bid, here.raw_ask
     quoted = 0.0 < bid <= ask
     if not quoted:
         bid = ask = here.close
     touch = touched(int(side), bid, ask, not quoted, r.half_spread_bp)
     cost = impact(r.impact_bp, quantity * r.contract_size * touch, here.average)
     price = max(r.tick_units / r.tick_scale, modelled(r, market_fill(int(side), touch, r.slippage_bp, cost), side > 0.0))
-    if not ends(r, p, record, quantity, price, r.taker_fee, here.rate, here.at, reason, price, bar):
-        closed(r, p, record, bar)
+    if not ends(r, p, into, quantity, price, r.taker_fee, here.rate, here.at, reason, price, bar):
+        closed(r, p, into, bar)
 
 
 def hold_costs(r: Numbers, p: State, t: Tape, last: int, at: float) -> None:
@@ -320,7 +326,7 @@ def hold_costs(r: Numbers, p: State, t: Tape, last: int, at: float) -> None:
             pay_financing(r, p, here.close, annual, int(nights), here.rate)
 
 
-def between_bars(r: Numbers, p: State, t: Tape, record: Any, bar: int) -> None:
+def between_bars(r: Numbers, p: State, t: Tape, into: Row, bar: int) -> None:
     """Instants before a bar's close at which something else was told: money accrues, orders lapse and go again."""
     here = t.points[bar]
     began = here.at - r.interval
@@ -330,50 +336,48 @@ def between_bars(r: Numbers, p: State, t: Tape, record: Any, bar: int) -> None:
         p.reversal = 0.0
         hold_costs(r, p, t, bar - 1, at)
         tick(r, p, at)
-        if lapse(r, p, at):
+        if lapse(r, p, into, bar, at):
             return
         if at == began and (p.exit_rest > 0.0 or p.triggered > 0.0):
-            trade_openings(r, p, t, record, bar - 1, bar, at)
+            trade_openings(r, p, t, into, bar - 1, bar, at)
 
 
-def arm(r: Numbers, p: State, t: Tape) -> None:
+def arm(r: Numbers, p: State, events: F64) -> None:
     """After anything changed: from where on a bar concerns the open trade at all."""
     if p.side != 0.0:
         watch(r, p)
-        following = min(t.events[E_FUNDING_AT, int(p.funded)], t.events[E_INSTANTS, int(p.instant)])
-        p.next = min(following, t.events[E_ROLL_AT, int(p.rolled)])
+        following = min(events[E_FUNDING_AT, int(p.funded)], events[E_INSTANTS, int(p.instant)])
+        p.next = min(following, events[E_ROLL_AT, int(p.rolled)])
 
 
 def offset_at(r: Numbers, t: Tape, bar: int) -> float:
-    """How far the side an order trades on is off the bar's prices (PaperVenue's Series.offset)."""
-    here = t.points[bar]
-    if r.forex == 0.0:
-        return 0.0
-    return quote_offset(here.raw_bid, here.raw_ask, here.open, r.half_spread_bp)
+    """FOREX: how far the side an order trades on is off the bar's prices (PaperVenue's Series.offset)."""
+    return quote_offset(t.told[O_RAW_BID, bar], t.told[O_RAW_ASK, bar], t.points[bar].open, r.half_spread_bp)
 
 
-def before_step(r: Numbers, p: State, t: Tape, record: Any, bar: int, offset: float) -> None:
+def before_step(r: Numbers, p: State, t: Tape, into: Row, bar: int, offset: float) -> None:
     """Everything that happens to an open trade until the strategy sees the bar."""
     here = t.points[bar]
-    at = here.at
-    between_bars(r, p, t, record, bar)
-    if p.side == 0.0:
-        return
+    at, told_at = here.at, p.next
+    if told_at < at:
+        between_bars(r, p, t, into, bar)
+        if p.side == 0.0:
+            return
     watch(r, p)
     if p.waits > 0.0 or not (here.low - offset > p.floor and here.high + offset < p.ceiling):
-        match(r, p, t, record, bar, offset)
+        match(r, p, into, here, t.points[max(bar - 1, 0)], bar, offset)
     p.taken = 0.0
-    hold_costs(r, p, t, bar, at)
+    if told_at <= at:
+        hold_costs(r, p, t, bar, at)
     if here.ended != 0.0 and p.side != 0.0:
-        delist(r, p, t, record, bar, DELISTED)
+        delist(r, p, into, here, t.told[O_RAW_BID, told(t, bar)], t.told[O_RAW_ASK, told(t, bar)], bar, DELISTED)
     if p.side != 0.0:
         tick(r, p, at)
-    arm(r, p, t)
+    arm(r, p, t.events)
 
 
-def manage(r: Numbers, p: State, t: Tape, bar: int, sign: float) -> None:
+def manage(r: Numbers, p: State, here: Bar, sign: float) -> None:
     """An open trade at a bar close: the view gone, its time up, or its stop to be trailed (Strategy_Manager._manage)."""
-    here = t.points[bar]
     at, side = here.at, p.side
     p.exit_arrival = 0.5 * (here.bid + here.ask)
     if sign != side:
@@ -396,18 +400,21 @@ def manage(r: Numbers, p: State, t: Tape, bar: int, sign: float) -> None:
         p.stop_price, p.stop_reason = price, TRAILING
 
 
-def undisturbed(r: Numbers, p: State, t: Tape, bar: int, last: int) -> int:
-    """The first bar from `bar` on, at most `last`, that concerns an open trade for which no order waits."""
+def undisturbed(lows: F64, highs: F64, floor: float, ceiling: float, bar: int, last: int) -> int:
+    """The first bar from `bar` on, at most `last`, that reaches out of a trade's prices."""
+    while bar < last and lows[bar] > floor and highs[bar] < ceiling:
+        bar += 1
+    return bar
+
+
+def unquoted(r: Numbers, p: State, t: Tape, bar: int, last: int) -> int:
+    """The same where orders trade beside the bar's prices."""
     lows, highs = t.bars[B_LOW], t.bars[B_HIGH]
     floor, ceiling = p.floor, p.ceiling
-    if r.forex > 0.0:
-        while bar < last:
-            offset = offset_at(r, t, bar)
-            if not (lows[bar] - offset > floor and highs[bar] + offset < ceiling):
-                return bar
-            bar += 1
-        return bar
-    while bar < last and lows[bar] > floor and highs[bar] < ceiling:
+    while bar < last:
+        offset = offset_at(r, t, bar)
+        if not (lows[bar] - offset > floor and highs[bar] + offset < ceiling):
+            return bar
         bar += 1
     return bar
 
@@ -426,56 +433,75 @@ def earliest(times: F64, bar: int, last: int, at: float) -> int:
     return low
 
 
-def lived(r: Numbers, p: State, t: Tape, record: Any, bar: int) -> None:
+def lived(r: Numbers, p: State, t: Tape, into: Row, bar: int) -> None:
     """What a bar does to an open trade until the strategy sees it."""
     here = t.points[bar]
-    offset = offset_at(r, t, bar)
+    offset = offset_at(r, t, bar) if r.forex > 0.0 else 0.0
     quiet = here.low - offset > p.floor and here.high + offset < p.ceiling and here.at < p.next
     if quiet and here.ended == 0.0:
         p.taken = 0.0
     else:
-        before_step(r, p, t, record, bar, offset)
+        before_step(r, p, t, into, bar, offset)
 
 
-def held(r: Numbers, p: State, t: Tape, bar: int, turns: F64, turn: int, turned: bool, sign: float, until: float, trails: bool) -> None:
-    """The strategy has seen a bar while a trade is open."""
-    at = t.points[bar].at
+def held(r: Numbers, p: State, here: Bar, wish: Turn, turned: bool, sign: float, until: float, trails: bool) -> bool:
+    """The strategy has seen a bar while a trade is open; whether that changed anything. `wish` counts if it has `turned`."""
+    at = here.at
     p.reversal = 0.0
     if sign == p.side and at < p.due and at < until and not trails:
-        return
-    manage(r, p, t, bar, sign)
+        return False
+    manage(r, p, here, sign)
     if turned and sign != 0.0 and sign != p.side and at < until:
-        p.reversal, p.reversal_score, p.reversal_stop = sign, turns[turn, V_SCORE], turns[turn, V_STOP]
-        p.reversal_target, p.reversal_hold = turns[turn, V_TARGET], turns[turn, V_HOLD]
+        p.reversal, p.reversal_score, p.reversal_stop = sign, wish.score, wish.stop
+        p.reversal_target, p.reversal_hold = wish.target, wish.hold
     if at >= until:
         request_exit(r, p, FORCED, at)
-    arm(r, p, t)
+    return True
 
 
-def simulate(turns: F64, t: Tape, numbers: Any, warmup: int, since: float, until: float, finish: bool, state: Any, record: Any,
-             days: F64) -> None:
-    """One run over all bars. Entries at since <= close < until; after `until`, and with `finish` at the last bar, what is open is closed.
-    `days` takes the net result so far, open trades at their marks, at the last bar of each UTC day. `numbers` is an array of one record
-    of Numbers and `state` one of State: Numba knows an array's type at a glance, not a record's."""
+def skipped(r: Numbers, p: State, t: Tape, bar: int, last: int, ending: int, until: float) -> int:
+    """The first bar from `bar` on that can concern an open trade for which no order waits; `last` at most. `ending` is the first of the
+    bars after which trading ends that is not past."""
+    last = earliest(t.bars[B_AT], bar, last, min(p.next, p.due, until))
+    if t.events[E_ENDED, ending] < last:
+        last = int(t.events[E_ENDED, ending])
+    if r.forex > 0.0:
+        return unquoted(r, p, t, bar, last)
+    return undisturbed(t.bars[B_LOW], t.bars[B_HIGH], p.floor, p.ceiling, bar, last)
+
+
+def soon(turns: Any, turn: int, t: Tape) -> None:
+    """The view will turn before long, and orders trade a bar later: most of a trade's time would be waiting for memory."""
+    if turn + AHEAD < len(turns) - 1:
+        bar = int(turns[turn + AHEAD].bar)
+        prefetch(t.points, bar)
+        prefetch(t.points, bar + 1)
+        prefetch(t.bars[B_LOW], bar + 1)
+        prefetch(t.bars[B_HIGH], bar + 1)
+
+
+def simulate(turns: Any, t: Tape, numbers: Any, first: int, warmup: int, since: float, until: float, finish: bool, state: Any,
+             record: Any, days: F64) -> None:
+    """One run over all bars from `first` on. Entries at since <= close < until; after `until`, and with `finish` at the last bar, what
+    is open is closed. `turns` are records of Turn, ended by one at no bar; `record` has a Row for each of them. `days` takes the net
+    result so far, open trades at their marks, at the last bar of each UTC day. `numbers` is an array of one record of Numbers and
+    `state` one of State: Numba knows an array's type at a glance, not a record's."""
     p: State = state[0]
-    r, count, sign, turn, day, bar, ending = numbers[0], t.bars.shape[1], 0.0, 0, 0, 0, 0
+    r, count, sign, turn, day, bar, ending = numbers[0], t.bars.shape[1], 0.0, 0, 0, first, 0
     forget(p)
-    times = t.bars[B_AT]
     trails = r.break_even_at_r > 0.0 or r.trail_at_r > 0.0
     while day < len(days):
-        following = int(turns[turn, V_BAR]) if turn < len(turns) else count
+        following = turns[turn].bar
         if p.side == 0.0:
-            while following < count and turns[turn, V_SCORE] == 0.0:
+            while following < count and turns[turn].score == 0.0:
                 sign, turn = 0.0, turn + 1
-                following = int(turns[turn, V_BAR]) if turn < len(turns) else count
-            bar = following
+                following = turns[turn].bar
+                soon(turns, turn, t)
+            bar = int(min(following, float(count)))
         elif p.waits == 0.0 and sign == p.side and not trails:
             while t.events[E_ENDED, ending] < bar:
                 ending += 1
-            last = earliest(times, bar, min(following, int(t.events[E_DAY_LAST, day])), min(p.next, p.due, until))
-            if t.events[E_ENDED, ending] < last:
-                last = int(t.events[E_ENDED, ending])
-            reached = undisturbed(r, p, t, bar, last)
+            reached = skipped(r, p, t, bar, int(min(following, t.events[E_DAY_LAST, day])), ending, until)
             if reached > bar:
                 bar, p.taken = reached, 0.0
         while day < len(days) and t.events[E_DAY_LAST, day] < bar:
@@ -483,30 +509,30 @@ def simulate(turns: F64, t: Tape, numbers: Any, warmup: int, since: float, until
             day += 1
         if bar >= count:
             return
-        here = t.points[bar]
+        here, wish = t.points[bar], turns[turn]
         at = here.at
-        turned = bar == following
+        turned = wish.bar == bar
         if p.side != 0.0:
-            lived(r, p, t, record, bar)
+            lived(r, p, t, record[int(p.trades)], bar)
         if turned:
-            score = turns[turn, V_SCORE]
-            sign = 1.0 if score > 0.0 else -1.0 if score < 0.0 else 0.0
+            sign = 1.0 if wish.score > 0.0 else -1.0 if wish.score < 0.0 else 0.0
         if p.side != 0.0:
-            if here.accepted != 0.0:
-                held(r, p, t, bar, turns, turn, turned, sign, until, trails)
-        elif turned and sign != 0.0 and turns[turn, V_SEEN] >= warmup and since <= at < until:
+            if here.accepted != 0.0 and held(r, p, here, wish, turned, sign, until, trails):
+                arm(r, p, t.events)
+        elif turned and sign != 0.0 and wish.seen >= warmup and since <= at < until:
             p.taken = 0.0
-            if consider(r, p, t, bar, at, turns[turn, V_SCORE], turns[turn, V_STOP], turns[turn, V_TARGET], turns[turn, V_HOLD]):
-                arm(r, p, t)
+            if consider(r, p, t, bar, at, wish.score, wish.stop, wish.target, wish.hold):
+                arm(r, p, t.events)
         if turned:
             turn += 1
+            soon(turns, turn, t)
         if p.waits > 0.0 and p.side != 0.0:
-            if not lapse(r, p, at) and bar + 1 < count and t.points[bar + 1].at - r.interval == at:
-                trade_openings(r, p, t, record, bar, bar + 1, at)
-            arm(r, p, t)
+            if not lapse(r, p, record[int(p.trades)], bar, at) and bar + 1 < count and t.points[bar + 1].at - r.interval == at:
+                trade_openings(r, p, t, record[int(p.trades)], bar, bar + 1, at)
+            arm(r, p, t.events)
         if bar == int(t.events[E_DAY_LAST, day]):
             if finish and bar == count - 1 and p.side != 0.0:
-                delist(r, p, t, record, bar, FORCED)
-            days[day] = p.cash + (net_so_far(r, p, here.mark, here.rate) if p.side != 0.0 else 0.0)
+                delist(r, p, record[int(p.trades)], here, t.told[O_RAW_BID, told(t, bar)], t.told[O_RAW_ASK, told(t, bar)], bar, FORCED)
+            days[day] = p.cash + (net_so_far(r, p, t.bars[B_MARK, bar], here.rate) if p.side != 0.0 else 0.0)
             day += 1
         bar += 1

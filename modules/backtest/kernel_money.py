@@ -8,7 +8,7 @@ and whose fields it finds without asking what an index could mean.
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from modules.backtest.costs import financing, funding, impact, liquidation_price, market_fill, touched
 from modules.strategies.indicators import Ring
@@ -20,16 +20,16 @@ UNITS: Final = 1e8
 STOP_MEMORY: Final = 64
 """As many stop-outs are remembered; risk_policy asks about no more."""
 
-# Why a trade ended: places in REASONS of kernel.py.
-NO_REASON: Final = 0
-STOP_LOSS: Final = 1
-ROI: Final = 2
-EXIT_SIGNAL: Final = 3
-TIME_EXIT: Final = 4
-TRAILING: Final = 5
-LIQUIDATED: Final = 6
-DELISTED: Final = 7
-FORCED: Final = 8
+# Why a trade ended: places in REASONS of kernel.py, as floats. Numba compiles a function anew for every whole number it is called with.
+NO_REASON: Final = 0.0
+STOP_LOSS: Final = 1.0
+ROI: Final = 2.0
+EXIT_SIGNAL: Final = 3.0
+TIME_EXIT: Final = 4.0
+TRAILING: Final = 5.0
+LIQUIDATED: Final = 6.0
+DELISTED: Final = 7.0
+FORCED: Final = 8.0
 
 
 class State:
@@ -459,7 +459,7 @@ def entered(r: Numbers, p: State, quantity: float, price: float, rate: float, at
     liquidation_watched(r, p)
 
 
-def left(r: Numbers, p: State, quantity: float, price: float, fee_rate: float, rate: float, at: float, reason: int,
+def left(r: Numbers, p: State, quantity: float, price: float, fee_rate: float, rate: float, at: float, reason: float,
          arrival: float) -> bool:
     """Book one fill that closes; whether nothing is left but dust, whose cost then is part of the loss."""
     side, size = p.side, r.contract_size
@@ -521,19 +521,16 @@ def net_so_far(r: Numbers, p: State, price: float, rate: float) -> float:
     return net
 
 
-def closed(r: Numbers, p: State, record: Any, bar: int) -> None:
-    """Write the trade down and count what cooldowns ask about. The record may be full: then only the count grows."""
+def closed(r: Numbers, p: State, into: Row, bar: int) -> None:
+    """Write the trade down and count what cooldowns ask about."""
     net = booked(r, p.gross - p.fees + p.funding)  # sums of ledger units: what is beyond one is binary noise
-    row = int(p.trades)
-    if row < record.shape[0]:
-        into = record[row]
-        into.entry_at, into.exit_at, into.entry_bar, into.exit_bar = p.first_at, p.last_at, p.entry_bar, bar
-        into.side, into.reason = p.side, p.last_reason
-        into.entry, into.exit = p.entered_value / p.entered, p.exited_value / p.exited
-        into.quantity, into.gross, into.fees, into.funding = p.entered, p.gross, p.fees, p.funding
-        into.net, into.risk = net, p.risk
-        into.slippage = p.slipped / (p.entered + p.exited)
-        into.ordered = p.planned
+    into.entry_at, into.exit_at, into.entry_bar, into.exit_bar = p.first_at, p.last_at, p.entry_bar, bar
+    into.side, into.reason = p.side, p.last_reason
+    into.entry, into.exit = p.entered_value / p.entered, p.exited_value / p.exited
+    into.quantity, into.gross, into.fees, into.funding = p.entered, p.gross, p.fees, p.funding
+    into.net, into.risk = net, p.risk
+    into.slippage = p.slipped / (p.entered + p.exited)
+    into.ordered = p.planned
     p.trades += 1.0
     p.cash += net
     # A result below half a ledger unit is rounding: the books say 0, which is no loss.

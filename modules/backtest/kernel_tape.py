@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from modules.backtest import kernel_rows as places
 from modules.backtest.costs import average_notional
+from modules.backtest.kernel_money import Numbers
 from modules.backtest.kernel_rows import Tape
 from modules.backtest.kernel_rules import Rules, plain
 from modules.backtest.series import F64, I64, Series, ended
@@ -25,8 +26,14 @@ HOUR: Final = 3_600_000
 DAY: Final = 86_400_000
 AGREEING_BARS: Final = 3
 BAR: Final = np.dtype((np.record, [(name, "f8") for name in places.Bar.__annotations__]))
+CACHE_LINE: Final = 64
 ROLLS_AHEAD: Final = 400 * DAY
+NUMBERS: Final = np.dtype((np.record, [(name, "f8") for name in Numbers._fields]))
+"""Numba hands a record on by its address, a tuple of sixty numbers sixty times."""
+TAPES_BYTES_MAX: Final = 64_000_000
+"""What a process keeps of tapes, the one at hand apart; the longest unused go first."""
 _KEPT: WeakKeyDictionary[Series, dict[Any, Tape]] = WeakKeyDictionary()
+_NUMBERS: WeakKeyDictionary[Series, dict[Any, NDArray[Any]]] = WeakKeyDictionary()
 _LOOPS: dict[str, Callable[..., Any]] = {}
 
 
@@ -77,14 +84,33 @@ def loop(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     return _LOOPS[function.__name__]
 
 
+def numbers(series: Series, rules: Rules, direction: int) -> NDArray[Any]:
+    """[1] of NUMBERS: the rules for this series; kept as long as the series is."""
+    kept = _NUMBERS.setdefault(series, {})
+    key = (rules.policies.hash, rules.phased, rules.wallet, rules.notional, rules.gates, rules.fee_factor, rules.slippage_factor, direction)
+    found = kept.get(key)
+    if found is None:
+        found = kept[key] = np.array([tuple(rules.numbers(series.instrument, series.interval_ms, direction))], dtype=NUMBERS)
+    return found
+
+
 def tape(series: Series, rules: Rules, htf_multiple: int, *, quick: bool = True) -> Tape:
-    """The series under these rules' gates; kept as long as the series is. Not `quick`: worked out without Numba, to the same bits."""
-    kept = _KEPT.setdefault(series, {})
+    """The series under these rules' gates; kept as long as the series is, and there is room. Not `quick`: worked out without Numba, to
+    the same bits."""
+    kept = _KEPT.pop(series, {})
     key = (rules.policies.hash, rules.gates, htf_multiple)
     found = kept.get(key)
     if found is None:
         found = kept[key] = _tape(series, rules, htf_multiple, loop if quick else plainly)
+    others = sum(_bytes(tapes) for tapes in _KEPT.values())
+    while others > TAPES_BYTES_MAX:
+        others -= _bytes(_KEPT.pop(next(iter(_KEPT))))
+    _KEPT[series] = kept  # the last one used is the last one to go
     return found
+
+
+def _bytes(tapes: Mapping[Any, Tape]) -> int:
+    return sum(array.nbytes for one in tapes.values() for array in one)
 
 
 def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,16 +136,14 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
     gate = _gate(series, rules, bid, ask, fresh, volume) if rules.gates else np.ones(len(at), dtype=np.uint8)
     rows: dict[int, NDArray[Any] | float] = {
         places.B_AT: at, places.B_OPEN: series.open, places.B_HIGH: series.high, places.B_LOW: series.low, places.B_CLOSE: close,
-        places.B_VOLUME: series.volume, places.B_RAW_BID: series.bid, places.B_RAW_ASK: series.ask, places.B_BID: bid,
-        places.B_ASK: ask,
-        places.B_OPEN_BID: series.open_bid, places.B_OPEN_ASK: series.open_ask, places.B_MARK: np.where(told, series.mark, close),
-        places.B_FUNDING: funding, places.B_REF_CLOSE: series.ref_close, places.B_RATE: series.rate,
-        places.B_AVERAGE: made(averages)(series.quote_volume), places.B_DAY_VOLUME: volume,
-        places.B_ACCEPTED: accepted, places.B_GATE: gate, places.B_NEWS: series.news[:, 0] if len(series.news) else np.nan,
-        places.B_NEWS_LATE: series.news[:, 1] if len(series.news) else np.nan,
-        places.B_ENDED: over, places.B_NEXT_CLOSE: _by_hour(at, sessions.next_close, up=True) if forex else np.nan,
+        places.B_VOLUME: series.volume, places.B_BID: bid, places.B_ASK: ask, places.B_MARK: np.where(told, series.mark, close),
+        places.B_FUNDING: funding, places.B_REF_CLOSE: series.ref_close, places.B_ACCEPTED: accepted,
         places.B_HTF_TS: high[0], places.B_HTF_OPEN: high[1], places.B_HTF_HIGH: high[2], places.B_HTF_LOW: high[3],
         places.B_HTF_CLOSE: high[4]}
+    points = _points(len(at), {
+        "at": at, "open": series.open, "high": series.high, "low": series.low, "close": close, "volume": series.volume, "bid": bid,
+        "ask": ask, "open_bid": series.open_bid, "open_ask": series.open_ask, "rate": series.rate,
+        "average": made(averages)(series.quote_volume), "day_volume": volume, "accepted": accepted, "gate": gate, "ended": over})
     events: dict[int, NDArray[Any]] = {
         places.E_FUNDING_AT: series.funding_at, places.E_FUNDING_RATE: series.funding_rate, places.E_FUNDING_HOURS: series.funding_hours,
         places.E_FUNDING_NEXT: foretold, places.E_FUNDING_MARK: series.funding_mark, places.E_ROLL_AT: roll_at,
@@ -127,9 +151,29 @@ def _tape(series: Series, rules: Rules, htf_multiple: int, made: Callable[[Calla
         places.E_FINANCING_AT: series.financing_at, places.E_FINANCING_LONG: series.financing_long,
         places.E_FINANCING_SHORT: series.financing_short, places.E_INSTANTS: series.instants, places.E_DAY_LAST: day_last(at),
         places.E_ENDED: np.flatnonzero(over)}
-    bars = _matrix(places.BAR_ROWS, len(at), rows)
-    points = np.ascontiguousarray(bars[: places.POINT_COLUMNS].T).view(BAR)[:, 0]
-    return Tape(bars, points, _matrix(places.EVENT_ROWS, max(map(len, events.values())) + 1, events))
+    return Tape(_matrix(places.BAR_ROWS, len(at), rows), points, _told(series),
+                _matrix(places.EVENT_ROWS, max(map(len, events.values())) + 1, events))
+
+
+def _points(count: int, columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    """[count] records of Bar, each in as few cache lines as it has room in."""
+    space = np.empty((count + 1) * BAR.itemsize, dtype=np.uint8)
+    first = -space.ctypes.data % CACHE_LINE
+    found = space[first : first + count * BAR.itemsize].view(BAR)
+    for name, values in columns.items():
+        found[name] = values
+    return found
+
+
+def _told(series: Series) -> F64:
+    """Tape.told: of a market whose quotes nobody recorded, that never closes and of which no news was heard, one column."""
+    forex, quoted = series.asset_class is AssetClass.FOREX, not bool(np.isnan(series.bid).all() and np.isnan(series.ask).all())
+    rows: dict[int, NDArray[Any] | float] = {
+        places.O_RAW_BID: series.bid if quoted else np.nan, places.O_RAW_ASK: series.ask if quoted else np.nan,
+        places.O_NEXT_CLOSE: _by_hour(series.at, sessions.next_close, up=True) if forex else np.nan,
+        places.O_NEWS: series.news[:, 0] if len(series.news) else np.nan,
+        places.O_NEWS_LATE: series.news[:, 1] if len(series.news) else np.nan}
+    return _matrix(places.TOLD_ROWS, len(series) if quoted or forex or len(series.news) else 1, rows)
 
 
 def _matrix(count: int, length: int, rows: Mapping[int, NDArray[Any] | float]) -> F64:

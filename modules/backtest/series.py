@@ -247,7 +247,7 @@ def from_arrays(symbol: str, asset_class: AssetClass, at: I64, open: F64, high: 
     bars = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
     columns: dict[str, Any] = {name: np.array(values, dtype=np.float64) for name, values in bars.items()}
     columns["quote_volume"] = columns["volume"] * columns["close"]
-    columns |= {name: unknown.copy() for name in ("bid", "ask", "open_bid", "open_ask", "mark", "ref_close")}
+    columns |= dict.fromkeys(("bid", "ask", "open_bid", "open_ask", "mark", "ref_close"), unknown)
     columns["rate"] = np.ones(len(at))
     columns |= {name: _NO_TIMES if name.endswith("_at") or name == "instants" else _NO_VALUES
                 for name in _ARRAYS[_ARRAYS.index("rate") + 1:]}

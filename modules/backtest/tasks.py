@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modules.backtest import bootstrap, kernel, metrics, overfit, prefix
+from modules.backtest import bootstrap, kernel, metrics, overfit, prefix, warm
 from modules.backtest.kernel import Rules
 from modules.backtest.series import Series
 from modules.backtest.validation import Floats
@@ -44,6 +44,11 @@ def probe(series: Series, strategy: Strategy, rules: Rules, bars: int, cuts: int
             differences += 1
             note = note or f"trades on {series.symbol} differ when later bars are there"
     return {"differences": int(differences), "note": note}
+
+
+def prepare(rules: Rules) -> None:
+    """Compile what no strategy has a part in, while another worker compiles what one has."""
+    warm.statistics(rules)
 
 
 def sweep(series: Series, strategy: Strategy, sets: Sequence[Any], rules: Rules, compiled: bool) -> dict[str, Any]:
@@ -101,22 +106,22 @@ def marks(series: Series, trades: Any, since: int) -> dict[str, Any]:
             "exit_at": shown["exit_at"].copy(), "exit": shown["exit"].copy(), "side": shown["side"].copy(), "net": shown["net"].copy()}
 
 
-def judge_excess(daily: Floats, benchmark: Floats, draws: int, seed: int) -> dict[str, Any]:
+def judge_excess(daily: Floats, benchmark: Floats, draws: int, aim: bootstrap.Aim, seed: int) -> dict[str, Any]:
     """The same test on what is left over random entries with the same exposure, [days, K] both."""
-    return {"excess_p_of": bootstrap.max_t(daily - benchmark, draws, seed).p_of}
+    return {"excess_p_of": bootstrap.max_t(daily - benchmark, draws, seed, aim=aim).p_of}
 
 
-def judge_luck(daily: Floats, tested: Floats, phased: Floats, draws: int, blocks: int, level: float,
+def judge_luck(daily: Floats, tested: Floats, phased: Floats, draws: int, aim: bootstrap.Aim, blocks: int, level: float,
                seeds: Sequence[int]) -> dict[str, Any]:
     """The statistics that need thousands of resamples. `daily` [days, K] pooled results; `tested`, `phased`
     [days] the walk-forward's days, per unit and at the daemon's sizes."""
-    best = bootstrap.max_t(daily, draws, seeds[0])
+    best = bootstrap.max_t(daily, draws, seeds[0], aim=aim)
     halves = overfit.cscv(daily, blocks)
     every = metrics.ratios(daily)
     known = every[np.isfinite(every)]
     return {
-        "p_of": best.p_of, "t": best.t, "quantiles": best.quantiles, "maxima": best.maxima, "draws": best.draws,
+        "p_of": best.p_of, "t": best.t, "quantiles": best.quantiles, "maxima": best.maxima, "draws": best.draws, "asked": best.asked,
         "block": best.block, "pbo": halves.pbo, "loss_probability": halves.loss_probability,
         "ratio_variance": float(np.var(known)) if len(known) > 1 else 0.0,
-        "drawdown": bootstrap.drawdown_quantile(phased, level, max(1000, draws // 10), seeds[1]),
-        "tested_p": bootstrap.max_t(tested, max(1000, draws // 10), seeds[2]).p if len(tested) else 1.0}
+        "drawdown": bootstrap.drawdown_quantile(phased, level, max(1000, aim.least // 10), seeds[1]),
+        "tested_p": bootstrap.max_t(tested, max(1000, aim.least // 10), seeds[2]).p if len(tested) else 1.0}

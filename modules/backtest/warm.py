@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from modules.backtest import bootstrap, kernel
-from modules.backtest.kernel import Rules, StrategyFault
+from modules.backtest.kernel import TRADE, Rules, Run, StrategyFault
 from modules.backtest.series import Series, from_arrays
 from modules.domain.instrument import AssetClass
 from modules.domain.signal import Structure
@@ -22,20 +22,26 @@ HOUR: Final = 3_600_000
 def warm(strategies: Iterable[Strategy], rules: Rules) -> int:
     """How many strategies can be validated from now on without compiling. One that fails is validation's to complain about."""
     series, done = _series(), 0
-    first: Strategy | None = None
     for strategy in strategies:
         if strategy.structure is Structure.SINGLE:
             try:
-                found = kernel.run(strategy, strategy.params, series, rules)
+                kernel.run(strategy, strategy.params, series, rules)
             except StrategyFault:
                 continue
-            first, done = first or strategy, done + 1
-            if first is strategy:
-                kernel.random_entries(found, series, rules, 1, 1)
+            done += 1
+    statistics(rules)
+    return done
+
+
+def statistics(rules: Rules) -> None:
+    """Compile what a verdict needs besides a strategy and its trades: one worker can, while another compiles those."""
+    series = _series()
+    trade = np.zeros(1, dtype=TRADE)
+    trade["entry_bar"], trade["exit_bar"], trade["side"], trade["entry"], trade["quantity"] = 10, 12, 1, 100.0, 1.0
+    kernel.random_entries(Run(trade, np.zeros(1), 0, 0.0, 0.0), series, rules, 1, 1)
     daily = np.sin(np.arange(200.0) ** 2).reshape(100, 2)
     bootstrap.max_t(daily, 10, 1)
     bootstrap.drawdown_quantile(daily[:, 0], 0.95, 10, 1)
-    return done
 
 
 def _series() -> Series:

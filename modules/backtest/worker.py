@@ -24,6 +24,8 @@ _PR_SET_PDEATHSIG: Final = 1
 ONE_THREAD: Final = dict.fromkeys(
     ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 """Environment of a worker: a sum's order must not depend on how many cores there are."""
+LEAN: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "4000000", "MALLOC_TRIM_THRESHOLD_": "16000000"}
+"""The same for the C library's memory: what a task has freed goes back to the system, not into a heap that keeps its largest size."""
 
 
 def serve(connection: Connection) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Protocol, Self
 
-from modules.backtest.worker import DROP, HOLD, ONE_THREAD, PATH, TASK
+from modules.backtest.worker import DROP, HOLD, LEAN, ONE_THREAD, PATH, TASK
 from modules.runtime.clock import WallClock
 from modules.runtime.supervise import attempt
 
@@ -118,7 +118,7 @@ class _Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "modules.backtest.worker", str(theirs.fileno()), str(nice), str(os.getpid())], cwd=ROOT,
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._errors,
-            env={**os.environ, **ONE_THREAD})
+            env={**LEAN, **os.environ, **ONE_THREAD})
         theirs.close()
         self.connection = Connection(ours.detach())
         self.held: OrderedDict[str, int] = OrderedDict()

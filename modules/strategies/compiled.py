@@ -26,6 +26,11 @@ WITHIN: Final[Mapping[str, bool]] = {"no_cpython_wrapper": True, "no_cfunc_wrapp
 """Options of a function that only compiled ones call: doors from Python would be a fifth of the time compilation takes."""
 
 
+def prefetch(array: Any, row: int) -> None:
+    """Ask for `array[row]` before it is wanted. A hint to the processor and nothing else: compiled it becomes one instruction, no value
+    hangs on it, and plain Python has no use for it. `row` need not be in the array."""
+
+
 def cache_folder() -> Path | None:
     """Where machine code is kept between processes: KERNEL_CACHE, else the user's cache folder; an empty KERNEL_CACHE keeps none."""
     asked = os.environ.get("KERNEL_CACHE")
@@ -53,6 +58,9 @@ def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[...
     def build(source: FunctionType) -> Callable[..., Any]:
         if source in done:
             return done[source]
+        if source is prefetch:
+            done[source] = _prefetching()
+            return done[source]
         names = dict(source.__globals__)
         for name, value in called(source, replaced):
             names[name] = build(value)
@@ -73,6 +81,29 @@ def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[...
     if folder is not None:
         keep(result, folder, code_digest(function, replaced, str(sorted(options.items()))))
     return result
+
+
+def _prefetching() -> Callable[..., Any]:
+    """`prefetch` as Numba has it: llvm.prefetch of the address, which never faults (LLVM Language Reference)."""
+    ir = importlib.import_module("llvmlite.ir")
+    extending, types = importlib.import_module("numba.extending"), importlib.import_module("numba.core.types")
+    arrays = importlib.import_module("numba.np.arrayobj")
+
+    def prefetching(typing: Any, array: Any, row: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            held = arrays.make_array(signature.args[0])(context, builder, arguments[0])
+            number = context.cast(builder, arguments[1], signature.args[1], types.intp)
+            place = builder.add(builder.ptrtoint(held.data, ir.IntType(64)), builder.mul(number, held.itemsize))
+            pointer = builder.inttoptr(place, ir.IntType(8).as_pointer())
+            function = builder.module.declare_intrinsic(
+                "llvm.prefetch", [pointer.type], ir.FunctionType(ir.VoidType(), [pointer.type, *[ir.IntType(32)] * 3]))
+            builder.call(function, [pointer, *(ir.IntType(32)(number) for number in (0, 3, 1))])  # to read, to keep, data
+            return context.get_dummy_value()
+
+        return types.none(array, row), emit
+
+    found: Callable[..., Any] = extending.intrinsic(prefetching)
+    return found
 
 
 def _closure(functions: list[Any]) -> Iterator[FunctionType]:
@@ -138,7 +169,7 @@ def keep(dispatcher: Any, folder: Path, digest: str) -> None:
         whoever loads it next runs the wrong code. Here a signature has a name of its own, and the worst is that one is compiled again."""
 
         def save(self, key: object, data: object) -> None:
-            name = f"{self._index_name[:-4]}.{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+            name = f"{self._index_name[:-4]}.{hashlib.sha256((repr(key) + origins(key)).encode()).hexdigest()[:16]}.nbc"
             self._save_data(name, data)
             self._save_index({**self._load_index(), key: name})
 
@@ -156,6 +187,11 @@ def keep(dispatcher: Any, folder: Path, digest: str) -> None:
             self.enable()
 
     dispatcher._cache = Kept(dispatcher.py_func)
+
+
+def origins(key: Any) -> str:
+    """Where the named tuples of a signature are from: two modules may have one of the same name, a program run as `__main__` its own."""
+    return "".join(str(getattr(getattr(one, "instance_class", None), "__module__", "")) for one in key[0])
 
 
 class _Place:
