@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from modules.domain.errors import StoreUnreadable
 from modules.domain.events import BlackoutClosed, BlackoutOpened, Fact
 from modules.domain.instrument import AssetClass, Instrument
 from modules.news import cautions, refresh
-from modules.news.calendar import Calendar, Window
+from modules.news.calendar import WEEKLY_KINDS, Calendar, Window
 from modules.news.mood import HOUR, Mood, Moods
 from modules.news.sentiment import shipped
 from modules.runtime.clock import IDLE
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("News_Agent")
 CHECK_S: Final = 30.0
-RECALL_MS: Final = 14 * 24 * HOUR
-"""How much of its store a restarted agent reads again: several times what moods and stories reach back."""
+RECALL_MS: Final = 8 * 24 * HOUR
+"""How much of its store a restarted agent reads again: more than moods, cautions and stories reach back together."""
+BACK_MS: Final = HOUR
+"""A decision that asked about an instant later than that after the clock's now asked by a clock that was wrong."""
+SPOKEN_MS: Final = 60 * 24 * HOUR
+"""How long after the last day it speaks of a calendar feed's answer is kept: longer than any release is moved."""
 
 
 class NewsAgent:
@@ -85,12 +90,22 @@ class NewsAgent:
         at = self._clock.now()
         states = {source.name: FeedState(source) for source in setup.sources}
         self.feeds = Feeds(setup.sources, self._clock, self.take, self.take_snapshot, self._announce, setup.token, states)
-        for item in setup.store.items(at - RECALL_MS):
-            self._consider(item)
-            if item.source in states:
-                states[item.source].remember(item)
-        for snapshot in setup.store.snapshots():
-            self._correct(snapshot, loud=False)
+        try:
+            for item in setup.store.items(at - RECALL_MS):
+                self._consider(item)
+                if item.source in states:
+                    states[item.source].remember(item)
+        except StoreUnreadable as error:    # positions wait for their exits; headlines can be forgotten
+            log.error("news store damaged: earlier headlines are forgotten", action="news_store", reason=str(error))
+        try:
+            for snapshot in setup.store.snapshots():
+                if snapshot.last >= at - SPOKEN_MS:
+                    self._snapshots.append(snapshot)
+        except StoreUnreadable as error:
+            log.error("news store damaged: what calendar feeds said since is forgotten", action="news_store", reason=str(error))
+        if self._policy is not None:
+            self.calendar, changes = refresh.merge(self._base.events, self._base.covered_until, self._snapshots, self._policy)
+            self._changes.update(change.name for change in changes)
 
     def adopt(self, policy: NewsPolicy) -> None:
         """Work by the owner's new windows and numbers from the next decision on."""
@@ -159,6 +174,10 @@ class NewsAgent:
         """
         stamped = []
         for item in items:
+            if item.first_seen < max(self._asked, self._stamp) - BACK_MS:
+                # The clock was put back: what it said before is no instant to wait for.
+                log.error("clock put back: headlines count from now on", action="news_clock", seconds=(self._asked - item.first_seen) / 1e3)
+                self._asked = self._stamp = item.first_seen
             self._stamp = max(item.first_seen, self._asked + 1, self._stamp)
             stamped.append(replace(item, first_seen=self._stamp))
         if self._store is not None:
@@ -187,8 +206,11 @@ class NewsAgent:
     def _correct(self, snapshot: Snapshot, *, loud: bool) -> None:
         if self._policy is None:
             return
-        self._snapshots.append(snapshot)
-        self.calendar, changes = refresh.merge(self._base.events, self._base.covered_until, self._snapshots, self._policy)
+        since = snapshot.fetched - SPOKEN_MS
+        self._snapshots = [*(old for old in self._snapshots if old.last >= since), snapshot]
+        # On top of what the earlier ones made of it: all of them again would take longer with every week.
+        lasting = [event for event in self.calendar.events if event.at >= since or event.kind not in WEEKLY_KINDS]
+        self.calendar, changes = refresh.merge(lasting, self.calendar.covered_until, (snapshot,), self._policy)
         for change in changes:
             if loud and change.name not in self._changes:
                 log.warning("macro calendar changed", action="calendar_change", release=f"{change.kind} {change.title}",

@@ -236,6 +236,8 @@ def test_two_currencies_releases_of_one_minute_close_the_pairs_of_both() -> None
 @pytest.mark.parametrize(("currency", "impact", "title", "kind"), [
     ("USD", "High", "Federal Funds Rate", "FOMC"), ("USD", "High", "FOMC Statement", "FOMC"),
     ("USD", "High", "FOMC Press Conference", "FOMC"), ("USD", "High", "FOMC Economic Projections", "FOMC"),
+    ("USD", "High", "FOMC Press Conference (Chair Powell speaks)", "FOMC"), ("USD", "High", "Non Farm Payrolls", "NFP"),
+    ("USD", "High", "FOMC Statement Minutes", "HIGH"), ("USD", "Low", "CPI Revisions", None),
     ("USD", "Low", "FOMC Member Waller Speaks", None), ("USD", "High", "FOMC Member Waller Speaks", None),
     ("USD", "High", "Fed Chair Powell Speaks", "HIGH"), ("USD", "High", "FOMC Meeting Minutes", "HIGH"),
     ("USD", "Medium", "FOMC Meeting Minutes", None), ("USD", "High", "Core CPI m/m", "CPI"), ("USD", "High", "CPI y/y", "CPI"),
@@ -257,6 +259,7 @@ def ics(*events: tuple[str, str]) -> bytes:
 def test_an_agencys_own_calendar_brings_next_years_dates_and_a_longer_horizon() -> None:
     snapshot = parse_ics(ics(
         ("Consumer Price Index", ";TZID=US-Eastern:20261210T083000"), ("Consumer Price Index for December 2026", ":20270113T133000Z"),
+        *(("Consumer Price Index", f";TZID=America/New_York:2027{month:02}12T083000") for month in range(2, 7)),
         ("Consumer Price\r\n  Index", ";TZID=America/New_York:20270714T083000"), ("Employment Situation", ";VALUE=DATE:20270108"),
         ("State Employment and Unemployment", ":20270120T150000Z")), "bls_calendar", at("2026-11-22T00:00"))
     news, _ = corrected(snapshot)
@@ -266,6 +269,28 @@ def test_an_agencys_own_calendar_brings_next_years_dates_and_a_longer_horizon() 
     assert news.calendar.covered_until["CPI"] == at("2027-07-14T12:30")
     assert news.calendar_ok(AssetClass.SPOT, at("2026-12-20T00:00"))
     assert not agent(shipped()).calendar_ok(AssetClass.SPOT, at("2026-12-20T00:00"))
+
+
+def test_a_hole_in_an_agencys_calendar_ends_what_it_is_known_to_cover() -> None:
+    news, _ = corrected(parse_ics(ics(
+        ("Consumer Price Index", ";VALUE=DATE:20270113"), ("Consumer Price Index", ";VALUE=DATE:20270210"),
+        ("Consumer Price Index", ";VALUE=DATE:20270714"), ("Employment Situation", ";VALUE=DATE:20900108")),
+        "bls_calendar", at("2026-11-22T00:00")))
+    assert news.calendar.covered_until["CPI"] == at("2027-02-10T13:30")
+    assert news.calendar.covered_until["NFP"] == at("2027-01-01T04:59")
+    assert not news.calendar_ok(AssetClass.SPOT, at("2027-02-01T00:00"))
+
+
+def test_an_agencys_calendar_that_breaks_off_is_refused() -> None:
+    whole = ics(("Consumer Price Index", ";VALUE=DATE:20270113"), ("Consumer Price Index", ";VALUE=DATE:20270210"))
+    for cut in (len(whole) - 5, len(whole) // 2):
+        with pytest.raises(FeedBroken):
+            parse_ics(whole[:cut], "bls_calendar", at("2026-11-22T00:00"))
+
+
+def test_a_release_of_mainland_china_closes_the_pairs_of_the_yuan_abroad() -> None:
+    news, _ = corrected(parse_weekly(weekly(row("GDP q/y", "2026-04-15T22:00:00-04:00", "CNY")), "forexfactory", at("2026-04-13T00:00")))
+    assert news.blackout(AssetClass.FOREX, ("USD", "CNH"), at("2026-04-16T02:00"))[0].startswith("HIGH")
 
 
 @pytest.mark.parametrize("body", [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from modules.domain.errors import ConfigurationError
+from modules.domain.errors import ConfigurationError, StoreUnreadable
 from modules.domain.events import BlackoutClosed, BlackoutOpened, Fact
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.settings import NewsSettings
 from modules.news.calendar import Calendar
 from modules.news.items import Item
-from modules.news.releases import parse_weekly
+from modules.news.releases import Snapshot, parse_weekly
 from modules.news.setup import FILE, Setup, from_settings
 from modules.news.sources import SOURCES, Shape, Source
 from modules.news.store import NewsStore
@@ -225,6 +226,72 @@ def test_a_store_that_cannot_write_loses_no_headline_in_memory(tmp_path: Path) -
     assert [each.title for each in store.items()] == [BAD[0], BAD[1], GOOD[0]] and not store.degraded
 
 
+def test_a_damaged_store_costs_memory_and_no_start(tmp_path: Path) -> None:
+    pages, payload = tmp_path / "pages.db", tmp_path / "payload.db"
+    for path in (pages, payload):
+        store = NewsStore(path)
+        store.add([headline(f"Bitcoin falls {n} on report {n * 7}", "a.example", NOW - 9_000 + n) for n in range(2000)])
+        store._database.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        store.close()
+    body = bytearray(pages.read_bytes())
+    body[8_192:40_960] = b"\xa5" * 32_768
+    pages.write_bytes(body)
+    connection = sqlite3.connect(payload)
+    connection.execute("INSERT INTO snapshots VALUES (1, 5, 'forexfactory', '{nonsense')")
+    connection.commit()
+    connection.close()
+    for path in (pages, payload):
+        with capture_logs() as logs:
+            news = agent(NewsStore(path))
+        assert {line["action"] for line in logs if line["log_level"] == "error"} == {"news_store"}
+        news.take([headline(BAD[0], "a.example"), headline(BAD[1], "b.example")])
+        assert news.mood(INSTRUMENTS[0], NOW + 10) is not None
+    with pytest.raises(StoreUnreadable):
+        agent(NewsStore.recording(payload), ())
+
+
+def test_a_store_that_another_program_holds_never_keeps_the_loop_waiting(tmp_path: Path) -> None:
+    store = NewsStore(tmp_path / FILE)
+    (timeout,) = store._database.connection.execute("PRAGMA busy_timeout").fetchone()
+    assert timeout <= 5
+    news, other = agent(store), sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    news.take([headline(BAD[0], "a.example")])
+    assert store.degraded
+    other.execute("ROLLBACK")
+    other.close()
+    news.take([headline(BAD[1], "b.example")])
+    assert len(list(store.items())) == 2 and not store.degraded
+
+
+def test_a_clock_that_was_a_year_ahead_hides_no_later_caution() -> None:
+    news = agent(NewsStore(None))
+    news.mood(INSTRUMENTS[0], NOW + 365 * 24 * HOUR)
+    news.take([headline("Bybit exchange hacked, $1.4 billion stolen", "a.example")])
+    assert news.blackout(AssetClass.SPOT, ("SOL", "USDT"), NOW + 60_000)[0].startswith("caution exchange_hack")
+
+
+def test_what_a_calendar_said_long_ago_is_let_go_and_what_it_moved_ahead_is_kept(tmp_path: Path) -> None:
+    release = MacroEvent(NOW + 400 * 24 * HOUR, "CPI", "CPI", "USD", "shipped")
+    news = agent(NewsStore(tmp_path / FILE), events=[release])
+    for week in range(60):
+        at = NOW + week * 7 * 24 * HOUR
+        events: tuple[MacroEvent, ...] = (MacroEvent(at + HOUR, "HIGH", "GDP", "EUR", "ff"),
+                                          MacroEvent(at + 2 * HOUR, "RATE_DECISION", "Cash Rate", "AUD", "ff"))
+        if week == 57:
+            events = (MacroEvent(release.at + HOUR, "CPI", "CPI", "USD", "ff"), *events)
+        news.take_snapshot(Snapshot(at, "ff", at, at + 5 * 24 * HOUR, False, events))
+        assert news.blackout(AssetClass.FOREX, ("EUR", "USD"), at + HOUR)[0] == "HIGH GDP"
+    assert len(news._snapshots) < 12 and len(news.calendar.events) < 30
+    again = agent(NewsStore(tmp_path / FILE), events=[release], at=NOW + 59 * 7 * 24 * HOUR)
+    replayed = agent(NewsStore(tmp_path / FILE), (), [release])
+    replayed.tick(NOW + 59 * 7 * 24 * HOUR)
+    for each in (news, again, replayed):
+        since = NOW + 55 * 7 * 24 * HOUR
+        assert [w for w in each.calendar.windows if w.opens > since] == [w for w in news.calendar.windows if w.opens > since]
+        assert [e.at for e in each.calendar.events if e.kind == "CPI"] == [release.at + HOUR]
+
+
 # -- settings --------------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +313,11 @@ def test_faults_in_the_settings_are_told_together_and_the_token_file_must_be_pri
                                    cryptopanic_token_file=token), tmp_path)
     assert len(caught.value.faults) == 3 and "s3cret" not in str(caught.value)
     token.chmod(0o600)
+    for content in ("  \n", "s3cret\nX-Other: 1"):
+        token.write_text(content, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="one line"):
+            from_settings(NewsSettings(enabled=True, cryptopanic_token_file=token), tmp_path)
+    token.write_text("s3cret\n", encoding="utf-8")
     setup = from_settings(NewsSettings(enabled=True, cryptopanic_token_file=token), tmp_path)
     assert setup is not None and setup.token == "s3cret" and "cryptopanic" in {source.name for source in setup.sources}
 

@@ -23,9 +23,12 @@ NOW = 1_772_445_600_000
 """2026-03-02 10:00 UTC."""
 
 
+@dataclass
 class Fixed:
+    at: int = NOW
+
     def now(self) -> int:
-        return NOW
+        return self.at
 
 
 @dataclass
@@ -39,10 +42,11 @@ class Reader:
     snapshots: list[Snapshot] = field(default_factory=list)
     announced: list[str] = field(default_factory=list)
     token: str = ""
+    clock: Fixed = field(default_factory=Fixed)
 
     def __post_init__(self) -> None:
-        self.source = Source("desk", self.shape, self.server.url(self.path), 60.0, "desk.example")
-        self.feeds = Feeds((self.source,), Fixed(), self._take, self.snapshots.append, self._announce, self.token,
+        self.source = Source("desk", self.shape, self.server.url(self.path), 60.0, "desk.example", silent_h=72.0)
+        self.feeds = Feeds((self.source,), self.clock, self._take, self.snapshots.append, self._announce, self.token,
                            total_s=self.patience_s)
 
     def _take(self, items: Sequence[Item]) -> None:
@@ -119,6 +123,25 @@ async def test_a_refusal_is_obeyed_for_as_long_as_it_says_and_failures_back_off(
     assert busy.state.state == "refused" and broken.state.state == "broken"
 
 
+@pytest.mark.parametrize(("retry_after", "pause"), [
+    ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", 60.0), ("\u00b2", 60.0), ("-5", 60.0), ("", 60.0), ("86400", 21_600.0),
+    ("Mon, 02 Mar 2026 10:20:00 GMT", 1_200.0),
+])
+async def test_whatever_a_refusal_says_of_its_length_it_ends_no_reader(retry_after: str, pause: float) -> None:
+    async with serving() as server:
+        server.retry_after = retry_after
+        reader = Reader(server, "/busy")
+        assert await reader.ask() == pause
+    assert reader.state.state == "refused"
+
+
+async def test_a_source_that_says_unchanged_before_it_ever_said_anything_is_flagged() -> None:
+    async with serving() as server:
+        reader = Reader(server, "/unchanged")
+        await reader.ask()
+    assert reader.state.state == "broken" and "304" in reader.state.reason
+
+
 @pytest.mark.parametrize(("path", "shape", "state"), [
     ("/html", Shape.CRYPTOPANIC, "broken"), ("/html", Shape.WEEKLY, "broken"), ("/html", Shape.ICS, "broken"),
     ("/html", Shape.XML, "broken"),
@@ -132,6 +155,21 @@ async def test_a_broken_source_is_flagged_and_gives_nothing(path: str, shape: Sh
         await reader.ask()
     assert (reader.items, reader.snapshots, reader.state.state) == ([], [], state)
     assert reader.state.reason and "s3cret" not in reader.state.reason
+
+
+async def test_a_source_that_says_the_same_for_days_is_silent_until_it_says_something_new() -> None:
+    async with serving() as server:
+        reader = Reader(server, "/rss")
+        server.bodies["/rss"] = rss(item("Bitcoin rallies", "a"))
+        await reader.ask()
+        reader.clock.at += 72 * 3_600_000
+        await reader.ask()
+        reader.clock.at += 60_000
+        await reader.ask()
+        assert (reader.state.state, reader.state.reason) == ("silent", "nothing new for 72 hours")
+        server.bodies["/rss"] = rss(item("Ether rallies", "b"), item("Bitcoin rallies", "a"))
+        await reader.ask()
+    assert reader.announced == ["good", "good", "silent", "good"] and len(reader.items) == 2
 
 
 async def test_a_source_that_nobody_serves_is_unreachable_and_comes_back() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Set as AbstractSet
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -167,6 +170,40 @@ def test_hype_praises_nobody_but_its_warnings_count(title: str) -> None:
     assert warned.assets["BTC"] < 0
 
 
+class Counted:
+    """Counts how often sets of words are compared."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def watched(self, words: frozenset[str]) -> frozenset[str]:
+        counter = self
+
+        class Watched(frozenset[str]):
+            def __and__(self, other: AbstractSet[object]) -> frozenset[str]:
+                counter.times += 1
+                return frozenset.__and__(self, other)
+
+        return Watched(words)
+
+
+def test_of_many_headlines_with_the_same_words_few_are_compared_and_the_likest_is_found() -> None:
+    rng = random.Random(2)
+    words = ["".join(letters) for letters in product("bcdfghkl", "aeiou", "mnprstvw")]
+    found = Moods(POLICY.mood, shipped())
+    titles = [" ".join(["bitcoin", "falls", *rng.sample(words, 8)]) for _ in range(600)]
+    for number, title in enumerate(titles):
+        found.take(item(title, "a.example", NOW + number))
+    assert len(found.stories) == len(titles)
+    compared = Counted()
+    for story in found.stories:
+        story.words = compared.watched(story.words)
+    for number in range(0, 600, 60):
+        twin = found.take(item(titles[number] + " live", "b.example", NOW + 1_000))
+        assert twin is found.stories[number]
+    assert compared.times < 10 * 150    # and not each of 600
+
+
 # -- cautions --------------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +222,14 @@ def cautioned(title: str, *tellers: str, source: str = "desk") -> Caution | None
     ("Hackers steal $40M from Binance", "exchange_hack", set()),
     ("FTX halts withdrawals", "withdrawals_halted", set()), ("Withdrawals paused at Kraken after outage", "withdrawals_halted", set()),
     ("USDC depegs after bank failure", "depeg", set()), ("Tether loses dollar peg", "depeg", set()),
+    ("Bybit hacked for $1.4bn; CEO says exchange will restore funds", "exchange_hack", set()),
+    ("Hackers steal $1.4bn in ether from Bybit, CEO says withdrawals not affected", "exchange_hack", set()),
+    ("BitMart loses $150 million in hack", "exchange_hack", set()), ("Third exchange hacked in 2026", "exchange_hack", set()),
+    ("KuCoin hack: $280 million stolen", "exchange_hack", set()), ("Exchange halts withdrawals, court freezes assets",
+                                                                   "withdrawals_halted", set()),
+    ("FTX files for bankruptcy", "insolvency", set()), ("USDC drops to 88 cents", "depeg", set()),
+    ("USDe plunges to $0.65 on Binance", "depeg", set()), ("USDC breaks its dollar peg", "depeg", set()),
+    ("Coinbase suspends trading in Monero", "delisting", {"XMR"}),
     ("Binance to delist Monero", "delisting", {"XMR"}), ("Crypto exchange files for Chapter 11", "insolvency", set()),
 ])
 def test_extraordinary_headlines_close_entries_for_their_class_or_coin(title: str, kind: str, assets: set[str]) -> None:
@@ -200,7 +245,14 @@ def test_extraordinary_headlines_close_entries_for_their_class_or_coin(title: st
     "Mt. Gox: ten years after the exchange was hacked", "Tether regains dollar peg after brief depeg",
     "Exchange recovers stolen funds from hack",
     "Man convicted in Bitfinex hack sentenced", "Firm to delist its shares from Frankfurt", "Bitcoin falls 10%",
-    "How to withdraw from Coinbase",
+    "How to withdraw from Coinbase", "How Bybit hack changed industry", "Lazarus launders ether stolen from Bybit",
+    "Bitfinex hacker released from prison early", "Marshals move bitcoin from Bitfinex hack", "Kraken refutes reports of security breach",
+    "Microsoft Exchange servers hacked by Chinese group", "Hackers exploit Microsoft Exchange zero-day", "NYSE delists bitcoin miner",
+    "Exchange-traded funds drained of $1bn", "Bitcoin exchange balances drained to record low", "Chinese bank freezes withdrawals",
+    "Stop withdrawals of ether from staking, says dev", "Gemini exits bankruptcy fight with Genesis",
+    "USDC falls below $100 billion market cap", "USDT premium falls below 1%", "Analyst fears Tether depeg",
+    "Binance rules out delisting of Monero", "Is Binance about to be hacked", "Exchange hacks fell 50% this year, Chainalysis says",
+    "Third suspect charged after exchange hacked in 2019", "Withdrawals reopen at exchange after breach, all balances intact",
 ])
 def test_questions_denials_and_old_cases_do_not(title: str) -> None:
     assert cautioned(title) is None

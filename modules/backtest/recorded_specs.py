@@ -32,7 +32,7 @@ OPTION_LOTS: Final = {"ETH": ONE}
 """Deribit trades ETH options in whole contracts, BTC's in tenths: open interest in the recordings shows it."""
 OPTION_LOT: Final = Decimal("0.1")
 _DECIMALS: Final = frozenset(("tick", "lot", "quantity_min", "notional_min", "contract_size", "maker_fee", "taker_fee", "leverage_max",
-                              "maintenance_margin", "strike", "pip"))
+                              "maintenance_margin", "strike", "pip", "short_margin"))
 
 
 class Steps(NamedTuple):

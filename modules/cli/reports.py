@@ -17,6 +17,7 @@ from modules.domain.money import ZERO, text
 from modules.domain.position import ClosedTrade
 from modules.domain.sessions import iso
 from modules.store.codec import to_json
+from modules.venues.protocol import TellsContracts
 
 if TYPE_CHECKING:
     from main import Daemon
@@ -131,6 +132,7 @@ class Reports:
         if lag is not None and lag > LAG_MS_MAX:
             found.append(f"event loop lag p99 {lag:.0f} ms, limit {LAG_MS_MAX:.0f} ms")
         found += self.daemon.executor.problems()
+        found += [words for venue in self.daemon.venues.values() if isinstance(venue, TellsContracts) for words in venue.silent()]
         if self.daemon.journal.low_space:
             found.append("the disk is full: entries are closed, what is left of the journal's reserve is for exits; free some space")
         if self.daemon.decisions.degraded:

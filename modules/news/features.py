@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ _TOKEN: Final = re.compile(r"[+\-−]?\$?\d[\d.,]*\s?(?:%|percent\b|pct\b)|\$?\d
 _APOSTROPHE_S: Final = re.compile(r"['’]s\b")
 _CONNECTORS: Final = word_set("as amid after despite while on following ahead before but though although when since with for from")
 _WHY: Final = word_set("on over")
+_EXTREMES: Final = word_set("high highs low lows highest lowest")
 BANKS: Final = {"fed": "USD", "fomc": "USD", "powell": "USD", "ecb": "EUR", "lagarde": "EUR", "boe": "GBP", "bailey": "GBP", "boj": "JPY",
                  "ueda": "JPY", "snb": "CHF", "rba": "AUD", "rbnz": "NZD", "boc": "CAD"}
 _POLICY: Final = {"hawkish": 1, "dovish": -1, "hike": 1, "hikes": 1, "hiking": 1, "hiked": 1, "hawks": 1, "doves": -1, "cut": -1,
@@ -224,7 +226,17 @@ def polars(found: Tokens) -> list[Polar]:
     result.extend(Polar(index, _turned(words, index, entry.valence), "word")
                   for index, entry in enumerate(known) if entry.valence and not taken[index])
     result.sort()
-    return result
+    return [_of_what(words, result, polar) for polar in result]
+
+
+def _of_what(words: Sequence[str], leaning: Sequence[Polar], polar: Polar) -> Polar:
+    """A high is bad news where the clause is about something bad ("unemployment rises to a four-year high"), and a low good news."""
+    if polar.kind in ("phrase", "word") and any(word in _EXTREMES for word in words[polar.place : polar.place + 3]):
+        for about in reversed(leaning):
+            if about.kind == "composed" and about.place < polar.place and not any(
+                    word in _CONNECTORS or word in "?!;:" for word in words[about.place + 1 : polar.place]):
+                return polar._replace(value=math.copysign(polar.value, about.value))
+    return polar
 
 
 def _turned(words: Sequence[str], index: int, value: float) -> float:

@@ -1,4 +1,4 @@
-"""Asks the feeds: conditional requests, pauses that grow, size and time limits. A source that is dead or broken is flagged, never fatal.
+"""Asks the feeds: conditional requests, pauses that grow, limits of size and time. A dead, broken or silent source is flagged, never fatal.
 
 Bodies are parsed in a thread, headlines read a few at a time, so that nothing here holds the event loop. Owns no moods: what it finds
 goes to `on_items` and `on_snapshot`.
@@ -30,8 +30,8 @@ TOTAL_S: Final = 20.0
 PAUSE_MAX_S: Final = 3_600.0
 REFUSAL_MAX_S: Final = 21_600.0
 """The longest a source may send us away (Retry-After)."""
-STEP: Final = 8
-"""Headlines handed over at once: well below 5 ms of reading."""
+STEP: Final = 2
+"""Headlines handed over at once: 1.6 ms of reading, comparing and storing on a busy machine with 6,000 headlines kept."""
 _AGENT: Final = "self-learning-trading-bot (news reader)"
 _TYPES: Final = {Shape.XML: "application/rss+xml, application/atom+xml, application/xml;q=0.9, */*;q=0.5",
                  Shape.ICS: "text/calendar, */*;q=0.5"}
@@ -50,6 +50,8 @@ class FeedState:
         self.reason = ""
         self.failures = 0
         self.good_at: int | None = None
+        self.newest_at: int | None = None
+        """When the latest headline nobody had before came; the first good answer, until one has."""
         self.items = 0
         self.tag = ""
         self.modified = ""
@@ -58,6 +60,15 @@ class FeedState:
     def remember(self, item: Item) -> None:
         """An item on record from before a restart."""
         feeds.changed([item], self.known)
+        self.newest_at = max(item.first_seen, self.newest_at or 0)
+
+    def answered(self, at: int) -> None:
+        """A good answer. One that repeats itself for days is worth no more than none: the source is silent."""
+        self.good_at = at
+        self.newest_at = at if self.newest_at is None else self.newest_at
+        hours = (at - self.newest_at) / 3_600_000.0
+        silent = 0.0 < self.source.silent_h < hours
+        self.state, self.reason = ("silent", f"nothing new for {hours:.0f} hours") if silent else ("good", "")
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,9 @@ class Feeds:
             address += "?" + urlencode({"auth_token": self.token, "public": "true", "kind": "news"})
         async with session.get(address, headers=headers, max_redirects=3) as answer:
             if answer.status == 304:
-                state.state, state.reason, state.good_at = "good", "", self.clock.now()
+                if not (state.tag or state.modified):
+                    raise FeedBroken("HTTP 304 to who never had anything")
+                state.answered(self.clock.now())
                 return source.every_s
             if answer.status in (429, 403, 503):
                 raise _Refused(f"HTTP {answer.status}", _retry_after(answer.headers.get("Retry-After", ""), self.clock.now()))
@@ -140,7 +153,7 @@ class Feeds:
             tag, modified = answer.headers.get("ETag", "")[:200], answer.headers.get("Last-Modified", "")[:64]
         await self._hand_over(source, state, body)
         state.tag, state.modified = tag, modified
-        state.state, state.reason, state.good_at = "good", "", self.clock.now()
+        state.answered(self.clock.now())
         return source.every_s
 
     async def _hand_over(self, source: Source, state: FeedState, body: bytes) -> None:
@@ -152,6 +165,7 @@ class Feeds:
         parse = feeds.parse_cryptopanic if source.shape is Shape.CRYPTOPANIC else feeds.parse_xml
         items = feeds.changed(await asyncio.to_thread(parse, body, source.name, source.domain, at), state.known)
         state.items += len(items)
+        state.newest_at = at if items else state.newest_at
         for start in range(0, len(items), STEP):
             self.on_items(items[start : start + STEP])
             await asyncio.sleep(0)
@@ -178,9 +192,9 @@ async def _bounded(answer: aiohttp.ClientResponse) -> bytes:
 
 def _retry_after(text: str, at: int) -> float:
     """Seconds, from a number or a date; 0 = none given. Never longer than REFUSAL_MAX_S."""
-    if text.strip().isdigit():
+    if text.strip().isdecimal():
         return min(float(text.strip()[:9]), REFUSAL_MAX_S)
     try:
         return min(max(0.0, parsedate_to_datetime(text).timestamp() - at / 1000.0), REFUSAL_MAX_S)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0

@@ -48,6 +48,8 @@ class Story:
     """Why it counts for nothing or less; "" = it counts."""
     guids: set[str] = field(default_factory=set)
     tellers: set[str] = field(default_factory=set)
+    number: int = 0
+    """In the order of their beginning: the older of two that are as like comes first."""
     replaced: int | None = None
     """When its writer changed the headline: from then on the edited story counts in its place."""
 
@@ -82,6 +84,7 @@ class Moods:
         self.refused: dict[str, int] = {}
         """Why items were not taken, and how many."""
         self.last_seen = 0
+        self._judged = 0
 
     def adopt(self, policy: MoodPolicy) -> None:
         """The owner's new numbers, from the next item and the next question on."""
@@ -142,6 +145,8 @@ class Moods:
             note = "hype: its praise counts for nothing"
         silent = float(self._policy.silent_below)
         story.title, story.words, story.score, story.note = item.title, words, score, note
+        self._judged += 1
+        story.number = self._judged
         story.assets = {asset: 0.0 if abs(value) < silent or (note and value > 0.0) else value for asset, value in tags.assets.items()}
         for asset in story.assets:
             self._by_asset.setdefault(asset, []).append(story)
@@ -164,23 +169,23 @@ class Moods:
         if len(words) < 3:
             return None
         since, least = at - float(self._policy.story_window_h) * HOUR, float(self._policy.story_likeness)
-        counts: dict[int, int] = {}
-        candidates: dict[int, Story] = {}
-        for word in sorted(words):
-            for story in self._words.get(word, ()):
-                candidates[id(story)] = story
-                counts[id(story)] = counts.get(id(story), 0) + 1
+        # Of n words a twin shares at least `needed`, so at least one of any n - needed + 1: the rarest have the fewest stories to compare.
+        needed = max(1, math.ceil(least * len(words) - 1e-9))
+        rarest = sorted(words, key=lambda word: (len(self._words.get(word, ())), word))[: len(words) - needed + 1]
         best: Story | None = None
         likeness = least
-        for key, shared in counts.items():
-            story = candidates[key]
-            if story.seen < since or story.replaced is not None:
-                continue
-            found = len(story.words & words) / len(story.words | words) if shared else 0.0
-            if found > likeness or (found == likeness and best is None):
-                best, likeness = story, found
-            elif best is not None and found == likeness and story.seen < best.seen:
-                best = story
+        compared: set[int] = set()
+        for word in rarest:
+            for story in reversed(self._words.get(word, ())):
+                if story.seen < since:
+                    break    # in order of first sight
+                if id(story) in compared or story.replaced is not None:
+                    continue
+                compared.add(id(story))
+                shared = len(story.words & words)
+                found = shared / (len(story.words) + len(words) - shared)
+                if found > likeness or (found == likeness and (best is None or (story.seen, story.number) < (best.seen, best.number))):
+                    best, likeness = story, found
         return best
 
     def _forget(self, at: int) -> None:

@@ -18,6 +18,8 @@ from modules.venues.protocol import MacroEvent
 
 MOVE_MAX: Final = 21 * DAY
 """A release further away is the next one of its series, not this one moved."""
+GAP_MAX: Final = 62 * DAY
+"""Between two releases of a monthly series: more, and one is missing between them."""
 SAME: Final = 12 * 3_600_000
 """Times closer than this are one release, retimed."""
 
@@ -58,9 +60,20 @@ def merge(
                 continue
             events, made = _corrected(events, kind, given, snapshot)
             changes += made
-            if snapshot.whole and (last := until.get(kind)) is not None and given[-1].at > last:
-                until[kind] = given[-1].at
+            if snapshot.whole and (last := until.get(kind)) is not None:
+                until[kind] = max(last, _unbroken(last, given, [event.at for event in events if event.kind == kind]))
     return Calendar(events, policy, until), changes
+
+
+def _unbroken(until: int, given: Sequence[MacroEvent], known: Sequence[int]) -> int:
+    """How far past `until` an agency lists a series without leaving months out; what comes after a hole is no horizon."""
+    reached = max((at for at in known if at <= until), default=until)
+    for event in given:
+        if event.at > reached:
+            if event.at - reached > GAP_MAX:
+                break
+            reached = event.at
+    return reached
 
 
 def _earliest_of_day(events: Iterable[MacroEvent]) -> list[MacroEvent]:

@@ -16,13 +16,15 @@ from modules.venues.protocol import MacroEvent
 ROWS_MAX: Final = 2_000
 DAY: Final = 86_400_000
 _ZONES: Final = {"us-eastern": "America/New_York", "eastern standard time": "America/New_York", "us/eastern": "America/New_York"}
+_TRADED_AS: Final = {"CNY": "CNH"}
+"""Releases are listed under the currency at home, pairs under the one abroad."""
 _ICS_TIME: Final = re.compile(r"(\d{8})(?:T(\d{4})(\d{2})?(Z?))?")
 _SPEECH: Final = re.compile(r"\b(speaks?|speech|testif\w+|testimony|remarks|minutes|member|interview)\b", re.IGNORECASE)
 _FOMC: Final = re.compile(r"^(fomc (statement|decision|rate decision|economic projections|press conference|meeting$)|federal funds rate"
                           r"|fed (interest )?rate decision|fed press conference)", re.IGNORECASE)
 _CPI: Final = re.compile(r"^(core )?cpi\b|^consumer price index\b", re.IGNORECASE)
-_NFP: Final = re.compile(r"^non-?farm (employment change|payrolls)|\(nfp\)|^(the )?employment situation\b", re.IGNORECASE)
-_OTHER_CPI: Final = re.compile(r"\b(flash|median|trimmed|adjusted wage|c-cpi|chained|state)\b|veterans", re.IGNORECASE)
+_NFP: Final = re.compile(r"^non[- ]?farm (employment change|payrolls)|^nfp\b|\(nfp\)|^(the )?employment situation\b", re.IGNORECASE)
+_OTHER_CPI: Final = re.compile(r"\b(flash|median|trimmed|adjusted wage|c-cpi|chained|state|revisions?|revised)\b|veterans", re.IGNORECASE)
 _RATES: Final = re.compile(r"^(main refinancing rate|official bank rate|official cash rate|cash rate|overnight rate|snb policy rate"
                            r"|boj policy rate|monetary policy (summary|statement)|rate statement|boc rate statement|rba rate statement|"
                            r"rbnz rate statement|(ecb|boc|boj|snb|rba|rbnz|boe) (press conference|rate decision)|policy rate|"
@@ -47,9 +49,9 @@ class Snapshot:
 def kind_of(currency: str, impact: str, title: str) -> str | None:
     """The blackout kind of a release; None for those that close nothing. A member's speech or the minutes are never the decision."""
     speech = _SPEECH.search(title) is not None
+    if currency == "USD" and _FOMC.search(title) and "minutes" not in title.lower():
+        return "FOMC"
     if currency == "USD" and not speech:
-        if _FOMC.search(title):
-            return "FOMC"
         if _NFP.search(title) and "adp" not in title.lower():
             return "NFP"
         if _CPI.search(title) and not _OTHER_CPI.search(title):
@@ -76,6 +78,7 @@ def parse_weekly(body: bytes, source: str, at: int) -> Snapshot:
             continue
         moments.append(when)
         title, currency = one_line(str(text["title"]), 120), one_line(str(text["country"]), 8)
+        currency = _TRADED_AS.get(currency, currency)
         kind = kind_of(currency, str(text["impact"]), title)
         if kind is not None:
             events.append(MacroEvent(when, kind, title, currency, source))
@@ -92,6 +95,8 @@ def parse_ics(body: bytes, source: str, at: int, zone: str = "America/New_York",
         raise FeedBroken("an ICS file that is not UTF-8") from None
     if not text.lstrip().upper().startswith("BEGIN:VCALENDAR"):
         raise FeedBroken("not an ICS file")
+    if not text.rstrip().upper().endswith("END:VCALENDAR"):
+        raise FeedBroken("an ICS file that breaks off")
     events = []
     for entry in _entries(text):
         title = one_line(entry.get("SUMMARY", ("", ""))[1].replace("\\,", ",").replace("\\n", " "), 120)

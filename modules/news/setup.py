@@ -56,7 +56,10 @@ def _token(settings: NewsSettings, faults: list[str]) -> str:
         if path.is_symlink() or path.stat().st_mode & 0o077:
             faults.append(f"news.cryptopanic_token_file: {path.name} must be a plain file that only its owner can read (chmod 600)")
             return ""
-        return path.read_text(encoding="utf-8").strip()
+        token = path.read_text(encoding="utf-8").strip()
+        if len(token.split()) != 1:
+            faults.append(f"news.cryptopanic_token_file: {path.name} must hold the token on one line and nothing else")
+        return token
     except (OSError, UnicodeDecodeError) as error:
         faults.append(f"news.cryptopanic_token_file: cannot be read: {type(error).__name__}")
         return ""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from modules.domain.errors import StoreUnreadable
 from modules.news.items import Item
 from modules.news.releases import Snapshot
 from modules.store.database import PrunableDatabase
@@ -38,6 +39,7 @@ class NewsStore:
 
     def __init__(self, path: Path | None) -> None:
         self._database = PrunableDatabase(path, _SCHEMA)
+        self._database.connection.execute("PRAGMA busy_timeout=2")    # rows wait in memory, the event loop does not
         self._waiting: list[tuple[str, tuple[object, ...]]] = []
         self.dropped = 0
 
@@ -91,9 +93,14 @@ class NewsStore:
         """Every calendar snapshot, oldest first."""
         with self._database.reading() as connection:
             for fetched, source, payload in connection.execute("SELECT fetched, source, payload FROM snapshots ORDER BY seq"):
-                raw = json.loads(payload)
-                events = tuple(MacroEvent(*event) for event in raw["events"])
-                yield Snapshot(fetched, source, raw["first"], raw["last"], raw["whole"], events)
+                try:
+                    raw = json.loads(payload)
+                    events = tuple(MacroEvent(*event) for event in raw["events"])
+                    snapshot = Snapshot(fetched, source, raw["first"], raw["last"], raw["whole"], events)
+                except (ValueError, TypeError, KeyError) as error:
+                    raise StoreUnreadable(f"calendar snapshot of {source} at {fetched}: {error!r}. Move the news store away; "
+                                          "trading does not need it.") from None
+                yield snapshot
 
     def feeds(self) -> list[tuple[str, str, str, int, int | None, int]]:
         """(source, state, reason, at, last good, items) per feed."""
