@@ -18,17 +18,18 @@ if __name__ == "__main__":  # before the daemon's own imports: `version`, `statu
     sys.exit(run(sys.argv[1:]))
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
 from itertools import chain, repeat
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from modules.cli.plan import Arrival, Plan, reference_series, resume_at, settlement_currencies, simulated_plan, with_challengers
 from modules.cli.simulation import Simulation, simulate
 from modules.domain.errors import VenueBusy, VenueUnreachable
 from modules.domain.events import DaemonStarted, Fact
-from modules.domain.instrument import ASSET_CLASSES, AssetClass
+from modules.domain.instrument import ASSET_CLASSES, AssetClass, Instrument
 from modules.domain.market import Bar
 from modules.domain.order import WORKING, Purpose
 from modules.domain.policies import Policies
@@ -65,8 +66,9 @@ VERSION: Final = "0.1.0"
 SHUTDOWN_S: Final = 8.0
 RETRY_S: Final = (2.0, 5.0, 10.0, 30.0, 60.0)
 """Waits between attempts to go on with a start where a venue did not answer in the middle of it; the last one repeats."""
-RETRY_HELD_S: Final = 5.0
-"""The longest such wait while something is held: nobody looks after its stop meanwhile."""
+RETRY_HELD_S: Final = (0.5, 1.0, 2.0, 5.0)
+"""The same while something is held, or was on order: nobody looks after its stop meanwhile."""
+EMPTY: Final[Mapping[str, Sequence[Instrument]]] = MappingProxyType({})
 WATCH_S: Final = 5.0
 """How often feeds are looked at for silence."""
 
@@ -242,7 +244,7 @@ class Daemon:
         for venue in arrival.venues.values():
             if isinstance(venue, Forgetful) and self._remembered:
                 self._remind(venue, self._remembered)
-        await self._start(arrival.references, arrival.symbols)
+        await self._start(arrival.references, arrival.symbols, arrival.listed)
         self.instruments.begin(arrival.choosers, arrival.chosen, arrival.references.values(), self.clock.now())
 
     def _remind(self, venue: Forgetful, until: int) -> None:
@@ -254,14 +256,15 @@ class Daemon:
             reader.take(fact)
         venue.recollect(reader.memory)
 
-    async def _start(self, references: Mapping[AssetClass, str], symbols: frozenset[str] | None) -> None:
+    async def _start(self, references: Mapping[AssetClass, str], symbols: frozenset[str] | None,
+                     listed: Mapping[str, Sequence[Instrument]] = EMPTY) -> None:
         failpoint.hit("start.restored")
         at = self.clock.now()
         self.journal.append(DaemonStarted(at, self.plan.mode, VERSION, self.policies.hash))
         failpoint.hit("start.announced")
         self.validation.start(at)
-        for venue in self.venues.values():
-            self.instruments.list(venue, await self._answered(venue.instruments), symbols)
+        for name, venue in self.venues.items():
+            self.instruments.list(venue, listed.get(name, ()) or await self._answered(venue.instruments), symbols)
         running = {(s.name, asset_class) for asset_class, listed in self.runnable.items() for s in listed}
         self.learning.challenge([one for one in self.plan.challengers if (one.name, one.asset_class) in running], at)
         self.strategies.attach(self.market, self._strategies_now(), references)
@@ -279,16 +282,17 @@ class Daemon:
 
     async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What a venue says, asked again until it can be reached. A denial is not asked again."""
-        for rising in chain(RETRY_S, repeat(RETRY_S[-1])):
+        waits = RETRY_HELD_S if self.executor.trades else RETRY_S
+        for pause in chain(waits, repeat(waits[-1])):
             try:
                 return await ask()
             except (VenueUnreachable, VenueBusy) as error:
                 if self.plan.waits is None:
                     raise
-                pause = min(rising, RETRY_HELD_S) if self.portfolio.positions else rising
                 self.plan.waits(f"the start failed, again in {pause:g} s: {error}")
-                until = (error.until - self.clock.now()) / 1000.0 if isinstance(error, VenueBusy) else 0.0
-                await asyncio.sleep(max(pause, until))
+                await asyncio.sleep(pause)
+                if isinstance(error, VenueBusy):
+                    await self.clock.sleep_until(error.until)
         raise AssertionError("unreachable")
 
     async def _warm_up(self, at: int) -> None:

@@ -3,8 +3,9 @@
 The daemon is the real process in mode live, the venue an emulator in a process of its own. For H hours of the market, which pass X times
 as fast as the wall's, prices swing, the daemon trades, and a day's worth of faults a day comes over it (soak_weather.py): lost answers,
 bans, hanging calls, cut, silent, deaf and garbled streams, late and repeated fills, a wrong clock, and the owner who trades, pays in and
-out and cancels stops by hand. It is killed (`kill -9`) and started again in the first half; the second half is where memory, descriptors,
-threads and tasks must not grow. At the end faults stop, it closes what it holds, and its books must be the venue's to the last unit.
+out and cancels stops by hand. In the first half it is killed (`kill -9`), if it can be where a position has no stop yet, and started again;
+the second half is where memory, descriptors, threads and tasks must not grow. At the end faults stop, it closes what it holds, and its
+books must be the venue's to the last unit.
 
 At X > 1 both processes live on a fast clock (tests/hurried.py); limits in seconds are stretched with it, the machine's own time-outs are
 not. With --speed 1 nothing is touched. --census compares what the daemon's containers hold early and late in the second half.
@@ -36,6 +37,8 @@ from tests.live_process import VENUES, Daemon, Emulator, installation
 MONDAY: Final = "2026-11-16T06:00:00Z"
 """When a fast run begins: no macro event within the next day, forex open, and the night, the UTC day and three fundings ahead."""
 SAMPLE_S: Final = 5.0
+WORST_S: Final = 60.0
+"""How long a kill waits for its worst moment: something was just bought and has no stop yet."""
 CALM_S: Final = 90.0
 """What the end may take: doubts resolved, flat, books agreed."""
 REARM_LOOKS: Final = 3
@@ -102,6 +105,7 @@ class Soak:
                         await self._again()
                     elif kills and now >= min(kills):
                         kills.remove(min(kills))
+                        await self._worst_moment()
                         self._daemon.kill()
                         await self._again()
                     elif looks and now >= looks[0]:
@@ -114,6 +118,11 @@ class Soak:
         finally:
             blowing.cancel()
             await asyncio.gather(blowing, return_exceptions=True)
+
+    async def _worst_moment(self) -> None:
+        until = time.monotonic() + WORST_S
+        while time.monotonic() < until and not await self._emulator.do("bare"):  # noqa: ASYNC110 - another process holds it
+            await asyncio.sleep(0.02)
 
     async def _again(self) -> None:
         began = time.monotonic()
@@ -197,6 +206,9 @@ def shown(report: dict[str, Any]) -> str:
              f"halts {journal['halts']}, re-armed {report['rearmed']}, machine lag p99 {report['machine_lag_p99_ms']} ms",
              f"  second half: RSS {grown['rss_mb']} = {grown.get('rss_mb_per_hour')} MB/h, {grown.get('rss_mb_per_1000_orders')} MB per "
              f"1,000 orders; descriptors {grown['descriptors']}; tasks {grown['tasks']}; journal {grown['journal_mb']} MB"]
+    bare = report["venue"]
+    lines.append(f"  restarts {report['restart_s']} s; without a stop after one: {bare['bare_restart_s']} s from the process's birth, "
+                 f"{bare['bare_up_s']} s from its first question on")
     lines += [f"  {'held ' if bar['held'] else 'MISSED'} {bar['what']}: {bar['measured']} (limit {bar['limit']})" for bar in report["bars"]]
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ from tests.live_process import VENUES
 GROWTH_MAX: Final = 0.05
 """Of resident memory over the second half, by a straight line."""
 MB_PER_1000_ORDERS_MAX: Final = 25.0
-"""What fills is of a fixed size: ccxt's caches and our books of ended orders hold 1,000 each, and until then a life grows by 13 to 20 MB
+"""What fills is of a fixed size: ccxt's caches and our books of ended orders hold 300 each, and until then a life grows by some 20 MB
 (--census with PYTHONTRACEMALLOC=1 says which line holds it). Only closed trades are kept for good, about a kilobyte each."""
 MORE_MAX: Final = {"descriptors": 3.0, "threads": 1.0, "tasks": 3.0}
 """More at the end of the second half than at its beginning, by a straight line: connections come and go."""

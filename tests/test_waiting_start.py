@@ -7,14 +7,20 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from modules.cli import market
 from modules.domain.errors import OperatorRefused
-from modules.domain.events import DaemonStarted, EntriesPaused, TradingHalted
+from modules.domain.events import DaemonStarted, EntriesPaused, TradeOpened, TradingHalted
+from modules.domain.instrument import AssetClass
+from modules.domain.settings import Settings
+from modules.runtime.clock import WallClock
 from modules.store.journal import Journal
 from tests import venue_threads
+from tests.builders import shipped_policies
 from tests.emulators import bybit as bybit_emulator
 from tests.emulators.telegram import OWNER, TOKEN, BotApi, bot_api
 from tests.mode_process import Hurry, Modes, installation
@@ -130,3 +136,18 @@ def test_while_a_venue_is_waited_for_everything_else_is_up_and_a_halt_holds(app:
         assert not heard(phone, "Not started yet")
         assert process.stop() == 0
         assert process.out.rstrip().endswith("The daemon was stopped; nothing is open.")
+
+
+async def test_a_venue_where_something_is_held_is_asked_again_sooner() -> None:
+    told: list[str] = []
+    async with bybit_emulator.serving() as venue:
+        where = Settings.model_validate({"mode": "paper", "venues": {"bybit": {
+            "classes": ["SPOT"], "endpoint": venue.url, "timeframe": "1m", "symbols": ["BTC/USDT"]}}})
+        venue.faults += [bybit_emulator.Fault("instruments-info", bybit_emulator.Reply(503, b""), False)] * 2
+        with Journal(None) as journal:
+            journal.append(TradeOpened(
+                1, "t1", "d1", "trader", "BTC/USDT", AssetClass.SPOT, "buy", "single", 1.0, 0.6, 100.0, 97.0, None, 0, 60_000, Decimal(1)))
+            arrived = await market.opened(where, shipped_policies(), WallClock(), journal, told.append)
+        for one in arrived.venues.values():
+            await one.close()
+    assert [words.partition(": ")[0] for words in told] == [f"bybit cannot be reached, again in {pause} s" for pause in ("0.5", "1")]

@@ -51,6 +51,8 @@ log = structlog.get_logger("trade")
 T = TypeVar("T")
 KEEP_DECISIONS_MS: Final = 90 * 86_400_000
 FLUSH_S: Final = 5.0
+GIVE_BACK_S: Final = 300.0
+"""How often freed memory is handed back to the system."""
 PARTING_S: Final = 2.0
 """What a channel may take for its last words; the whole end must not take ten."""
 
@@ -141,6 +143,7 @@ class Process:
         fault, words = "the daemon was cut off", ""
         try:
             self.daemon.remember()
+            collector.keep_for_good()  # while nobody waits: at the end of the start there is little more to look at
             tasks += self._tasks(self._from_the_first())
             if await self._began():
                 tasks += self._tasks(self._once_started())
@@ -221,7 +224,7 @@ class Process:
 
     def _from_the_first(self) -> dict[str, Any]:
         """What runs while venues are waited for. A demo waits for nobody: who asks it finds it started or not there."""
-        work: dict[str, Any] = {"watchdog": lifesigns.watchdog} if self._arguments.sd_notify else {}
+        work: dict[str, Any] = {"loop lag": self._lag.run} | ({"watchdog": lifesigns.watchdog} if self._arguments.sd_notify else {})
         return work if self._source is not None else work | self._seen()
 
     def _seen(self) -> dict[str, Any]:
@@ -234,7 +237,7 @@ class Process:
     def _once_started(self) -> dict[str, Any]:
         assert self._console is not None
         work: dict[str, Any] = {
-            "console": self._console.run, "loop lag": self._lag.run, "decisions": self._flush,
+            "console": self._console.run, "decisions": self._flush,
             "problems": ProblemWatch(lambda: list(self._reports.status({})["problems"]), self._announce).run}
         return work | (self._seen() if self._source is not None else {})
 
@@ -314,7 +317,7 @@ class Process:
 
     async def _flush(self) -> None:
         """Decisions reach the disk in small batches, and those older than three months go."""
-        pruned_at = 0.0
+        pruned_at = given_back_at = 0.0
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(FLUSH_S)
@@ -322,6 +325,9 @@ class Process:
             self._pictures.flush()
             if self.daemon.journal.regain_space():
                 log.warning("there is room on the disk again: entries are open again")
+            if loop.time() - given_back_at > GIVE_BACK_S:
+                given_back_at = loop.time()
+                collector.give_back()
             if loop.time() - pruned_at > 3600.0:
                 pruned_at = loop.time()
                 self._decisions.prune(self.daemon.clock.now() - KEEP_DECISIONS_MS)

@@ -24,7 +24,7 @@ from modules.domain.events import Fact
 from modules.runtime import failpoint
 from modules.store import codec, migrations
 from modules.store.codec import REMEDY
-from modules.store.database import SQLITE_ERRORS, code_of, primary_code_of, sync_folder
+from modules.store.database import CACHE, SQLITE_ERRORS, code_of, primary_code_of, sync_folder
 from modules.store.journal_file import GENESIS, OBJECTS, SCHEMA, SCHEMA_VERSION, Reserve, connect, create, intact_objects, make_room
 
 Receiver = Callable[[Fact], None]
@@ -383,6 +383,7 @@ class Journal:
         try:
             connection.execute("PRAGMA trusted_schema=OFF")
             connection.execute("PRAGMA cell_size_check=ON")
+            connection.execute(f"PRAGMA cache_size={CACHE}")
             connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
         except SQLITE_ERRORS as error:
             connection.close()
