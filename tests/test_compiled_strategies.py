@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -94,6 +94,23 @@ def test_processes_that_save_two_signatures_at_once_never_take_one_name_for_both
         kept: Any = compiled(total, folder=both)
         assert kept(np.arange(4, dtype=np.int64)) == 6 and kept(np.array([0.5, 1.0])) == 1.5
     assert sum(kept.stats.cache_hits.values()) == 2
+
+
+class _Pair(NamedTuple):
+    a: float
+    b: float
+
+
+@NEEDS_NUMBA
+def test_named_tuples_of_one_name_from_two_modules_never_share_a_file(tmp_path: Path) -> None:
+    """A program run as `__main__` and its module imported have types that Numba names alike and tells apart."""
+    names = []
+    for module in ("one", "two"):
+        made: Any = type("Pair", (_Pair,), {"__module__": module, "__slots__": ()})
+        folder = tmp_path / module
+        assert compiled(total, folder=folder)(made(1.5, 2.0)) == 3.5
+        names.append({path.name for path in folder.rglob("*.nbc")})
+    assert all(map(len, names)) and not names[0] & names[1]
 
 
 @NEEDS_NUMBA

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import common, parity
-from modules.backtest import kernel, tasks
+from modules.backtest import kernel, kernel_tape, tasks
 from modules.backtest.kernel import REASONS, Rules, Run, StrategyFault
 from modules.backtest.series import Series
 from modules.domain.instrument import AssetClass
@@ -292,3 +292,17 @@ def test_a_compiled_strategy_that_misbehaves_is_named_with_its_bar_too(step: Cal
 @NEEDS_DATA
 def test_every_strategy_trades_on_real_bars_as_in_the_daemon() -> None:
     assert parity.main([]) == 0
+
+
+def test_a_process_keeps_the_tapes_it_used_last_and_no_more_than_it_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (walk(60, seed=seed) for seed in (1, 2, 3))
+    kept = kernel_tape.tape(first, rules(), 1, quick=False)
+    assert kernel_tape.tape(first, rules(), 1, quick=False) is kept
+    monkeypatch.setattr(kernel_tape, "TAPES_BYTES_MAX", sum(array.nbytes for array in kept))
+    kernel_tape.tape(second, rules(), 1, quick=False)
+    assert kernel_tape.tape(first, rules(), 1, quick=False) is kept  # two: the one in use, and room for one more
+    kernel_tape.tape(third, rules(), 1, quick=False)
+    assert kernel_tape.tape(first, rules(), 1, quick=False) is kept
+    kernel_tape.tape(second, rules(), 1, quick=False)
+    kernel_tape.tape(third, rules(), 1, quick=False)
+    assert kernel_tape.tape(first, rules(), 1, quick=False) is not kept
