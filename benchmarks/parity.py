@@ -3,11 +3,13 @@
 Every shipped strategy (option structures excepted, which the kernel does not simulate) and twenty generated ones, one strategy on one
 instrument at a time, portfolio gates off: the whole daemon replays the recording with the kernel's import blocked, the kernel runs the
 same files, and the trades must be the same one for one: side, bars of entry and exit, reason, prices to the tick, net result to 1e-9.
-A shipped strategy whose own parameters make fewer than 300 trades, or fewer than 20 of a reason of exit that occurs, goes on with further
-sets of its grid (`carry@7` is the seventh) until it has them or the grid is used up; `short` says what was not reached.
+A shipped strategy runs over its recordings, one class after the other, until it has 100,000 bars, 300 trades and 20 of every reason of exit
+that it can have (that the kernel finds with any set of its grid on any recording; `--all`: over every recording). What is lacking then is
+looked for: the kernel finds with which set, on which recording, it comes most often (`carry@7` is the seventh set), and both run
+that; what comes nowhere often, they run in those stretches of the recordings alone where it comes, from before the warm-up on (`--around
+REASON` does only this). `short` says what was not reached. A generated strategy runs over one recording of its class.
 
-A reason of exit that comes too seldom is looked for with `--around REASON`: the kernel finds where it comes with any set of the grid, and
-both run those stretches of the recordings alone, from before the warm-up on.
+`--keep FILE` writes one line a comparison as it ends and, under the very same program, goes on from there when it is run again.
 
 --news gives both an invented recording of headlines and calendar snapshots, and the shipped calendar: moods, cautions and blackouts then
 block the same entries and lower the same sizes.
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -31,6 +33,7 @@ from typing import Any, Final
 from benchmarks import common
 from benchmarks.parity_news import record
 from benchmarks.parity_strategies import generated
+from modules.backtest import digests
 from modules.backtest.grid import grid
 from modules.backtest.heard import with_news
 from modules.backtest.recorded import RecordedSource
@@ -50,6 +53,12 @@ NET: Final = 1e-9
 PRICE: Final = 1e-12
 TRADES_MIN: Final = 300
 REASON_MIN: Final = 20
+BARS_MIN: Final = 100_000
+GENERATED_BARS: Final = 20_000
+FEW: Final = 4
+"""A recording that adds fewer of what is lacking is not run as a whole: stretches of it cost less."""
+WHOLE_MAX: Final = 12
+"""Further recordings as a whole, with other sets."""
 SETS: Final = 50
 ROOM: Final = 3
 """Warm-ups before the entry a stretch is about."""
@@ -174,12 +183,13 @@ def resolved(name: str) -> Strategy:
     return replace(strategy, params=grid(strategy, SETS)[int(number)]) if number else strategy
 
 
-def lacking(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a strategy's rows lack of the trades and exits that were asked for; "" = nothing."""
-    trades = sum(row["trades"] for row in rows)
+def lacking(rows: Sequence[Mapping[str, Any]], can: Sequence[str] = ()) -> dict[str, int]:
+    """What a strategy's rows lack of the bars ("bars"), trades ("trades") and exits (by reason) that were asked for. `can`: reasons it can
+    have that need not be in the rows."""
     reasons = sum((Counter(row["reasons"]) for row in rows), Counter[str]())
-    few = [f"{count} of {REASON_MIN} by {reason}" for reason, count in sorted(reasons.items()) if count < REASON_MIN]
-    return ", ".join(([f"{trades} of {TRADES_MIN} trades"] if trades < TRADES_MIN else []) + few)
+    missing = {"bars": BARS_MIN - sum(row["bars"] for row in rows), "trades": TRADES_MIN - sum(row["trades"] for row in rows),
+               **{reason: REASON_MIN - reasons[reason] for reason in sorted({*can, *reasons})}}
+    return {what: count for what, count in missing.items() if count > 0}
 
 
 def kernel_trades(case: Case, name: str, data: Path, bars: int, *, compiled: bool = True,
@@ -217,22 +227,48 @@ def differences(daemon: Sequence[Mapping[str, Any]], kernel: Sequence[Mapping[st
                 yield f"trade {number}: {key} {ours[key]!r} against {theirs[key]!r}"
 
 
-def stretches(case: Case, strategy: Strategy, data: Path, reason: str) -> list[tuple[str, int, int]]:
-    """(name with its set, since, until): where an exit for `reason` comes, each bar of entry once, with room for a warm-up before it."""
+@cache
+def exits(case: Case, strategy: str, data: Path) -> Mapping[str, Sequence[tuple[str, int, int]]]:
+    """Name with its set -> (reason, since, until) of every exit the kernel finds there, with room for a warm-up before and after."""
     from modules.backtest import kernel
 
     rules = kernel.Rules(policies(), phased=True, wallet=float(common.WALLET))
     with tempfile.TemporaryDirectory() as folder:
         (series,) = of_source(opened(case, data, Path(folder), 0)).values()
-    found: dict[int, tuple[str, int, int]] = {}
-    for number, params in enumerate(grid(strategy, SETS)):
-        for row in kernel.run(strategy, params, series, rules, finish=False).trades:
+    plain = strategies()[strategy]
+    found = {}
+    for number, params in enumerate(grid(plain, SETS)):
+        rows = []
+        for row in kernel.run(plain, params, series, rules, finish=False).trades:
             known = kernel.REASONS[int(row["reason"])]
-            if known is not None and known.value == reason:
-                first = max(0, int(row["entry_bar"]) - ROOM * strategy.warmup)
-                last = min(len(series) - 1, int(row["exit_bar"]) + strategy.warmup)
-                found.setdefault(int(row["entry_bar"]), (f"{strategy.name}@{number}", int(series.at[first]), int(series.at[last])))
+            first = max(0, int(row["entry_bar"]) - ROOM * plain.warmup)
+            last = min(len(series) - 1, int(row["exit_bar"]) + plain.warmup)
+            rows.append((known.value if known is not None else "", int(series.at[first]), int(series.at[last])))
+        found[f"{strategy}@{number}"] = rows
+    return found
+
+
+def stretches(case: Case, strategy: str, data: Path, reason: str) -> list[tuple[str, int, int]]:
+    """(name with its set, since, until): where an exit for `reason` comes, each beginning once."""
+    found: dict[int, tuple[str, int, int]] = {}
+    for name, rows in exits(case, strategy, data).items():
+        for why, since, until in rows:
+            if why == reason:
+                found.setdefault(since, (name, since, until))
     return list(found.values())
+
+
+def richest(strategy: str, cases: Sequence[Case], data: Path, missing: Mapping[str, int], done: set[tuple[str, Case]]
+            ) -> tuple[int, str, Case] | None:
+    """(how much of what is missing, name with its set, recording) of the whole run that brings most; None if all were run."""
+    best: tuple[int, str, Case] | None = None
+    for case in cases:
+        for name, rows in exits(case, strategy, data).items():
+            counts = Counter(why for why, _, _ in rows) + Counter({"trades": len(rows)})
+            gain = sum(min(count, counts[what]) for what, count in missing.items())
+            if (name, case) not in done and (best is None or gain > best[0]):
+                best = gain, name, case
+    return best
 
 
 def excerpt(case: Case, name: str, data: Path, since: int, until: int, *, compiled: bool) -> dict[str, Any]:
@@ -258,55 +294,113 @@ def compare(case: Case, name: str, data: Path, bars: int = 0, *, compiled: bool 
             "seconds": round(time.perf_counter() - began, 1)}
 
 
+class Comparer:
+    """Runs comparisons, tells each as it ends, and keeps them in a file."""
+
+    def __init__(self, data: Path, keep: Path | None, *, compiled: bool, news: bool) -> None:
+        self.data, self._keep, self._compiled, self._news = data, keep, compiled, news
+        self._terms = digests.of(digests.daemon(), compiled, news)[:16]
+        lines = keep.read_text(encoding="utf-8").splitlines() if keep is not None and keep.exists() else []
+        self._known = {row["key"]: row for row in map(json.loads, lines) if row["terms"] == self._terms}
+
+    def whole(self, case: Case, name: str, bars: int = 0) -> dict[str, Any]:
+        return self._row(f"{name} {case.files[0]} {bars}", lambda: compare(
+            case, name, self.data, bars, compiled=self._compiled, news=self._news))
+
+    def excerpt(self, case: Case, name: str, since: int, until: int) -> dict[str, Any]:
+        return self._row(f"{name} {case.files[0]} {since} {until}", lambda: excerpt(
+            case, name, self.data, since, until, compiled=self._compiled))
+
+    def _row(self, key: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        row: dict[str, Any] = self._known.get(key) or {**run(), "key": key, "terms": self._terms}
+        if self._keep is not None and key not in self._known:
+            with self._keep.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        print(f"  {row['strategy']:<14} {row['file']:<45} {row['bars']:>7} bars {row['trades']:>5} trades {row['faults']:>5} faults "
+              f"{row['seconds']:>5} s {row['reasons']}", *row["first"], sep="\n      " if row["first"] else " ", flush=True)
+        return row
+
+
+def in_turn(cases: Sequence[Case]) -> list[Case]:
+    """The first of every class, then the second of every class, ..."""
+    seen = Counter[AssetClass]()
+    order: list[tuple[int, int, Case]] = []
+    for case in cases:
+        order.append((seen[case.asset_class], len(order), case))
+        seen[case.asset_class] += 1
+    return [case for _, _, case in sorted(order, key=lambda one: one[:2])]
+
+
+def shipped(run: Comparer, strategy: Strategy, cases: Sequence[Case], *, every: bool) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """(rows, what they lack) of one strategy: recordings as a whole, other sets of its grid, stretches."""
+    name = strategy.name
+    found = [exits(case, name, run.data) for case in cases]
+    can = sorted({why for one in found for rows in one.values() for why, _, _ in rows})
+    rows: list[dict[str, Any]] = []
+    done: set[tuple[str, Case]] = set()
+    classes = len({case.asset_class for case in cases})
+    for number, case in enumerate(in_turn(cases)):
+        missing = lacking(rows, can)
+        if every or number < classes or {"bars", "trades"} & set(missing):
+            rows.append(run.whole(case, name))
+            done |= {(name, case), (f"{name}@0", case)}
+    while (missing := lacking(rows, can)) and len(done) < WHOLE_MAX + 2 * len(cases):
+        best = richest(name, cases, run.data, missing, done)
+        if best is None or best[0] < min(FEW, sum(missing.values())):
+            break
+        rows.append(run.whole(best[2], best[1]))
+        done.add((best[1], best[2]))
+    for reason in lacking(rows, can):
+        for case in cases:
+            for chosen, since, until in stretches(case, name, run.data, reason):
+                if reason in lacking(rows, can):
+                    rows.append(run.excerpt(case, chosen, since, until))
+    return rows, lacking(rows, can)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--only", action="append", help="strategy to run; may be repeated")
     parser.add_argument("--class", dest="asset_class", help="only this asset class")
-    parser.add_argument("--bars", type=int, default=0, help="only the first bars of every recording")
+    parser.add_argument("--bars", type=int, default=0, help="only the first bars of every recording, defaults alone")
+    parser.add_argument("--all", action="store_true", help="every recording of a strategy's classes")
     parser.add_argument("--news", action="store_true", help="with the shipped calendar and an invented recording of headlines")
     parser.add_argument("--plain", action="store_true", help="run the kernel's lines in plain Python: nothing is compiled")
     parser.add_argument("--around", metavar="REASON", help="only stretches in which a trade ends for this reason, with any set of the grid")
+    parser.add_argument("--keep", type=Path, help="one line of JSON a comparison; what is in it is not compared again")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
-    short: dict[str, str] = {}
-
-    def all_cases(name: str, strategy: Strategy) -> list[dict[str, Any]]:
-        done = []
-        for case in CASES:
-            if case.asset_class in strategy.asset_classes and options.asset_class in (None, case.asset_class.value):
-                done.append(row := compare(case, name, options.data, options.bars, compiled=not options.plain, news=options.news))
-                print(f"  {name:<14} {row['file']:<45} {row['bars']:>7} bars {row['trades']:>5} trades {row['faults']:>5} faults "
-                      f"{row['seconds']:>5} s {row['reasons']}", *row["first"], sep="\n      " if row["first"] else " ", flush=True)
-        return done
-
+    short: dict[str, dict[str, int]] = {}
+    run = Comparer(options.data, options.keep, compiled=not options.plain, news=options.news)
+    turns = Counter[AssetClass]()
     for name, strategy in strategies().items():
-        if options.only and name not in options.only:
+        cases = [case for case in CASES if case.asset_class in strategy.asset_classes
+                 and options.asset_class in (None, case.asset_class.value)]
+        own = [one for one in cases if one.asset_class is strategy.asset_classes[0]]
+        case = own[turns[strategy.asset_classes[0]] % len(own)] if own else None
+        turns[strategy.asset_classes[0]] += not strategy.space
+        if (options.only and name not in options.only) or not cases:
             continue
         if options.around:
-            for case in CASES:
-                if case.asset_class in strategy.asset_classes and options.asset_class in (None, case.asset_class.value):
-                    for chosen, since, until in stretches(case, strategy, options.data, options.around):
-                        rows.append(row := excerpt(case, chosen, options.data, since, until, compiled=not options.plain))
-                        print(f"  {chosen:<14} {row['file']:<45} {row['bars']:>7} bars {row['faults']} faults {row['reasons']}",
-                              *row["first"], sep="\n      " if row["first"] else " ", flush=True)
-            continue
-        own = all_cases(name, strategy)
-        if strategy.space and not options.bars:
-            for number in range(1, len(grid(strategy, SETS))):
-                if not lacking(own):
-                    break
-                own += all_cases(f"{name}@{number}", strategy)
-            if lacks := lacking(own):
+            rows += [run.excerpt(one, *found) for one in cases for found in stretches(one, name, options.data, options.around)]
+        elif not strategy.space and not options.all and case is not None:
+            rows.append(run.whole(case, name, options.bars or GENERATED_BARS))
+        elif options.bars or options.news or options.plain or not strategy.space:
+            rows += [run.whole(one, name, options.bars) for one in cases]
+        else:
+            made, lacks = shipped(run, strategy, cases, every=options.all)
+            rows += made
+            if lacks:
                 short[name] = lacks
-        rows += own
     faults = sum(row["faults"] for row in rows)
-    print(f"  {sum(row['trades'] for row in rows)} trades, {sum(row['bars'] for row in rows)} bars, {faults} differences",
-          *(f"{name} is short of {lacks}" for name, lacks in short.items()), sep="\n  ")
+    print(f"  {sum(row['trades'] for row in rows)} trades, {sum(row['bars'] for row in rows)} bars, {faults} differences")
+    for name, lacks in short.items():
+        print(f"  {name} is short of {', '.join(f'{count} {what}' for what, count in lacks.items())}")
     if options.json is not None:
         document = {"benchmark": "parity", "machine": common.machine(), "faults": faults, "short": short, "rows": rows}
-        options.json.write_text(json.dumps(document, indent=2) + "\n")
+        options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 1 if faults else 0
 
 

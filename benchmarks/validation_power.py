@@ -1,10 +1,12 @@
 """Can noise get a certificate, and does a real edge get one? `python -m benchmarks.validation_power [--small] [--only NAME ...]`
 
 Strategies whose worth is known go through the gate, and approvals are counted. Two layers: `returns` simulates daily results and takes them
-through everything that needs nothing else (walk-forward choice, max-t bootstrap, CSCV, neighbours, concentration, floors; seconds a
-campaign); `prices` plants the same in markets and takes the whole pipeline (step, fills, costs, gates, random entries, stress, look-ahead).
+through everything that needs nothing else (walk-forward choice, max-t bootstrap, CSCV, neighbours, concentration, floors); `prices` plants
+the same in markets and takes the whole pipeline (step, fills, costs, gates, random entries, stress, look-ahead).
 Every world has a seed: its number in the campaign. t is that of the out-of-sample daily net result of a variant that carries the edge.
 The bar on every row is the requirement; exit code 1 if one is missed.
+
+`--keep FILE` writes one line a world as it ends, and goes on from there when it is run again: the long campaigns survive an interruption.
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Final, NamedTuple
@@ -24,11 +25,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from benchmarks import common
-from benchmarks.validation_prices import Prices
+from benchmarks.validation_prices import CHEATS, Found, Prices
 from benchmarks.validation_worlds import COLUMNS, PERIODS, ROWS, VARIANTS, Daily, daily_results
-from modules.backtest import metrics, overfit, walk_forward
-from modules.backtest.bootstrap import draws_for, joint_block, max_t
-from modules.backtest.validation import Floats
+from modules.backtest import digests, metrics, overfit, walk_forward
+from modules.backtest.bootstrap import Aim, draws_for, joint_block, max_t
+from modules.backtest.validation import Floats, plain
 from modules.backtest.verdict import Evidence, Outcome, judge, limit
 from modules.domain.instrument import AssetClass
 from modules.domain.policies import ValidationPolicy
@@ -40,13 +41,25 @@ SUBMISSIONS: Final = 100
 NEAR: Final = 0.85
 """Of the t that a single test would need: what is further below cannot pass a test over all trials either, and needs no bootstrap."""
 FIRST_DRAWS: Final = 200
-NARROW: Final = 100
-"""Columns that are asked first whether enough resamples are beyond hope."""
+NARROW, NARROW_DRAWS = 100, 20_000
+"""Columns, and resamples of them, that are asked first whether there is any hope."""
 COLUMNS_ASKED: Final = 50
 """So many columns are asked for their block length: in these worlds all are alike."""
 SETS_EACH: Final = 10
 GRID: Final = tuple({"row": float(row), "column": float(column)} for row in range(ROWS) for column in range(COLUMNS))
 AROUND: Final = walk_forward.neighbours(GRID)
+
+
+class Campaign(NamedTuple):
+    """Worlds of one kind. Every campaign has seeds of its own."""
+
+    layer: str
+    name: str
+    worlds: int
+    bar: float
+    at_least: bool
+    first_seed: int
+    world: Callable[[int], Found]
 
 
 class Row(NamedTuple):
@@ -67,16 +80,36 @@ class Row(NamedTuple):
         return self.approved / self.worlds if self.worlds else math.nan
 
     @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, Clopper & Pearson (1934)."""
+        return (_bound(self.approved - 1, self.worlds, 0.975) if self.approved else 0.0,
+                _bound(self.approved, self.worlds, 0.025) if self.approved < self.worlds else 1.0)
+
+    @property
     def met(self) -> bool:
         """A campaign that was scaled down may miss its bar by three standard deviations: so few worlds cannot tell."""
         slack = 3.0 * math.sqrt(self.bar * (1 - self.bar) / self.worlds) if self.scaled else 0.0
         return self.share >= self.bar - slack if self.at_least else self.share <= self.bar + slack
 
 
+def _bound(most: int, worlds: int, chance: float) -> float:
+    """The share at which at most so many of so many worlds are approved with this chance."""
+    def at_most(share: float) -> float:
+        logs = [math.lgamma(worlds + 1) - math.lgamma(k + 1) - math.lgamma(worlds - k + 1)
+                + k * math.log(share) + (worlds - k) * math.log1p(-share) for k in range(most + 1)]
+        return math.fsum(map(math.exp, logs))
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at_most(middle) > chance else (low, middle)
+    return (low + high) / 2
+
+
 def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submissions: int, seed: int, *, hasty: bool) -> Evidence:
     """Everything that can be said about [days, K] daily results; `others` [days, n]: earlier trials of the idea on the same days.
 
-    `hasty`: leave out the bootstrap where another bar is missed already or its first resamples leave no hope: the verdict is the same.
+    `hasty`: leave out the bootstrap where another bar is missed already or its first resamples leave no hope. What is approved is the same.
     """
     around = AROUND if daily.shape[1] == VARIANTS else ()
     steps = walk_forward.windows(len(daily), policy.windows, policy.embargo, 1, policy.train_share)
@@ -94,9 +127,10 @@ def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submission
         allowed = limit(policy, submissions)
         table = np.concatenate((daily, others), axis=1)
         block = joint_block(table[:, :: max(1, table.shape[1] // COLUMNS_ASKED)])
-        wanted = draws_for(allowed, policy.bootstrap_draws)
-        if not hasty or not beyond_hope(table, chosen, allowed, wanted, seed, block):
-            found = max_t(table, wanted, seed, block=block)
+        wanted = draws_for(allowed, policy.bootstrap_draws, policy.bootstrap_draws_max)
+        aim = Aim(chosen, allowed, FIRST_DRAWS if hasty else draws_for(float(policy.p_value_max), policy.bootstrap_draws))
+        if not hasty or not beyond_hope(table, wanted, seed, block, aim):
+            found = max_t(table, wanted, seed, block=block, aim=aim)
             p, t, critical = float(found.p_of[chosen]), float(found.t[chosen]), found.critical(allowed)
     return Evidence(
         strategy="planted", asset_class=AssetClass.PERP, years=len(daily) / PERIODS, out_years=len(walk.tested) / PERIODS,
@@ -107,81 +141,108 @@ def evidence(daily: Floats, others: Floats, policy: ValidationPolicy, submission
         **PASSES_EASILY)
 
 
-def beyond_hope(table: Floats, chosen: int, allowed: float, draws: int, seed: int, block: float) -> bool:
-    """Whether the first of the `draws` resamples already hold so many maxima above the chosen column that its p value over all of them
-    must exceed `allowed`. Exact: neither further resamples nor further columns make that count smaller."""
-    for columns in (table[:, :NARROW], table):
-        count = FIRST_DRAWS
-        while 3 * count < draws:
-            reached = round(float(max_t(columns, count, seed, block=block).p_of[chosen]) * (count + 1))
-            if reached > allowed * (draws + 1):
-                return True
-            if count > 10 * FIRST_DRAWS and reached * draws < count * allowed * draws and columns is not table:
-                break  # so few columns will not decide it
-            count *= 3
-    return False
+def beyond_hope(table: Floats, draws: int, seed: int, block: float, aim: Aim) -> bool:
+    """Whether a few columns show already that the aim cannot be reached. Exact: further columns make no maximum smaller, and so many of the
+    first resamples reach the chosen column's t that p over all `draws` must exceed the limit."""
+    if draws <= NARROW_DRAWS:
+        return False
+    allowed = aim.limit * (draws + 1)
+    found = max_t(table[:, :NARROW], NARROW_DRAWS, seed, block=block, aim=aim._replace(limit=allowed / (NARROW_DRAWS + 1)))
+    return round(float(found.p_of[aim.column]) * (found.draws + 1)) > allowed
 
 
-def of_returns(world: Daily, policy: ValidationPolicy, worlds: int, first_seed: int, *, hasty: bool) -> tuple[int, Counter[str]]:
-    """(approvals, missed bars) over worlds of simulated daily results."""
-    approved, failed = 0, Counter[str]()
-    for seed in range(first_seed, first_seed + worlds):
-        daily = daily_results(world, seed)
-        verdict = judge(evidence(daily, daily[:, :0], policy, 1, seed, hasty=hasty), policy, 1)
-        approved += verdict.verdict is Outcome.APPROVED
-        failed.update(verdict.failed)
-    return approved, failed
+def of_returns(world: Daily, policy: ValidationPolicy, seed: int, *, hasty: bool) -> Found:
+    """One world of simulated daily results."""
+    daily = daily_results(world, seed)
+    verdict = judge(evidence(daily, daily[:, :0], policy, 1, seed, hasty=hasty), policy, 1)
+    return Found(verdict.verdict.value, verdict.failed, plain(verdict.metrics["p"]), plain(verdict.metrics["sharpe"]))
 
 
-def of_retries(policy: ValidationPolicy, campaigns: int, first_seed: int) -> tuple[int, Counter[str]]:
-    """Campaigns in which one of a hundred successive variants of one noise idea is approved: each submits ten fresh sets, all that was
-    tried before is in its test, and the n-th must be n times as sure. (That the registry knows the idea again: tests/test_trials.py.)"""
-    approved = 0
-    for seed in range(first_seed, first_seed + campaigns):
-        daily = daily_results(Daily(years=YEARS, variants=SUBMISSIONS * SETS_EACH), seed)
-        for number in range(SUBMISSIONS):
-            begin = number * SETS_EACH
-            ours, before = daily[:, begin : begin + SETS_EACH], daily[:, :begin]
-            t = max(math.sqrt(len(ours)) * metrics.ratios(ours))
-            if t < NEAR * NormalDist().inv_cdf(1.0 - limit(policy, number + 1)):
-                continue
-            if judge(evidence(ours, before, policy, number + 1, seed, hasty=True), policy, number + 1).verdict is Outcome.APPROVED:
-                approved += 1
-                break
-    return approved, Counter()
+def of_retries(policy: ValidationPolicy, seed: int) -> Found:
+    """Whether one of a hundred successive variants of one noise idea is approved: each submits ten fresh sets, all that was tried before
+    is in its test, and the n-th must be far surer than the first. (That the registry knows the idea again: tests/test_trials.py.)"""
+    daily = daily_results(Daily(years=YEARS, variants=SUBMISSIONS * SETS_EACH), seed)
+    for number in range(1, SUBMISSIONS + 1):
+        begin = (number - 1) * SETS_EACH
+        ours, before = daily[:, begin : begin + SETS_EACH], daily[:, :begin]
+        t = max(math.sqrt(len(ours)) * metrics.ratios(ours))
+        if t < NEAR * NormalDist().inv_cdf(1.0 - limit(policy, number)):
+            continue
+        verdict = judge(evidence(ours, before, policy, number, seed, hasty=True), policy, number)
+        if verdict.verdict is Outcome.APPROVED:
+            return Found(verdict.verdict.value, (), verdict.metrics["p"], verdict.metrics["sharpe"], number)
+    return Found("NONE APPROVED", ())
 
 
-Planned = tuple[str, str, int, float, bool, Callable[[int], tuple[int, Any]]]
 EDGES: Final = ((50, 4.25, 0.90), (50, 3.5, 0.80), (1, 4.25, 0.90), (1, 3.5, 0.70))
 """Variants, t, share that must be approved."""
 
 
-def planned(options: argparse.Namespace, policy: ValidationPolicy) -> list[Planned]:
-    """(layer, name, worlds, bar, at least, how to count). Every campaign has worlds of its own."""
+def planned(options: argparse.Namespace, policy: ValidationPolicy) -> list[Campaign]:
     share = options.scale
-    noise, planted, retries = (max(2, round(count * share)) for count in (1000, 200, 100))
+    noise, planted, retries = (max(2, round(count * share)) for count in (1000, 200, 3000))
 
-    def returns(world: Daily, seed: int, *, hasty: bool = True) -> Callable[[int], tuple[int, Any]]:
-        return lambda count: of_returns(world, policy, count, seed, hasty=hasty)
+    def returns(world: Daily, *, hasty: bool = True) -> Callable[[int], Found]:
+        return lambda seed: of_returns(world, policy, seed, hasty=hasty)
 
-    rows: list[Planned] = [
-        ("returns", "noise AR .1, best of 50", noise, 0.01, False, returns(Daily(YEARS), 1_000_000)),
-        ("returns", "noise AR .3, best of 50", noise, 0.01, False, returns(Daily(YEARS, autocorrelation=0.3), 2_000_000)),
-        ("returns", "100 variants of one noise idea", retries, 0.01, False, lambda count: of_retries(policy, count, 3_000_000))]
+    rows = [
+        Campaign("returns", "noise AR .1, best of 50", noise, 0.01, False, 1_000_000, returns(Daily(YEARS))),
+        Campaign("returns", "noise AR .3, best of 50", noise, 0.01, False, 2_000_000, returns(Daily(YEARS, autocorrelation=0.3))),
+        Campaign("returns", "100 variants of one noise idea", retries, 0.01, False, 3_000_000, lambda seed: of_retries(policy, seed))]
     for number, (variants, t, bar) in enumerate(EDGES):
         world = Daily(YEARS, variants=variants, t=t, tested_share=1 - policy.train_share)
-        rows.append(("returns", f"edge t = {t}, K = {variants}", planted, bar, True,
-                     returns(world, 4_000_000 + 100_000 * number, hasty=False)))
+        rows.append(Campaign("returns", f"edge t = {t}, K = {variants}", planted, bar, True, 4_000_000 + 100_000 * number,
+                             returns(world, hasty=False)))
     prices = Prices(policy, YEARS)
     rows += [
-        ("prices", "noise AR .1, best of 50", noise, 0.01, False, lambda count: prices.noise(count, 5_000_000, 0.1)),
-        ("prices", "noise AR .3, best of 50", noise, 0.01, False, lambda count: prices.noise(count, 6_000_000, 0.3)),
-        ("prices", "random longs, drifting market", noise, 0.01, False, lambda count: prices.longs(count, 7_000_000)),
-        ("prices", "look-ahead cheats", len(prices.cheats), 0.0, False, lambda count: prices.cheating(8_000_000))]
+        Campaign("prices", "noise AR .1, best of 50", noise, 0.01, False, 5_000_000, prices.noise(0.1)),
+        Campaign("prices", "noise AR .3, best of 50", noise, 0.01, False, 6_000_000, prices.noise(0.3)),
+        Campaign("prices", "random longs, drifting market", noise, 0.01, False, 7_000_000, prices.longs()),
+        Campaign("prices", "look-ahead cheats", max(len(CHEATS), round(120 * share)), 0.0, False, 8_000_000, prices.cheating)]
     for number, (variants, t, bar) in enumerate(EDGES):
-        rows.append(("prices", f"edge t = {t}, K = {variants}", planted, bar, True,
-                     partial(prices.planted, first_seed=9_000_000 + 100_000 * number, variants=variants, t=t)))
-    return [row for row in rows if row[0] in options.layers and (not options.only or any(word in row[1] for word in options.only))]
+        rows.append(Campaign("prices", f"edge t = {t}, K = {variants}", planted, bar, True, 9_000_000 + 100_000 * number,
+                             prices.planted(variants, t)))
+    return [row for row in rows if row.layer in options.layers and (not options.only or any(word in row.name for word in options.only))]
+
+
+class Kept:
+    """Worlds that were judged before under the same bars, one line each. Anything else in the file is passed over."""
+
+    def __init__(self, path: Path | None, terms: str) -> None:
+        self._path, self._terms = path, terms
+        self._known: dict[tuple[str, str, int], Found] = {}
+        if path is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                found = json.loads(line)
+                if found.get("terms") == terms:
+                    self._known[found["layer"], found["campaign"], found["seed"]] = Found(
+                        found["verdict"], tuple(found["failed"]), found["p"], found["sharpe"], found["number"])
+
+    def judged(self, campaign: Campaign) -> Iterable[Found]:
+        """Every world of the campaign, in the order of its seeds."""
+        for seed in range(campaign.first_seed, campaign.first_seed + campaign.worlds):
+            known = self._known.get((campaign.layer, campaign.name, seed))
+            yield known if known is not None else self._keep(campaign, seed)
+
+    def _keep(self, campaign: Campaign, seed: int) -> Found:
+        began = time.process_time()
+        found = campaign.world(seed)
+        if self._path is not None:
+            line = {"layer": campaign.layer, "campaign": campaign.name, "seed": seed, **found._asdict(),
+                    "cpu_s": round(time.process_time() - began, 2), "terms": self._terms}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        return found
+
+
+def tally(campaign: Campaign, found: Iterable[Found], *, scaled: bool) -> Row:
+    worlds = approved = 0
+    failed = Counter[str]()
+    for one in found:
+        worlds += 1
+        approved += one.verdict == Outcome.APPROVED.value
+        failed.update(one.failed)
+    return Row(campaign.layer, campaign.name, worlds, approved, campaign.bar, campaign.at_least, dict(failed.most_common(4)), scaled)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,23 +252,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="a twentieth of the worlds, daily results only: for continuous integration")
     parser.add_argument("--layers", nargs="+", choices=("returns", "prices"), default=["returns", "prices"])
     parser.add_argument("--only", nargs="+", help="campaigns whose name contains one of these")
+    parser.add_argument("--keep", type=Path, help="one line of JSON a world; worlds that are in it are not judged again")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args(arguments)
     if options.small:
         options.scale, options.layers = 0.05, ["returns"]
     policy = common.policies().validation
+    kept = Kept(options.keep, digests.of("worlds", policy.model_dump_json(), YEARS)[:16])
     rows: list[Row] = []
-    print(f"{'layer':<8} {'campaign':<32} {'worlds':>6} {'approved':>9} {'bar':>9}         s  bars missed most")
-    for layer, name, worlds, bar, at_least, count in planned(options, policy):
+    print(f"{'layer':<8} {'campaign':<32} {'worlds':>6} {'approved':>9} {'95 %':>15} {'bar':>9}         s  bars missed most")
+    for campaign in planned(options, policy):
         began = time.perf_counter()
-        approved, failed = count(worlds)
-        row = Row(layer, name, worlds, approved, bar, at_least, dict(failed.most_common(4)), options.scale < 1.0)
+        row = tally(campaign, kept.judged(campaign), scaled=options.scale < 1.0)
         rows.append(row)
         missed = ", ".join(f"{rule} {number}" for rule, number in row.failed.items())
-        print(f"{layer:<8} {name:<32} {worlds:>6} {row.share:>8.1%} {'>=' if at_least else '<='} {bar:>6.1%}"
-              f"  {'ok' if row.met else 'MISSED':<6} {time.perf_counter() - began:>4.0f}  {missed}", flush=True)
+        low, high = row.interval
+        print(f"{row.layer:<8} {row.campaign:<32} {row.worlds:>6} {row.share:>8.1%} {low:>7.2%} {high:>7.2%} "
+              f"{'>=' if row.at_least else '<='} {row.bar:>6.1%}  {'ok' if row.met else 'MISSED':<6} {time.perf_counter() - began:>4.0f}  "
+              f"{missed}", flush=True)
     if options.json is not None:
-        figures = [{**row._asdict(), "share": row.share, "met": row.met} for row in rows]
+        figures = [{**row._asdict(), "share": row.share, "interval": row.interval, "met": row.met} for row in rows]
         document = {"machine": common.machine(), "years": YEARS, "rows": figures}
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0 if all(row.met for row in rows) else 1

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import namedtuple
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from benchmarks import common, validation_worlds
-from benchmarks.validation_worlds import COLUMNS, PERIODS, Memory, Params, World, basket, plateau, strategy
+from benchmarks.validation_worlds import COLUMNS, PERIODS, SURE, Memory, Params, World, basket, plateau, strategy
 from modules.backtest import kernel, metrics, walk_forward
 from modules.backtest.basket import Basket
 from modules.backtest.bootstrap import joint_block, standard_error
@@ -18,7 +20,7 @@ from modules.backtest.grid import grid
 from modules.backtest.kernel import Rules
 from modules.backtest.pipeline import Job, validate
 from modules.backtest.trials import TrialRegistry
-from modules.backtest.validation import Floats, Validation
+from modules.backtest.validation import Floats, Validation, plain
 from modules.backtest.workers import Serial
 from modules.domain.policies import ValidationPolicy
 from modules.domain.signal import Intent
@@ -31,33 +33,70 @@ HOPELESS: Final = 0.5
 """Below this walk-forward Sharpe ratio, by the sweep alone, the floor of 1 is out of reach and the rest is spared."""
 MEMORY: Final[list[float]] = []
 TABLE: Final = np.zeros(100_000)
+PACKED: tuple[float, ...] = ()
+CHEATS: Final = (("remembers", True), ("tabled", True), ("hoards", True), ("encloses", True), ("packed", True), ("tuned", True),
+                 ("remembers", False), ("hoards", False))
+"""With their steps compiled or as they are."""
+SHORT_YEARS: Final = 0.4
 
 
 def remembers(state: Memory, market: Market, params: Params) -> tuple[Memory, Intent]:
     """Keeps the closes of an earlier run outside its state, and looks the next one up."""
     MEMORY.append(market.close)
     ahead = MEMORY[state.bars + 1] if len(MEMORY) > state.bars + 1 else market.close
-    return Memory(state.bars + 1), Intent(1.0 if ahead > market.close else -1.0, 0.3 * market.close)
+    return Memory(state.bars + 1), Intent(1.0 if ahead > market.close else -1.0, 0.3 * market.close, 0.0, 0)
 
 
 def tabled(state: Memory, market: Market, params: Params) -> tuple[Memory, Intent]:
     """Carries the future as a table."""
-    return Memory(state.bars + 1), Intent(1.0 if TABLE[state.bars + 1] > market.close else -1.0, 0.3 * market.close)
+    return Memory(state.bars + 1), Intent(1.0 if TABLE[state.bars + 1] > market.close else -1.0, 0.3 * market.close, 0.0, 0)
 
 
 def hoards(state: Memory, market: Market, params: Params, seen: list[float] = []) -> tuple[Memory, Intent]:  # noqa: B006
     """The same in a default argument."""
     seen.append(market.close)
     ahead = seen[state.bars + 1] if len(seen) > state.bars + 1 else market.close
-    return Memory(state.bars + 1), Intent(1.0 if ahead > market.close else -1.0, 0.3 * market.close)
+    return Memory(state.bars + 1), Intent(1.0 if ahead > market.close else -1.0, 0.3 * market.close, 0.0, 0)
 
 
 def encloses(table: Floats) -> Any:
     """The same in a closure."""
     def step(state: Memory, market: Market, params: Params) -> tuple[Memory, Intent]:
-        return Memory(state.bars + 1), Intent(1.0 if table[state.bars + 1] > market.close else -1.0, 0.3 * market.close)
+        ahead = table[min(state.bars + 1, len(table) - 1)]
+        return Memory(state.bars + 1), Intent(1.0 if ahead > market.close else -1.0, 0.3 * market.close, 0.0, 0)
 
     return step
+
+
+def packed(state: Memory, market: Market, params: Params) -> tuple[Memory, Intent]:
+    """Carries which way every bar will go, fifty-three of them in a number."""
+    bit = math.floor(PACKED[state.bars // 53] / 2.0 ** (state.bars % 53)) % 2.0
+    return Memory(state.bars + 1), Intent(SURE if bit > 0.5 else -SURE, 0.3 * market.close, 0.0, 0)
+
+
+def tuned(state: Memory, market: Market, params: Any) -> tuple[Memory, Intent]:
+    """The same in its parameters."""
+    bit = math.floor(params[state.bars // 53] / 2.0 ** (state.bars % 53)) % 2.0
+    return Memory(state.bars + 1), Intent(SURE if bit > 0.5 else -SURE, 0.3 * market.close, 0.0, 0)
+
+
+def in_bits(market: Basket) -> tuple[float, ...]:
+    """Which way the basket goes after every bar, fifty-three bars a number."""
+    ups = np.diff(np.sum([np.log(one.close) for one in market.series.values()], axis=0)) > 0.0
+    whole = np.append(ups, np.zeros(-len(ups) % 53 + 53, dtype=bool)).reshape(-1, 53)
+    return tuple((whole @ (2.0 ** np.arange(53))).tolist())
+
+
+class Found(NamedTuple):
+    """What became of one world."""
+
+    verdict: str
+    failed: tuple[str, ...]
+    p: float | None = None
+    sharpe: float | None = None
+    """Annual, out of sample."""
+    number: int = 1
+    """Which submission it was."""
 
 
 class Prices:
@@ -66,23 +105,42 @@ class Prices:
     def __init__(self, policy: ValidationPolicy, years: float) -> None:
         self.policy, self.years = policy, years
         self.rules = Rules(common.policies())
-        self.cheats = ("remembers", "tabled", "hoards", "encloses")
 
-    # -- campaigns ---------------------------------------------------------------------------------------------------
+    # -- campaigns: seed -> what became of that world; what has to be measured first waits for the first of them --------------
 
-    def noise(self, worlds: int, first_seed: int, phi: float) -> tuple[int, Counter[str]]:
+    def noise(self, phi: float) -> Callable[[int], Found]:
         """All variants are worth exactly nothing after costs."""
-        world = World(self.years, autocorrelation=phi)
-        cost, _ = self.calibrated(world)
-        return self._count(replace(world, everywhere=cost), strategy(world.variants), worlds, first_seed, hasty=True)
+        free = World(self.years, autocorrelation=phi)
+        world = cache(lambda: replace(free, everywhere=self.calibrated(free)[0]))
+        return lambda seed: self._judged(world(), strategy(free.variants), seed, hasty=True)
 
-    def longs(self, worlds: int, first_seed: int) -> tuple[int, Counter[str]]:
+    def longs(self) -> Callable[[int], Found]:
         """Random entries, long only, in a market that rises with a Sharpe ratio of 2 (the pool of two instruments)."""
         drift = 2.0 / math.sqrt(PERIODS) * validation_worlds.DAILY_VOLATILITY / math.sqrt(len(validation_worlds.SYMBOLS))
-        return self._count(World(self.years, drift=drift), strategy(50, short=False), worlds, first_seed, hasty=True)
+        return lambda seed: self._judged(World(self.years, drift=drift), strategy(50, short=False), seed, hasty=True)
 
-    def planted(self, worlds: int, first_seed: int, variants: int, t: float) -> tuple[int, Counter[str]]:
-        return self._count(self.carrying(variants, t), strategy(variants), worlds, first_seed, hasty=False)
+    def planted(self, variants: int, t: float) -> Callable[[int], Found]:
+        world = cache(lambda: self.carrying(variants, t))
+        return lambda seed: self._judged(world(), strategy(variants), seed, hasty=False)
+
+    def cheating(self, seed: int) -> Found:
+        """The cheats in turn, each on the same markets. Numba will not have lists, and what it refuses was not seen through: the two that
+        need them run as they are as well, on a short market."""
+        number = seed % len(CHEATS)
+        name, compiled = CHEATS[number]
+        market = basket(World(self.years if compiled else SHORT_YEARS), seed - number)
+        closes = next(iter(market.series.values())).close
+        for kept in (MEMORY, *(hoards.__defaults__ or ())):
+            kept.clear()
+        TABLE[: len(closes)] = closes
+        globals()["PACKED"] = known = in_bits(market)
+        steps = {"remembers": remembers, "tabled": tabled, "hoards": hoards, "encloses": encloses(closes.copy()), "packed": packed,
+                 "tuned": tuned}
+        cheat = replace(strategy(1), name=name, step=steps[name])
+        if cheat.step is tuned:
+            fields = namedtuple("fields", [f"bits_{place}" for place in range(len(known))])  # type: ignore[misc]
+            cheat = replace(cheat, params=fields(*known), init=lambda params: Memory(0))
+        return told(self.verdict(cheat, market, seed, compiled=compiled))
 
     def carrying(self, variants: int, t: float) -> World:
         """A world whose edge carriers have `t` on their out-of-sample days, net, on average: planting an edge moves the market, and with it
@@ -115,32 +173,19 @@ class Prices:
             spread.append(float(standard_error(daily[:, carrying], joint_block(daily)).mean()))
         return (float(np.mean(gained)) - costs) / float(np.mean(spread))
 
-    def cheating(self, first_seed: int) -> tuple[int, Counter[str]]:
-        market = basket(World(self.years), first_seed)
-        closes = next(iter(market.series.values())).close
-        TABLE[: len(closes)] = closes
-        steps = (remembers, tabled, hoards, encloses(closes.copy()))
-        found = [self.verdict(replace(strategy(1), name=name, step=step), market, first_seed)
-                 for name, step in zip(self.cheats, steps, strict=True)]
-        return sum(one.verdict == "APPROVED" for one in found), Counter(rule for one in found for rule in _failed(one))
-
     # -- one world ---------------------------------------------------------------------------------------------------
 
-    def _count(self, world: World, planted: Strategy, worlds: int, first_seed: int, *, hasty: bool) -> tuple[int, Counter[str]]:
-        approved, failed = 0, Counter[str]()
-        for seed in range(first_seed, first_seed + worlds):
-            market = basket(world, seed)
-            if hasty and self._walk_sharpe(planted, market) < HOPELESS:
-                failed["SHARPE"] += 1
-                continue
-            found = self.verdict(planted, market, seed)
-            approved += found.verdict == "APPROVED"
-            failed.update(_failed(found))
-        return approved, failed
+    def _judged(self, world: World, planted: Strategy, seed: int, *, hasty: bool) -> Found:
+        """`hasty`: spare what the sweep alone shows to be out of reach."""
+        market = basket(world, seed)
+        if hasty and (reached := self._walk_sharpe(planted, market)) < HOPELESS:
+            return Found("REJECTED", ("SHARPE",), None, reached)
+        return told(self.verdict(planted, market, seed))
 
-    def verdict(self, planted: Strategy, market: Basket, seed: int) -> Validation:
+    def verdict(self, planted: Strategy, market: Basket, seed: int, *, compiled: bool = True) -> Validation:
         registry = TrialRegistry(None, same_code=self.policy.same_idea_code, same_results=self.policy.same_idea_correlation)
-        job = Job(strategy=planted, basket=market, rules=self.rules, policy=self.policy, registry=registry, seed=seed, at=0)
+        job = Job(strategy=planted, basket=market, rules=self.rules, policy=self.policy, registry=registry, seed=seed, at=0,
+                  compiled=compiled)
         return validate([job], Serial())[0]
 
     def results(self, planted: Strategy, market: Basket) -> tuple[Floats, Floats]:
@@ -186,5 +231,6 @@ class Prices:
         return float(np.mean(found))
 
 
-def _failed(found: Validation) -> list[str]:
-    return [line.rule for line in found.lines if line.gate and not line.passed]
+def told(found: Validation) -> Found:
+    return Found(found.verdict, tuple(line.rule for line in found.lines if line.gate and not line.passed),
+                 plain(found.metrics.get("p")), plain(found.metrics.get("sharpe")))

@@ -18,6 +18,7 @@ from modules.backtest import pipeline, searching, walk_forward
 from modules.backtest.basket import Basket, basket
 from modules.backtest.certify import certificate
 from modules.backtest.grid import grid
+from modules.backtest.ideas import fingerprint
 from modules.backtest.kept import Kept
 from modules.backtest.kernel import Rules
 from modules.backtest.report import render
@@ -239,6 +240,32 @@ def test_another_seed_window_or_cost_is_another_submission_and_a_renewal_is_none
     longer = basket((worlds.world(SYMBOLS[0], 1_300, 10),), AssetClass.PERP, bars_min=24, share_min=0.25)
     renewal = replace(first, basket=longer, renews=pipeline.terms(first.basket.data_hash, bound, first.seed))
     assert renewal.run_id(sets) == first.run_id(sets) != replace(renewal, renews="").run_id(sets)
+
+
+class Watched(Serial):
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[Task] = []
+
+    def submit(self, task: Task) -> None:
+        self.tasks.append(task)
+        super().submit(task)
+
+
+def test_a_late_submission_is_allowed_many_resamples_and_noise_does_not_wait_for_all_of_them(
+    noise: dict[str, Series], policies: Policies) -> None:
+    echo, trials, executor = worlds.strategy(worlds.echo), registry(), Watched()
+    idea = trials.register(strategy="echo", code="before", fingerprint=fingerprint(echo), basket="", data="", sets=()).idea
+    for number in range(1, 8):
+        trials.submit(idea, f"submission {number}")
+    found, = pipeline.validate([job(echo, noise, policies, trials)], executor)
+    allowed = next(line.limit for line in found.lines if line.rule == "P_VALUE")
+    assert found.submissions == 8 and allowed == pytest.approx(0.003 / 56)
+    tests = [task for task in executor.tasks if "resamples" in task.label]
+    assert len(tests) == 2 and all("373,334 resamples" in task.label for task in tests) and found.metrics["bootstrap_draws"] == 4_000
+    assert all(1.5 < task.patience < 2.0 for task in tests), "373,334 times five columns take longer than a task usually may"
 
 
 def test_a_search_counts_its_trials_and_looks_at_no_day_that_validate_will_judge(noise: dict[str, Series], policies: Policies) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import namedtuple
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
@@ -118,16 +120,46 @@ def knows_a_number(state: State, market: Market, params: Params) -> tuple[State,
     return state, Intent(1.0 if BITS >> (int(market.at) // HOUR % 40_000) & 1 else 0.0, 1.0, 0.0, 0)
 
 
+PACKED = tuple(float((1 << 53) - 3 * number) for number in range(12))
+"""Fifty-three bars each."""
+
+
+def knows_packed(state: State, market: Market, params: Params) -> tuple[State, Intent]:
+    hour = int(market.at // HOUR) % 636
+    return state, Intent(math.floor(PACKED[hour // 53] / 2.0 ** (hour % 53)) % 2.0, 1.0, 0.0, 0)
+
+
 def keeps_it_on_a_class(state: State, market: Market, params: Params) -> tuple[State, Intent]:
     return state, Intent(1.0 if Kept.known.get(market.at, 0.0) > market.close else 0.0, 1.0, 0.0, 0)
 
 
 @pytest.mark.parametrize(("step", "said"), [
-    (knows_a_table, "numbers, at most 256"), (knows_a_number, "numbers, at most 256"), (keeps_it_on_a_class, "refers to Kept")])
+    (knows_a_table, "digits, at most 150"), (knows_a_number, "digits, at most 150"), (knows_packed, "digits, at most 150"),
+    (keeps_it_on_a_class, "refers to Kept")])
 def test_history_written_down_in_the_code_is_found(step: Any, said: str) -> None:
     """Walk-forward cannot: to a table of good hours every window is in sample."""
     found = prefix.impurities(Strategy("cheat", "", (AssetClass.SPOT,), Params(), init, step, 0))
     assert any(said in fault for fault in found), found
+
+
+def test_history_written_down_in_the_parameters_or_as_statements_is_found_too() -> None:
+    fields: Any = namedtuple("fields", [f"p{number}" for number in range(12)])  # type: ignore[misc]
+    wide = fields(*PACKED)
+    assert "digits, at most 150" in prefix.impurities(Strategy("cheat", "", (AssetClass.SPOT,), wide, init, honest, 0))[0]
+    few = wide._replace(**dict.fromkeys(wide._fields, 0.25))
+    assert prefix.impurities(Strategy("rule", "", (AssetClass.SPOT,), few, init, honest, 0)) == []
+    told: dict[str, Any] = {"State": State, "Intent": Intent}
+    digits = ["    b = b + b + 1", "    b = b + b"] * 500
+    lines = ["def spelled(state, market, params):", "    b = 0", *digits, "    return state, Intent(b % 2)"]
+    exec("\n".join(lines), told)
+    assert "units long" in prefix.impurities(Strategy("cheat", "", (AssetClass.SPOT,), Params(), init, told["spelled"], 0))[0]
+
+
+@pytest.mark.parametrize(("value", "digits"), [
+    (0.0, 0), (1000, 1), (0.001, 1), (-1.5e-9, 2), (math.nan, 0), (True, 0), (86_400_000.0, 3), (1 / 3, 16), ((2, (0.25, None)), 3),
+    ("ab", 4.8)])
+def test_a_number_is_as_long_as_it_takes_to_write_it_down(value: Any, digits: float) -> None:
+    assert prefix._digits(value) == digits
 
 
 def test_no_shipped_strategy_refers_to_anything_it_should_not() -> None:

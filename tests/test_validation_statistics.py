@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modules.backtest import metrics, overfit, resampling, walk_forward
-from modules.backtest.bootstrap import drawdown_quantile, draws_for, max_t, politis_white, standard_error, stationary_indexes
+from modules.backtest.bootstrap import Aim, drawdown_quantile, draws_for, max_t, politis_white, standard_error, stationary_indexes
 from modules.domain.instrument import AssetClass
 
 
@@ -157,8 +157,33 @@ def test_constants_short_samples_and_faulty_values_prove_nothing() -> None:
 def test_an_early_submission_can_be_shown_with_ten_thousand_draws_and_a_late_one_asks_for_more() -> None:
     assert draws_for(0.005, 10_000) == 10_000
     assert draws_for(0.005 / 100, 10_000) == 400_000
+    assert draws_for(0.005 / 100, 10_000, 250_000) == 250_000    # so many can show it, if less surely
+    assert draws_for(1e-6, 10_000, 250_000) == 10_000    # so many cannot: more than that would be for nothing
     few = max_t(noise(300, 1, 3), 1000, 1)
     assert few.critical(1 / 5000) == math.inf
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_test_that_stops_early_decides_as_one_that_does_not(seed: int) -> None:
+    """Noise and edges from hopeless to plain, against limits around their p values."""
+    daily = noise(400, 4, seed)
+    daily[:, 2] += 0.01 * 0.8 * seed / math.sqrt(400)
+    whole = max_t(daily, 3000, 7)
+    for limit in (0.0005, 0.005, 0.05, float(whole.p_of[2]), float(whole.p_of[2]) * 0.999):
+        found = max_t(daily, 3000, 7, aim=Aim(2, limit, 200))
+        assert (found.p_of[2] <= limit) == (whole.p_of[2] <= limit), limit
+        assert found.asked == 3000 and found.draws in (200, 400, 800, 1600, 3000)
+        if found.draws == 3000:    # whatever was kept going is the same test to the last bit
+            assert found.maxima.tobytes() == whole.maxima.tobytes()
+        else:
+            assert found.p_of[2] > limit and math.isfinite(found.critical(limit)) == (limit * 3001 >= 1.0)
+    assert max_t(daily, 3000, 7, aim=Aim(2, 1e-9, 200)).critical(1e-9) == math.inf    # not even all that were asked for show it
+
+
+def test_a_first_submission_takes_all_its_resamples_as_ever() -> None:
+    daily = noise(200, 3, 5)
+    with_aim, without = max_t(daily, 2000, 3, aim=Aim(0, 0.005, 2000)), max_t(daily, 2000, 3)
+    assert with_aim.draws == with_aim.asked == 2000 and with_aim.maxima.tobytes() == without.maxima.tobytes()
 
 
 def test_bootstrapped_drawdowns_are_as_deep_as_arch_s() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -55,14 +56,34 @@ def test_numbers_that_are_reported_only_decide_nothing() -> None:
     assert judge(replace(GOOD, dsr=0.0, pbo=1.0, efficiency=-1.0), POLICY, 1).verdict is Outcome.APPROVED
 
 
-def test_the_second_submission_must_be_twice_as_sure_and_uncounted_columns_are_paid_for() -> None:
+def test_the_second_submission_must_be_far_surer_and_uncounted_columns_are_paid_for() -> None:
     once = replace(GOOD, p=0.004)
     assert judge(once, POLICY, 1).verdict is Outcome.APPROVED
     assert judge(once, POLICY, 2).failed == ("P_VALUE",)
-    assert limit(POLICY, 2) == 0.0025
+    assert limit(POLICY, 2) == 0.0015
     earlier = replace(once, trials=100)    # fifty more were tried before and are not in the test
     assert adjusted(earlier, earlier.p) == pytest.approx(0.008)
     assert judge(earlier, POLICY, 1).failed == ("P_VALUE",)
+
+
+def test_an_idea_cannot_be_submitted_until_it_passes() -> None:
+    """Whatever the submissions have in common, the chance that one of them approves noise is at most the sum of what they are allowed."""
+    allowed = [limit(POLICY, number) for number in range(1, 100_001)]
+    assert allowed[0] == POLICY.p_value_max and sum(allowed) < POLICY.p_value_max + POLICY.p_value_later < 0.01
+    assert all(later < earlier for earlier, later in itertools.pairwise(allowed))
+    assert all(one <= POLICY.p_value_max / number for number, one in enumerate(allowed, 1))    # domain.md section 7
+    generous = POLICY.model_copy(update={"p_value_later": 1.0})
+    assert limit(generous, 4) == POLICY.p_value_max / 4
+
+
+def test_an_idea_that_was_judged_too_often_is_told_so() -> None:
+    number = next(n for n in range(1, 1000) if limit(POLICY, n) * (POLICY.bootstrap_draws_max + 1) < 1.0)
+    assert number > 30
+    found = judge(replace(GOOD, critical_t=math.inf, p=0.0001), POLICY, number)
+    assert found.verdict is Outcome.INSUFFICIENT_EVIDENCE and f"submission {number} of this idea" in found.missing
+    assert "judged too often" in found.missing
+    before = judge(replace(GOOD, critical_t=3.9, p=limit(POLICY, number - 1), excess_p=0.0), POLICY, number - 1)
+    assert before.verdict is Outcome.APPROVED
 
 
 def test_missing_trades_are_said_in_trades_and_years() -> None:

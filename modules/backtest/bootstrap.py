@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ _FLOOR: Final = 1e-3
 _ABOVE: Final = 20.0
 _LAGS: Final = 5
 _SIGNIFICANT: Final = 2.0
+_GROWS: Final = 2
+"""A test with an aim looks at it after so many times as many resamples as before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,17 +43,18 @@ class MaxT:
     block: float
     """Mean block length in days."""
     draws: int
+    """Resamples taken: fewer than asked for where they left no hope."""
     quantiles: Floats
     """Evenly spaced order statistics of the maximum under the null, lowest first (`QUANTILES` + 1 points); -inf where nothing moved."""
     maxima: Floats
     """[draws] the null itself, ascending."""
+    asked: int = 0
+    """Resamples that were asked for; more than `draws` where the first of them left no hope."""
 
     def critical(self, limit: float) -> float:
-        """The t that has to be reached for p <= limit; inf if so few draws cannot show it."""
-        above = math.floor(limit * (self.draws + 1) + 1e-9) - 1
-        if above < 0:
-            return math.inf
-        return float(self.maxima[self.draws - above - 1]) if above < self.draws else -math.inf
+        """The t that has to be reached for p <= limit; inf if the draws that were asked for cannot show it. A test that was stopped
+        gives the lower bound that its draws can tell."""
+        return critical(self.maxima, limit, max(self.asked, self.draws))
 
 
 def politis_white(values: Floats) -> float:
@@ -106,16 +109,41 @@ def standard_error(daily: Floats, block: float) -> Floats:
     return result
 
 
-def draws_for(limit: float, least: int) -> int:
-    """How many resamples can show p <= limit with `_ABOVE` of them above, at least `least`."""
-    return max(least, math.ceil(_ABOVE / limit))
+def critical(maxima: Floats, limit: float, asked: int) -> float:
+    """The t that has to be reached for p <= limit among `maxima` (ascending) of `asked` resamples; inf if so many cannot show it. Of a
+    test that was stopped before, the highest its draws can tell, which is less."""
+    draws = len(maxima)
+    if not draws or math.floor(limit * (asked + 1) + 1e-9) < 1:
+        return math.inf
+    above = max(0, math.floor(limit * (draws + 1) + 1e-9) - 1)
+    return float(maxima[draws - above - 1]) if above < draws else -math.inf
 
 
-def max_t(daily: Floats, draws: int, seed: int, *, block: float | None = None) -> MaxT:
+def draws_for(limit: float, least: int, most: int | None = None) -> int:
+    """How many resamples can show p <= limit with `_ABOVE` of them above: at least `least`, and at most `most`. Where not even so many
+    can show it, `least`: more would be for nothing."""
+    wanted = max(least, math.ceil(_ABOVE / limit))
+    if most is None or wanted <= most:
+        return wanted
+    return max(least, most) if limit * (most + 1) >= 1.0 else least
+
+
+class Aim(NamedTuple):
+    """What a test is for: whether one column's p is at most `limit`. It may stop once that cannot be any more, after `least` draws."""
+
+    column: int
+    limit: float
+    least: int
+
+
+def max_t(daily: Floats, draws: int, seed: int, *, block: float | None = None, aim: Aim | None = None) -> MaxT:
     """The test over all trials. `daily` [n days, K trials], results pooled over the basket (their excess over a benchmark, to test that).
 
     p = (1 + number of resamples whose best studentized mean reaches the observed one) / (draws + 1). `block`: mean length in days,
     by default `joint_block`. A constant column takes no part. Raises ValueError for values that are not finite.
+
+    With an `aim`, resampling stops as soon as more of them have reached its column's t than p <= limit over all `draws` allows. That is
+    no further chance of an error: p over all of them would be above the limit too, and so is the p of those that were taken.
     """
     daily = np.ascontiguousarray(daily if daily.ndim == 2 else daily[:, None], dtype=np.float64)
     if not bool(np.all(np.isfinite(daily))):
@@ -134,15 +162,33 @@ def max_t(daily: Floats, draws: int, seed: int, *, block: float | None = None) -
     scaled = (sample - mean) / np.std(sample, axis=0)
     totals = np.concatenate((np.zeros((1, len(moving))), np.cumsum(np.concatenate((scaled, scaled)), axis=0)))
     floor = _FLOOR * count * (spread / np.std(sample, axis=0)) ** 2
-    maxima = np.empty(draws)
-    compiled_loops().maxima(totals, floor, np.uint64(seed % 2**64), 0, float(block), maxima)
-    maxima.sort()
+    maxima = _resampled(totals, floor, seed, float(block), draws, aim, math.inf if aim is None else float(t[aim.column]))
+    asked, draws = draws, len(maxima)
     reached = draws - np.searchsorted(maxima, t, side="left")
     p_of: Floats = np.asarray((1.0 + reached) / (draws + 1.0), dtype=np.float64)
     best = int(np.argmax(t))
     # Values that occurred and none between two: a resample in which nothing moves has -inf, and what lies halfway to that is no number.
     quantiles: Floats = maxima[np.linspace(0.0, draws - 1.0, QUANTILES + 1).round().astype(np.int64)]
-    return MaxT(float(p_of[best]), t, p_of, best, float(block), draws, quantiles, maxima)
+    return MaxT(float(p_of[best]), t, p_of, best, float(block), draws, quantiles, maxima, asked)
+
+
+def _resampled(totals: Floats, floor: Floats, seed: int, block: float, draws: int, aim: Aim | None, observed: float) -> Floats:
+    """The maxima of `draws` resamples, ascending, or of as many as leave the aim no hope. Numbered resamples: how they are portioned
+    does not show in any of them."""
+    parts: list[Floats] = []
+    done = reached = 0
+    while done < draws:
+        count = draws if aim is None else min(draws, max(1, aim.least) if not done else _GROWS * done)
+        part = np.empty(count - done)
+        compiled_loops().maxima(totals, floor, np.uint64(seed % 2**64), done, block, part)
+        parts.append(part)
+        done = count
+        reached += int(np.sum(part >= observed))
+        if aim is not None and 1 + reached > aim.limit * (draws + 1):
+            break
+    found = np.concatenate(parts) if parts else np.empty(0)
+    found.sort()
+    return found
 
 
 def stationary_indexes(count: int, block: float, draws: int, seed: int) -> NDArray[np.int64]:

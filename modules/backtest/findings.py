@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.backtest import metrics, overfit
+from modules.backtest import bootstrap, metrics, overfit
 from modules.backtest.basket import Basket
 from modules.backtest.validation import Floats, Marks, OnInstrument, Picture, Window
 from modules.backtest.verdict import Evidence
@@ -138,9 +138,7 @@ def _extra(walked: Walked, luck: Mapping[str, Any], trades: NDArray[Any]) -> dic
 
 def critical(luck: Mapping[str, Any], allowed: float) -> float:
     """The t that has to be reached for p <= allowed."""
-    maxima, draws = luck["maxima"], int(luck["draws"])
-    above = math.floor(allowed * (draws + 1) + 1e-9) - 1
-    return float(maxima[draws - above - 1]) if 0 <= above < draws else math.inf
+    return bootstrap.critical(luck["maxima"], allowed, int(luck["asked"]))
 
 
 # -- for drawing -----------------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from modules.backtest import digests, metrics, structures, tasks, walk_forward
 from modules.backtest.basket import Basket
-from modules.backtest.bootstrap import draws_for
+from modules.backtest.bootstrap import Aim, draws_for
 from modules.backtest.findings import Walked, evidence_of, picture_of
 from modules.backtest.grid import grid
 from modules.backtest.ideas import fingerprint
@@ -39,6 +39,8 @@ PROBE_BARS: Final = 6_000
 PROBE_CUTS: Final = 6
 COMPILING: Final = 4.0
 """Times the usual patience for the task that compiles."""
+RESAMPLED: Final = 1_000_000
+"""Resamples times trials for which the usual patience is enough."""
 MESSAGE_MAX: Final = 240
 OPTIONS: Final = ("no recorded option chains with bars of their underlyings: no out-of-sample trade can be shown; trade it on paper, "
                   "paper results are evidence")
@@ -238,7 +240,8 @@ def probed(job: Job) -> Generator[list[Task], dict[str, Outcome], dict[str, Any]
         return looked
     task = Task(job.key("probe", digest, PROBE_BARS, PROBE_CUTS), f"{job.name}: look-ahead on {longest.symbol}", tasks.probe,
                 (job.strategy, job.rules, PROBE_BARS, PROBE_CUTS, job.compiled), (digest,), patience=COMPILING)
-    outcomes = yield [task]
+    ready = Task(digests.of("prepare", job.rules.policies.hash), "compiling", tasks.prepare, (job.rules,), patience=COMPILING)
+    outcomes = yield [task, ready] if job.compiled else [task]  # whatever becomes of `ready`: who needs it compiles it
     found: dict[str, Any] = _value(outcomes[task.key], task.label)
     return found
 
@@ -295,13 +298,17 @@ def _tested(job: Job, usable: Sequence[str], spans: Sequence[tuple[Any, int, int
 
 def _luck(job: Job, walked: Walked, submission: int) -> Generator[list[Task], dict[str, Outcome], dict[str, Any]]:
     policy = job.policy
-    draws = draws_for(limit(policy, submission), policy.bootstrap_draws)
+    allowed = limit(policy, submission)
+    draws = draws_for(allowed, policy.bootstrap_draws, policy.bootstrap_draws_max)
+    aim = Aim(walked.final, allowed, draws_for(float(policy.p_value_max), policy.bootstrap_draws))
     seeds = [job.seed_for(step, submission) for step in ("luck", "drawdown", "tested")]
     every = np.concatenate((walked.daily, walked.others), axis=1)
-    luck = (every, walked.tested("plain"), walked.phased(), draws, policy.cscv_blocks, policy.drawdown_level, seeds)
-    excess = (every, walked.benchmark(), draws, job.seed_for("excess", submission))
-    batch = [Task(job.key("luck", *luck), f"{job.name}: {draws:,} resamples", tasks.judge_luck, luck),
-             Task(job.key("excess", *excess), f"{job.name}: {draws:,} resamples over random entries", tasks.judge_excess, excess)]
+    luck = (every, walked.tested("plain"), walked.phased(), draws, aim, policy.cscv_blocks, policy.drawdown_level, seeds)
+    excess = (every, walked.benchmark(), draws, aim, job.seed_for("excess", submission))
+    patience = max(1.0, draws * every.shape[1] / RESAMPLED)
+    batch = [Task(job.key("luck", *luck), f"{job.name}: {draws:,} resamples", tasks.judge_luck, luck, patience=patience),
+             Task(job.key("excess", *excess), f"{job.name}: {draws:,} resamples over random entries", tasks.judge_excess, excess,
+                 patience=patience)]
     outcomes = yield batch
     return {name: value for task in batch for name, value in _value(outcomes[task.key], task.label).items()}
 

@@ -23,8 +23,13 @@ from modules.strategies.protocol import NAN, Market, Strategy
 PURE_MODULES: Final = frozenset({"math", "numpy"})
 _NO_CHAIN: Final = ChainSlice()
 HOURS_8: Final = 8.0
-MEMORY_MAX: Final = 256
-"""Numbers a strategy's code may hold: the shipped ones need a few dozen, a table of good entries needs one each."""
+DIGITS_MAX: Final = 150
+"""Significant digits of all the numbers a strategy's code and parameters hold: 498 bits, not one for each of the 500 trades the gate asks
+for. The shipped ones hold 36 at most; a table of what happened, however it is packed, holds a digit for every three bars."""
+CODE_MAX: Final = 6_000
+"""Units of bytecode of all its functions together, the library's included: numbers can be written as statements too. The shipped ones have
+1,313 at most; a bit takes five."""
+_DIGITS_A_CHARACTER: Final = 2.4
 
 
 # -- the code ------------------------------------------------------------------------------------------------------------------------
@@ -33,7 +38,8 @@ MEMORY_MAX: Final = 256
 def impurities(strategy: Strategy) -> list[str]:
     """Everything `init` and `step` refer to that could carry knowledge from elsewhere: one sentence each, empty when pure."""
     faults: list[str] = []
-    held_numbers = 0.0
+    digits = _digits(tuple(strategy.params))
+    length = 0
     seen: set[FunctionType] = set()
     waiting: list[Any] = [strategy.init, strategy.step]
     while waiting:
@@ -41,6 +47,7 @@ def impurities(strategy: Strategy) -> list[str]:
         if not isinstance(function, FunctionType) or function in seen:
             continue
         seen.add(function)
+        length += _length(function.__code__)
         held = dict(zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()), strict=False))
         held |= dict(_defaults(function))
         names = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
@@ -48,16 +55,24 @@ def impurities(strategy: Strategy) -> list[str]:
             if isinstance(value, FunctionType):
                 waiting.append(value)
             elif _constant(value):
-                held_numbers += _memory(value)
+                digits += _digits(value)
             else:
                 faults.append(f"{function.__name__} refers to {name}, a {type(value).__name__}: only constants and functions may be used")
         faults += [f"{function.__name__} uses {name}" for name in ("open", "exec", "eval", "__import__", "globals", "setattr")
                    if name in _names(function.__code__) and name not in function.__globals__]
-        held_numbers += sum(_memory(value) for value in _literals(function.__code__) if value != function.__doc__)
-    if held_numbers > MEMORY_MAX:
-        faults.append(f"its code holds {held_numbers:,.0f} numbers, at most {MEMORY_MAX} are taken for rules: in more than that what "
-                      "happened can be written down")
+        digits += sum(_digits(value) for value in _literals(function.__code__) if value != function.__doc__)
+    if digits > DIGITS_MAX:
+        faults.append(f"the numbers of its code and parameters have {digits:,.0f} digits, at most {DIGITS_MAX} are taken for rules: in "
+                      "more than that what happened can be written down")
+    if length > CODE_MAX:
+        faults.append(f"its code is {length:,} units long, at most {CODE_MAX:,} are taken for rules: in more than that what happened can "
+                      "be written down")
     return faults
+
+
+def _length(code: CodeType) -> int:
+    """Units of bytecode, nested functions in."""
+    return len(code.co_code) // 2 + sum(_length(value) for value in code.co_consts if isinstance(value, CodeType))
 
 
 def _literals(code: CodeType) -> Iterator[Any]:
@@ -69,18 +84,24 @@ def _literals(code: CodeType) -> Iterator[Any]:
             yield value
 
 
-def _memory(value: Any) -> float:
-    """How many numbers of 64 bits a constant could hold."""
+def _digits(value: Any) -> float:
+    """Significant digits of a constant, of every number in it: as many as it takes to write it down. 1,000 and .001 have one."""
     if isinstance(value, tuple | frozenset):
-        return sum(_memory(one) for one in value)
+        return sum(_digits(one) for one in value)
     if isinstance(value, bool) or value is None:
         return 0.0
+    if isinstance(value, Enum):
+        return _digits(value.value)
     if isinstance(value, int):
-        return max(1.0, value.bit_length() / 64.0)
+        return float(len(str(abs(value)).strip("0"))) if value.bit_length() < 64 else value.bit_length() * math.log10(2.0)
+    if isinstance(value, float):
+        return float(len(repr(abs(value)).partition("e")[0].replace(".", "").strip("0"))) if math.isfinite(value) else 0.0
+    if isinstance(value, complex):
+        return _digits((value.real, value.imag))
     if isinstance(value, type):
-        return sum(_memory(held) for name, held in vars(value).items()
-                   if not name.startswith("_") and isinstance(held, tuple | int | bytes))
-    return len(value) / 8.0 if isinstance(value, str | bytes) else 1.0
+        held = (one for name, one in vars(value).items() if not name.startswith("_"))
+        return sum(_digits(one) for one in (*held, *getattr(value, "_field_defaults", {}).values()) if not isinstance(one, type))
+    return len(value) * _DIGITS_A_CHARACTER if isinstance(value, str | bytes) else 0.0
 
 
 def _defaults(function: FunctionType) -> Iterator[tuple[str, Any]]:

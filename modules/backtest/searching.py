@@ -20,6 +20,7 @@ from modules.backtest.grid import grid
 from modules.backtest.ideas import fingerprint
 from modules.backtest.pipeline import DAY_MS, OPTIONS, Job, Quarantined, pooled, probed, swept
 from modules.backtest.validation import plain
+from modules.backtest.verdict import limit
 from modules.backtest.workers import Executor, Outcome, Task
 from modules.domain.signal import Structure
 
@@ -97,7 +98,7 @@ def _searched(job: Job) -> Generator[list[Task], dict[str, Outcome], dict[str, A
         "trials": counted.trials, "submissions": counted.submissions,
         "plateau": [{"params": {name: named[n][name] for name in job.strategy.space} or named[n], "sharpe": plain(float(every[n])),
                      "neighbours": plain(near[n]), "trades": int(trades[n]), "default": n == 0} for n in order.tolist()],
-        "asks": f"more than {policy.trades_min} out-of-sample trades, p <= {policy.p_value_max / (counted.submissions + 1):g} over all "
+        "asks": f"more than {policy.trades_min} out-of-sample trades, p <= {limit(policy, counted.submissions + 1):g} over all "
                 f"{counted.trials} trials, Sharpe above {policy.sharpe_min[job.basket.asset_class]:g}, neighbors at least "
                 f"{float(policy.neighbours_share_min):.0%} as good, a profit at {policy.stress_multiple:g} times the costs",
         "next_command": f"python main.py validate -s {job.strategy.name} --data DIR"}

@@ -107,8 +107,13 @@ _MORE_DATA: Final = "python main.py download-data --symbols ... --since ..., the
 
 
 def limit(policy: ValidationPolicy, submissions: int) -> float:
-    """The p value allowed at the n-th judged submission of an idea (n from 1)."""
-    return policy.p_value_max / max(1, submissions)
+    """The p value allowed at the n-th judged submission of an idea (n from 1).
+
+    Over however many submissions these add up to at most p_value_max + p_value_later, as 1/2 + 1/6 + 1/12 + ... = 1: the chance that
+    one of them approves noise is no larger (union bound: whatever the submissions have in common, whoever chooses them).
+    """
+    first = float(policy.p_value_max)
+    return first if submissions <= 1 else min(first / submissions, float(policy.p_value_later) / (submissions * (submissions - 1)))
 
 
 def years_needed(policy: ValidationPolicy, asset_class: AssetClass, critical_t: float) -> float:
@@ -195,7 +200,7 @@ def _missing(outcome: Outcome, evidence: Evidence, policy: ValidationPolicy, che
         if "TRADES" in failed:
             parts.append(_missing_trades(evidence, policy))
         if "SAMPLE_YEARS" in failed:
-            parts.append(_missing_years(evidence, bars["SAMPLE_YEARS"], submissions))
+            parts.append(_missing_years(evidence, policy, bars["SAMPLE_YEARS"], submissions))
         rest = [_words(bars[rule]) for rule in failed if rule not in EVIDENCE_RULES]
         if rest:
             parts.append(f"as it stands it would be rejected: {', '.join(rest)}")
@@ -221,7 +226,10 @@ def _missing_trades(evidence: Evidence, policy: ValidationPolicy) -> str:
     return f"{lacking} more out-of-sample trades are needed (has {evidence.trades}, bar > {policy.trades_min}){time} or more instruments"
 
 
-def _missing_years(evidence: Evidence, line: Line, submissions: int) -> str:
+def _missing_years(evidence: Evidence, policy: ValidationPolicy, line: Line, submissions: int) -> str:
+    if (allowed := limit(policy, submissions)) * (policy.bootstrap_draws_max + 1) < 1.0:
+        return (f"submission {submissions} of this idea would have to show p <= {allowed:.1g}, and {policy.bootstrap_draws_max:,} "
+                "resamples cannot: it has been judged too often to be approved")
     if line.limit is None or not math.isfinite(line.limit):
         return f"no sample of this size can show p small enough at submission {submissions} over {evidence.trials} trials"
     return (f"{line.limit - evidence.years:.2f} more years are needed (has {evidence.years:.2f}, bar {line.limit:.2f}"

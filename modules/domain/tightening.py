@@ -54,9 +54,8 @@ LOOSER: Final[Mapping[str, Looser]] = _table({
         funds.funds_on funds.classes_on.* funds.pair_cap funds.pair_cap_min funds.pair_cap_max funds.drill_days_max
         news.mood.domains_min news.mood.weight_floor news.mood.weight_min news.cautions.secondhand_domains_min
         validation.evidence_sharpe_multiple validation.p_value_max validation.p_value_later validation.loss_probability_max
-        validation.trade_share_max validation.month_share_max validation.drawdown_max.* validation.same_idea_correlation validation.same_idea_code
-        validation.valid_days
-        validation.revalidate_days""",
+        validation.trade_share_max validation.month_share_max validation.drawdown_max.*
+        validation.same_idea_correlation validation.same_idea_code validation.valid_days validation.revalidate_days""",
     Looser.HIGHER_OR_ZERO: "sizing.gross_notional_max.* sizing.instrument_notional_max.*",
     Looser.LOWER: """
         sizing.phase_1_equity_max sizing.phase_2_equity_max sizing.phase_3_equity_max sizing.good_setup_confidence_min
