@@ -107,7 +107,7 @@ class Process:
             settings, policies, clock, folder, journal, self._decisions, self._pictures, strategies, events, source,
             Commands(arguments, settings, folder, self._certificate), watchers))
         journal.project(self._logger.learn)
-        self._reports = Reports(self.daemon, lag=self._lag.p99_ms, waiting=lambda: self._waiting)
+        self._reports = Reports(self.daemon, lag=self._lag.p99_ms, judged=self._lag.judged_ms, waiting=lambda: self._waiting)
         chat = ChatReports(self.daemon, self._reports, settings, main.VERSION, self._pictures.curve, settings.log_dir / "trading_bot.json")
         self.daemon.desk.attach(chat.all() | self._reports.all())
         self.daemon.desk.reloads(self._fresh_policies)

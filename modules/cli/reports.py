@@ -35,11 +35,13 @@ STOP_SHARE: Final = 0.02
 
 @dataclass(frozen=True)
 class Reports:
-    """`running` False: the journal alone speaks, so prices and feeds are unknown. `lag` tells the loop's p99 in ms."""
+    """`running` False: the journal alone speaks, so prices and feeds are unknown. `lag` tells the loop's p99 in ms, `judged` the one that
+    is a problem when it is too large."""
 
     daemon: Daemon
     running: bool = True
     lag: Callable[[], float | None] = lambda: None
+    judged: Callable[[], float | None] = lambda: None
     waiting: Callable[[], str] = lambda: ""
     """What the start still waits for; "" = nothing."""
 
@@ -64,16 +66,15 @@ class Reports:
         daemon = self.daemon
         feeds = self._feeds() if self.running else {}
         age = self._wallet_age_s()
-        lag = self.lag()
         document = {
             "mode": daemon.plan.mode, "running": self.running and not self.waiting(),
             "since": iso(daemon.started_at) if daemon.started_at else None,
             "at": iso(self._now), "classes": {c.value: self._class(c) for c in self._classes()}, "feeds": feeds, "wallet_age_s": age,
             "in_doubt": [{"client_order_id": order.client_order_id, "symbol": order.symbol, "side": order.side.value,
                           "quantity": text(order.quantity), "reserved": text(order.reserves)} for order in daemon.executor.in_doubt],
-            "loop_lag_ms_p99": lag, "policy_hash": daemon.policies.hash,
+            "loop_lag_ms_p99": self.lag(), "policy_hash": daemon.policies.hash,
         }
-        return document | {"problems": self._problems(feeds, age, lag)}
+        return document | {"problems": self._problems(feeds, age, self.judged())}
 
     def _class(self, asset_class: AssetClass) -> Document:
         daemon = self.daemon

@@ -27,9 +27,14 @@ class LoopLag:
             self._late.append(max(0.0, (loop.time() - due) * 1000.0))
 
     def p99_ms(self) -> float | None:
-        """99th percentile of the last minute; None before there is one."""
+        """99th percentile of the last minute, or of as much of it as there is; None before the first sample."""
         ordered = sorted(self._late)
         return round(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 1) if ordered else None
+
+    def judged_ms(self) -> float | None:
+        """The same once there is a whole minute to judge by: of the first seconds one late waking is the 99th percentile, and every start
+        has one."""
+        return self.p99_ms() if len(self._late) == SAMPLES else None
 
 
 def notify(message: str) -> bool:
