@@ -172,14 +172,17 @@ class TradeExecutor:
             self._journal.append(OrderCanceled(self._clock.now(), client_order_id, "lane full"))
         return taken
 
-    def request_exit(self, trade_id: str, reason: ExitReason, at: int) -> None:
-        """Close a trade; asking twice changes nothing. The wish is journaled, so a restart goes on closing."""
+    def request_exit(self, trade_id: str, reason: ExitReason, at: int, *, later: bool = False) -> None:
+        """Close a trade; asking twice changes nothing. The wish is journaled, so a restart goes on closing. `later`: the venue is not
+        there yet, and the wish is carried out when `protect` speaks to it first."""
         trade = self._trades.get(trade_id)
         if trade is None or trade.exit_reason is not None:
             return
         self._journal.append(ExitRequested(at, trade_id, reason))
         failpoint.hit("exit.requested")
-        if self._trades.get(trade_id) is trade:  # closed meanwhile, if all that was left of it was dust
+        if later:
+            self._attention.add(trade_id)
+        elif self._trades.get(trade_id) is trade:  # closed meanwhile, if all that was left of it was dust
             self._keeper.work_exit(trade, at)
 
     def move_stop(self, trade_id: str, price: Decimal, at: int) -> None:
@@ -485,6 +488,9 @@ class TradeExecutor:
 
     def recover(self, at: int) -> None:
         """After replay: what was never sent ends, what may have been sent is in doubt, what should be closed gets attention."""
+        for trade_id, trade in self._trades.items():
+            if trade.filled and not trade.covered(abs(self._keeper.held(trade, trade.opened.symbol))):
+                self._keeper.bare.begin(trade_id, at)  # before anything ends: how soon an exit is tried again depends on it
         for record in list(self._orders.values()):
             if record.state is OrderState.INTENT:
                 self._journal.append(OrderExpired(at, record.order.client_order_id, "not sent before the restart"))
@@ -493,12 +499,10 @@ class TradeExecutor:
         for trade_id, trade in list(self._trades.items()):
             if not trade.filled and not trade.working(Purpose.ENTRY):
                 self._journal.append(TradeAbandoned(at, trade_id, "no fill before the restart"))
-            elif trade.late or (trade.filled and trade.exit_reason is None and structures.incomplete(trade)):
+            elif trade.exit_reason is None and (trade.late or (trade.filled and structures.incomplete(trade))):
                 self.request_exit(trade_id, ExitReason.EMERGENCY_EXIT, at)
             else:
                 self._attention.add(trade_id)
-                if trade.filled and not trade.covered(abs(self._keeper.held(trade, trade.opened.symbol))):
-                    self._keeper.bare.begin(trade_id, at)
         for record in list(self._orders.values()):
             if record.order.trade_id not in self._trades:  # its trade has ended: nothing of it may stay at the venue
                 self.cancel(record, "trade closed")

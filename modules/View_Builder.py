@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from modules.backtest import costs as cost_model
@@ -18,6 +17,7 @@ from modules.domain.instrument import AssetClass, Instrument, Side
 from modules.domain.market import NAN, Chain, OptionQuote
 from modules.domain.money import ONE, ZERO
 from modules.domain.policies import Policies
+from modules.domain.settings import matches
 from modules.domain.signal import Signal, Structure
 from modules.domain.view import Correlated, OptionView, TradingState, View
 from modules.filters.correlation import correlated
@@ -157,9 +157,8 @@ class ViewBuilder:
         return TradingState.REDUCING if state is TradingState.ACTIVE and careful else state
 
     def _listed_out(self, symbol: str) -> bool:
-        if symbol in self._barred() or any(fnmatchcase(symbol, pattern) for pattern in self._blacklist):
-            return True
-        return bool(self._whitelist) and not any(fnmatchcase(symbol, pattern) for pattern in self._whitelist)
+        return symbol in self._barred() or matches(symbol, self._blacklist) or (
+            bool(self._whitelist) and not matches(symbol, self._whitelist))
 
     def _session_open(self, at: int, ahead: int) -> bool:
         """Open now, and (if positions must be flat by the weekend) still open when the entry bar and the next one are over."""
@@ -223,7 +222,7 @@ class ViewBuilder:
         for trade in self._executor.trades.values():
             opened = trade.opened
             if opened.symbol == signal.symbol and opened.asset_class is signal.asset_class:
-                return opened.strategy
+                return "a late fill that is being closed" if trade.late else opened.strategy
         if signal.asset_class is not AssetClass.SPOT:
             by_hand = self._wallets.owners_part(self._venue_of[signal.asset_class], signal.symbol)
             if by_hand * signal.side.sign < ZERO:

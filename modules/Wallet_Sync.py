@@ -6,8 +6,8 @@ authority that books it. Alone writes TransferSeen, BalanceAdjusted, Unallocated
 written here on Portfolio_Manager's behalf, once per venue reference.
 
 Of every wallet, per currency: sum of the classes' books + the owner's part = what the venue says. The owner's part is a projection too,
-so a difference is never swallowed: it is a fact, seen twice in a row before it is believed, and only after everything the venue has
-to tell was booked.
+so a difference is never swallowed: it is a fact, believed when it was seen again and again for a minute, and only after everything the
+venue has to tell was booked.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class WalletSync:
         self._offsets: dict[str, tuple[int, int]] = {}
         """Venue -> (our clock less its clock in ms, when that was measured)."""
         self._poke: dict[str, asyncio.Event] = {name: asyncio.Event() for name in venues}
-        self._differences: dict[str, frozenset[Difference]] = {}
-        """What each venue's last comparison found."""
+        self._differences: dict[str, dict[Difference, int]] = {}
+        """What each venue's last comparison found and did not book, with the time of the wallet that showed it first."""
         self.reconciled: dict[str, bool] = dict.fromkeys(venues, False)
         self._checked: set[str] = set()
         """Venues whose account was found to be what it should be."""
@@ -144,7 +144,7 @@ class WalletSync:
         """How much of an instrument the owner holds himself at a venue: the spot coins or the signed position."""
         instrument = self._portfolio.instruments.get(symbol)
         name = instrument.base if instrument is not None and instrument.asset_class is AssetClass.SPOT else symbol
-        return self._told.owners(venue, name)
+        return self._told.owners(venue, name) + self._told.strange(symbol)
 
     # -- listening and polling --------------------------------------------------------------------------------------------
 
@@ -324,9 +324,10 @@ class WalletSync:
     # -- reconciliation ---------------------------------------------------------------------------------------------------
 
     async def reconcile(self, venue: Venue) -> int:
-        """At start: is it the right account; the opening balances of a new journal; what happened while we were away; then everything
-        compared and every difference booked. Returns how many differences it found. Raises VenueError if the venue cannot be asked or
-        the account is not one to trade on (VenueDenied, with the remedy): then nothing starts."""
+        """At start: is it the right account; the opening balances of a new journal; what happened while we were away; a stop under what has
+        none; then everything compared. A difference that stays is booked by the audits that follow, and nothing is opened before. Returns
+        how many it found. Raises VenueError if the venue cannot be asked or the account is not one to trade on (VenueDenied, with the
+        remedy): then nothing starts."""
         asked = self._clock.now()
         if not self.reconciled[venue.name] and venue.name not in self._checked:
             await venue.check()
@@ -336,6 +337,8 @@ class WalletSync:
         await self._hear(venue, known or None)
         wallet = await self._open_books(venue)
         await self._executor.catch_up(venue, wallet)
+        if not self.reconciled[venue.name] and not venue.capabilities.in_process:
+            await self._executor.protect(venue)  # all that was missed is booked: what a crash left without a stop waits for no comparison
         differences = 0
         for again in range(PASSES_MAX):
             if again and not venue.capabilities.in_process:
@@ -432,20 +435,28 @@ class WalletSync:
     # -- comparing --------------------------------------------------------------------------------------------------------
 
     def compare(self, venue: str, wallet: Wallet) -> int:
-        """Hold the venue's wallet against the books; the same difference seen twice in a row is booked. Returns how many differ. A wallet
-        that differs in another way every time is nothing to decide on: it makes the last one that agreed no younger."""
+        """Hold the venue's wallet against the books. A difference is booked at once where it is what the owner traded by hand, else when
+        every look for as long as a venue may take to tell what explains it has shown the same one, and no order is in doubt that may be
+        it. Returns how many differ. Until then, and while a wallet differs in another way every time, it is nothing to decide on: the
+        last one that agreed gets no younger."""
         self._wallets |= wallet.classes
-        before, found = self._differences.get(venue, frozenset()), self._unexplained(venue, wallet)
+        before, found = self._differences.get(venue, {}), self._unexplained(venue, wallet)
         now = found - (waits := self._undelivered(venue, wallet, found))
         if waits and venue in self._agreed_at:
             log.warning("a delivery of options is not told yet", action="reconcile", venue=venue, reason=", ".join(sorted(
                 f"{name} {amount}" for _, name, amount in waits)))
+        seen = {difference: before.get(difference, wallet.at) for difference in now}
+        proof_ms = 0 if self._venues[venue].capabilities.in_process else int(self._policy.difference_proof_s * 1000)
+        doubtful = any(order.venue == venue for order in self._executor.in_doubt)
+        proven = {difference for difference, since in seen.items()
+                  if (difference in before and wallet.at - since >= proof_ms and not doubtful)
+                  or difference[2] == self._told.explained(difference[1])}
         for pool in self._pools(venue, wallet):
-            for name, amount in [(name, amount) for of, name, amount in sorted(now & before) if of == pool.name]:
+            for name, amount in [(name, amount) for of, name, amount in sorted(proven) if of == pool.name]:
                 log.error("wallet differs from the books", action="reconcile", venue=venue, wallet=pool.name, reason=f"{name} {amount}")
                 self._journal.append_all(self._settled(pool, wallet, name, amount))
-        self._differences[venue] = frozenset(now - before)  # what was booked is none any more
-        if now <= before and not waits:
+        self._differences[venue] = {difference: since for difference, since in seen.items() if difference not in proven}
+        if now == proven and not waits:
             self._agreed_at[venue] = wallet.at
         if not found and not self._venues[venue].capabilities.in_process:
             self._allot(venue, wallet)

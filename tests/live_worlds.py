@@ -60,7 +60,7 @@ def patient(*, risk: Mapping[str, Any] | None = None, **execution: Any) -> Polic
             "bar_late_s_max": 120.0, "quote_age_s_max": 120.0, "wallet_age_s_max": 600.0, "clock_offset_s_max": 30.0,
             "frozen_bars_max": 1000, "correlation_returns_min": 1, **(risk or {})}),
         execution=shipped.execution.model_copy(update={
-            "wallet_poll_s": 0.3, "wallet_settle_s": 0.3, "clock_poll_s": 60.0, "account_mark_s": 5.0,
+            "wallet_poll_s": 0.3, "wallet_settle_s": 0.3, "difference_proof_s": 0.3, "clock_poll_s": 60.0, "account_mark_s": 5.0,
             "doubt_query_spacing_s": (0.2, 0.5), "doubt_proof_s": 2.0, "unfilledtimeout_entry_s": 60.0, **execution}))
 
 

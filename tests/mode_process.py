@@ -66,7 +66,7 @@ def installation(folder: Path, strategy: str | None = STRATEGY) -> Path:
         (app / "modules" / "strategies" / "above.py").write_text(strategy, encoding="utf-8")
     shutil.copytree(ROOT / "policies", app / "policies")
     changed(app, "risk", bar_late_s_max=100_000, frozen_bars_max=1000, clock_offset_s_max=10, quote_age_s_max=30)
-    changed(app, "execution", wallet_poll_s=0.5, wallet_settle_s=0.3)
+    changed(app, "execution", wallet_poll_s=0.5, wallet_settle_s=0.3, difference_proof_s=0.3)
     return app
 
 

@@ -989,6 +989,26 @@ def test_a_position_found_without_its_stop_gets_one_within_a_tick() -> None:
     restarted(rig, scenario)
 
 
+def test_an_exit_that_never_left_because_the_process_died_is_sent_at_once_where_its_stop_is_gone_already() -> None:
+    rig = Rig()
+    order = rig.enter(BTC_SPOT)
+    for fact in (OrderSent(AT, order.client_order_id), OrderAccepted(AT, order.client_order_id, "V1")):
+        rig.journal.append(fact)
+    rig.journal._reactors.clear()
+    rig.fill(order)
+    rig.executor._keeper.work_exit(rig.executor.trades["trade-1"], AT)  # it is not wanted yet
+    rig.journal.append(ExitRequested(AT, "trade-1", ExitReason.EXIT_SIGNAL))
+    rig.executor._keeper.work_exit(rig.executor.trades["trade-1"], AT)  # intended, and the power goes
+    (intended,) = [r.order for r in rig.executor.trades["trade-1"].working(Purpose.EXIT)]
+    rig.loop.close()
+
+    async def scenario(rig: Rig) -> None:
+        await rig.wait(2)
+        assert rig.state(intended) is OrderState.EXPIRED and len(rig.sent(Purpose.EXIT)) == 1, "nothing else protects it"
+
+    restarted(rig, scenario)
+
+
 def test_half_a_spread_found_at_the_start_is_closed() -> None:
     rig = Rig()
     first = rig.enter_spread()

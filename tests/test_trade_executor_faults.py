@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 from pydantic import ValidationError
@@ -211,13 +212,37 @@ async def test_a_stop_that_goes_while_the_exit_is_in_doubt_is_put_back(rig: Rig)
     rig.venue.answers["exit"] = [InDoubt("no answer")]
     rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
     await rig.wait(1)
-    rig.ended(stop, "canceled", "by the owner")
+    assert rig.venue.canceled == [stop.client_order_id] and rig.sent(Purpose.EXIT) == [], "if both were filled one would sell his"
+    rig.ended(stop)
     await rig.wait(2)
     assert rig.protected() == D("0.1") and len(rig.sent(Purpose.EXIT)) == 1
     (again,) = rig.resting(Purpose.STOP)
     rig.fill(rig.sent(Purpose.EXIT)[0])
     await rig.wait(1)
     assert again.client_order_id in rig.venue.canceled, "flat, so nothing may rest"
+
+
+@played
+async def test_an_exit_that_is_refused_where_no_stop_stands_is_tried_again_within_seconds(rig: Rig) -> None:
+    order = rig.enter()
+    await rig.clock.settle()
+    rig.venue.answers |= {"stop": [Refused("110007", "not now")], "exit": [Refused("110007", "not now")] * 3}
+    rig.fill(order)
+    await rig.wait(POLICY.protect_within_s)
+    tries = [exit.at for exit in rig.sent(Purpose.EXIT)]
+    assert len(tries) == 4 and rig.state(rig.sent(Purpose.EXIT)[-1]) is OrderState.ACCEPTED
+    assert [round((b - a) / 1000) for a, b in pairwise(tries)] == [1, 2, 4], "and more patiently each time"
+
+
+@played
+async def test_an_exit_that_is_refused_while_the_stop_stands_is_tried_again_with_patience(rig: Rig) -> None:
+    await opened(rig)
+    rig.venue.answers["exit"] = [Refused("110007", "not now")]
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(POLICY.exit_retry_s - 2)
+    assert len(rig.sent(Purpose.EXIT)) == 1
+    await rig.wait(4)
+    assert len(rig.sent(Purpose.EXIT)) == 2
 
 
 @played

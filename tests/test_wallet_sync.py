@@ -24,11 +24,11 @@ from modules.domain.events import (
     UnallocatedMoved,
 )
 from modules.domain.instrument import AssetClass, Side
-from modules.domain.order import OrderReport, OrderState
+from modules.domain.order import InDoubt, OrderReport, OrderState
 from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Wallet
 from modules.Wallet_Sync import WalletSync
-from tests.builders import AT, BTC_CALL, BTC_PERP, BTC_SPOT, make_fill
-from tests.executor_rig import POLICIES, FakeVenue, Rig
+from tests.builders import AT, BTC_CALL, BTC_PERP, BTC_SPOT, make_fill, make_order
+from tests.executor_rig import INSTRUMENTS, POLICIES, FakeVenue, Rig
 
 D = Decimal
 SPOT, PERP, OPTION, FOREX = AssetClass.SPOT, AssetClass.PERP, AssetClass.OPTION, AssetClass.FOREX
@@ -78,6 +78,10 @@ class Desk(Rig):
         return self.loop.run_until_complete(self.sync.reconcile(self.account))
 
 
+PROVEN = AT + int(POLICIES.execution.difference_proof_s * 1000)
+"""When a difference first seen at AT has stood for as long as it takes to be believed."""
+
+
 def adjustments(desk: Desk) -> list[tuple[AssetClass, str, Decimal]]:
     return [(fact.asset_class, fact.currency, fact.amount) for fact in desk.facts if isinstance(fact, BalanceAdjusted)]
 
@@ -85,13 +89,70 @@ def adjustments(desk: Desk) -> list[tuple[AssetClass, str, Decimal]]:
 # -- differences --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_difference_seen_once_is_only_noted_and_seen_twice_is_booked() -> None:
+def test_a_difference_is_booked_once_it_has_stood_for_as_long_as_a_history_may_lag_behind_its_wallet() -> None:
     desk = Desk()
-    odd = wallet(perp="9990")
-    assert desk.sync.compare("paper", odd) == 1 and adjustments(desk) == []
-    assert desk.sync.compare("paper", odd) == 1 and adjustments(desk) == [(PERP, "USDT", D(-10))]
+    for at in (AT, AT + 7_500, PROVEN - 1):
+        assert desk.sync.compare("paper", wallet(at, perp="9990")) == 1 and adjustments(desk) == []
+    assert desk.sync.compare("paper", wallet(PROVEN, perp="9990")) == 1 and adjustments(desk) == [(PERP, "USDT", D(-10))]
     assert desk.portfolio.wallet_cash(PERP) == D(9990)
-    assert desk.sync.compare("paper", odd) == 0
+    assert desk.sync.compare("paper", wallet(PROVEN, perp="9990")) == 0
+
+
+def test_nothing_is_booked_as_unexplained_while_an_order_is_in_doubt_that_may_be_what_explains_it() -> None:
+    desk = Desk()
+
+    async def story(desk: Rig) -> None:
+        assert isinstance(desk, Desk)
+        desk.venue.answers["entry"] = [InDoubt("no answer")]
+        order = desk.enter(BTC_PERP)
+        await desk.clock.settle()
+        for at in (AT, PROVEN, 2 * PROVEN - AT):
+            desk.sync.compare("paper", wallet(at, positions={BTC_PERP: D("0.1")}))
+        assert adjustments(desk) == [] and desk.sync.unallocated("paper") == {}, "it may be ours: nobody knows yet"
+        desk.fill(order)
+        assert desk.portfolio.positions[BTC_PERP].quantity == D("0.1") and not desk.executor.in_doubt
+
+    desk.play(story)
+
+
+def by_hand(quantity: str, at: int = AT + 1_000, number: str = "H1") -> FillSeen:
+    """The owner trades the perpetual in the venue's app; signed."""
+    side = Side.BUY if D(quantity) > 0 else Side.SELL
+    order = make_order(INSTRUMENTS[BTC_PERP], side=side, quantity=abs(D(quantity)), client_order_id="")
+    return FillSeen(replace(make_fill(order, fee=D(0)), venue_trade_id=number, client_order_id="", at=at), True)
+
+
+def test_what_the_owner_trades_by_hand_is_his_at_once_and_booked_at_the_next_look() -> None:
+    desk = Desk()
+    desk.sync.take(by_hand("-0.3"))
+    assert desk.sync.owners_part("paper", BTC_PERP) == D("-0.3"), "so nothing is opened against it"
+    assert desk.sync.compare("paper", wallet(AT + 2_000, positions={BTC_PERP: D("-0.3")})) == 1
+    assert desk.sync.unallocated("paper") == {BTC_PERP: D("-0.3")} == {BTC_PERP: desk.sync.owners_part("paper", BTC_PERP)}
+    assert desk.sync.compare("paper", wallet(AT + 3_000, positions={BTC_PERP: D("-0.3")})) == 0 and adjustments(desk) == []
+
+
+def test_what_he_traded_that_was_booked_before_its_fills_were_told_is_counted_once() -> None:
+    desk = Desk()
+    for at in (AT + 2_000, PROVEN + 2_000):
+        desk.sync.compare("paper", wallet(at, positions={BTC_PERP: D("0.3")}))
+    desk.sync.take(by_hand("0.3"))
+    assert desk.sync.owners_part("paper", BTC_PERP) == D("0.3")
+    assert desk.sync.compare("paper", wallet(PROVEN + 3_000, positions={BTC_PERP: D("0.3")})) == 0
+
+
+def test_what_he_bought_and_sold_again_between_two_looks_is_nothing_and_closes_nothing_of_ours() -> None:
+    desk = Desk()
+
+    async def story(desk: Rig) -> None:
+        assert isinstance(desk, Desk)
+        order = desk.enter(BTC_PERP)
+        await desk.clock.settle()
+        desk.fill(order)
+        desk.sync.take(by_hand("0.3", AT + 1_000))
+        desk.sync.take(by_hand("-0.3", AT + 2_000, "H2"))
+        assert desk.portfolio.positions[BTC_PERP].quantity == D("0.1") and desk.sync.owners_part("paper", BTC_PERP) == 0
+
+    desk.play(story)
 
 
 def test_a_difference_that_was_only_a_fill_on_its_way_is_never_booked() -> None:
@@ -106,9 +167,9 @@ def test_two_different_differences_in_a_row_are_two_first_sights() -> None:
     desk = Desk()
     desk.sync.compare("paper", wallet(perp="9990"))
     desk.sync.compare("paper", wallet(spot="9990"))
-    desk.sync.compare("paper", wallet(spot="9980"))
+    desk.sync.compare("paper", wallet(PROVEN, spot="9980"))
     assert adjustments(desk) == []
-    desk.sync.compare("paper", wallet(spot="9980"))
+    desk.sync.compare("paper", wallet(2 * PROVEN - AT, spot="9980"))
     assert adjustments(desk) == [(SPOT, "USDT", D(-20))]
 
 
@@ -116,7 +177,7 @@ def test_coins_and_positions_are_compared_by_name_and_what_is_not_ours_is_the_ow
     desk = Desk()
     odd = wallet(coins={"BTC": D("0.5")}, positions={BTC_PERP: D("-0.1")})
     assert desk.sync.compare("paper", odd) == 2
-    assert desk.sync.compare("paper", odd) == 2
+    assert desk.sync.compare("paper", replace(odd, at=PROVEN)) == 2
     assert adjustments(desk) == [] and desk.sync.unallocated("paper") == {"BTC": D("0.5"), BTC_PERP: D("-0.1")}, "the owner's, not ours"
     assert desk.sync.compare("paper", odd) == 0
 
@@ -127,8 +188,8 @@ def test_a_wallet_that_differs_in_another_way_every_time_grows_old() -> None:
     for minute in range(1, 4):
         desk.sync.compare("paper", wallet(AT + minute * 60_000, perp=str(9990 - minute)))
     assert desk.sync.age_s(PERP, AT + 180_000) == 180.0, "nothing to decide on"
-    desk.sync.compare("paper", wallet(AT + 200_000, perp="9987"))
-    assert desk.sync.age_s(PERP, AT + 200_000) == 0.0, "booked, and so it agrees"
+    desk.sync.compare("paper", wallet(AT + 240_000, perp="9987"))
+    assert desk.sync.age_s(PERP, AT + 240_000) == 0.0, "booked, and so it agrees"
 
 
 def test_funding_of_a_class_that_is_not_traded_here_is_not_ours() -> None:
@@ -152,7 +213,7 @@ def test_books_that_hold_more_than_the_venue_differ_too() -> None:
     gone = wallet(spot=str(cash))
     assert desk.sync.compare("paper", wallet(spot=str(cash), coins={"BTC": held})) == 0
     assert desk.sync.compare("paper", gone) == 1
-    desk.sync.compare("paper", gone)
+    desk.sync.compare("paper", replace(gone, at=PROVEN))
     assert adjustments(desk) == [(SPOT, "BTC", -held)]
 
 
@@ -238,11 +299,13 @@ def test_an_agreeing_start_takes_one_look_and_says_so() -> None:
     assert isinstance(done, Reconciled) and done.differences == 0 and adjustments(desk) == []
 
 
-def test_a_difference_that_is_still_there_at_the_second_look_is_booked_before_trading_starts() -> None:
+def test_a_difference_found_at_the_start_is_booked_when_it_has_stood_for_long_enough_and_nothing_opens_before() -> None:
     desk = Desk(wallet(perp="9000"))
     assert desk.reconcile() == 1
+    assert adjustments(desk) == [] and desk.sync.age_s(PERP, AT) is None, "a history that lags may still explain it"
+    desk.sync.compare("paper", wallet(PROVEN, perp="9000"))
     assert adjustments(desk) == [(PERP, "USDT", D(-1000))] and desk.portfolio.wallet_cash(PERP) == D(9000)
-    assert desk.sync.compare("paper", wallet(perp="9000")) == 0
+    assert desk.sync.compare("paper", wallet(PROVEN, perp="9000")) == 0 and desk.sync.age_s(PERP, PROVEN) == 0.0
     (done,) = desk.of(Reconciled)
     assert isinstance(done, Reconciled) and done.differences == 1
 
@@ -561,7 +624,7 @@ def test_a_fee_in_a_third_coin_leaves_the_owners_coins_his_and_the_books_exact()
     desk = Desk()
     mine = wallet(coins={"BNB": D("1.5")})
     desk.sync.compare("paper", mine)
-    desk.sync.compare("paper", mine)
+    desk.sync.compare("paper", replace(mine, at=PROVEN))
     assert desk.sync.unallocated("paper") == {"BNB": D("1.5")}
 
     async def hold(desk: Rig) -> None:

@@ -265,6 +265,9 @@ class ExecutionPolicy(VersionedPolicy):
     """How often a venue's wallet, fills and orders are audited; twice as often while something is held or on order there."""
     wallet_settle_s: Seconds
     """Between two looks at a wallet that differs, at start."""
+    difference_proof_s: Seconds = 60.0
+    """How long a wallet must differ from the books in the same way before that is booked as a difference nobody explains: a venue's history
+    may lag behind its wallet. Until then, and while an order is in doubt, that wallet opens nothing."""
     clock_poll_s: Seconds
     """How often a venue's clock is measured."""
     account_mark_s: Seconds

@@ -6,7 +6,17 @@ from collections import deque
 from decimal import Decimal
 from typing import Final
 
-from modules.domain.events import Fact, Filled, FundingBooked, OptionSettled, Reconciled, TransferSeen, UnallocatedMoved
+from modules.domain.events import (
+    BalanceAdjusted,
+    Fact,
+    Filled,
+    ForeignFill,
+    FundingBooked,
+    OptionSettled,
+    Reconciled,
+    TransferSeen,
+    UnallocatedMoved,
+)
 from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO
 from modules.domain.pools import merged
@@ -14,6 +24,11 @@ from modules.domain.pools import merged
 MOVES_KEPT: Final = 200
 """Fills per instrument that are remembered, to know what was held when a funding was charged that is told late."""
 LONG_AGO: Final = -(1 << 62)
+
+
+def coin_of(symbol: str) -> str:
+    """The coin that trading a spot symbol moves; "" for what is held as a position of its own name."""
+    return "" if ":" in symbol else symbol.partition("/")[0]
 
 
 class AccountBook:
@@ -30,11 +45,22 @@ class AccountBook:
         """(venue, pool, currency or symbol) -> the owner's part."""
         self._moves: dict[str, deque[tuple[int, Decimal]]] = {}
         """Symbol -> our last fills in it: when (UTC ms), and how much, signed."""
+        self._strange: dict[str, list[tuple[int, Decimal]]] = {}
+        """The owner's fills that no booked difference accounts for yet, by symbol: when (UTC ms), and how much, signed."""
+        self._settled_at: dict[str, int] = {}
+        """Currency, coin or position -> the wallet (UTC ms) whose difference in it was booked last: it had what was traded before."""
 
     def apply(self, fact: Fact) -> None:
         if isinstance(fact, Filled):
             fill = fact.fill
             self._moves.setdefault(fill.symbol, deque(maxlen=MOVES_KEPT)).append((fill.at, fill.quantity * fill.side.sign))
+        elif isinstance(fact, ForeignFill):
+            fill = fact.fill
+            if fill.at > max(self._settled_at.get(name, LONG_AGO) for name in (fill.symbol, coin_of(fill.symbol))):
+                fee = fill.fee if fill.fee_currency == coin_of(fill.symbol) else ZERO
+                self._strange.setdefault(fill.symbol, []).append((fill.at, fill.quantity * fill.side.sign - fee))
+        elif isinstance(fact, BalanceAdjusted):
+            self._settle(fact.currency, fact.at)
         elif isinstance(fact, FundingBooked | OptionSettled):
             self.booked.add((fact.venue, fact.venue_ref))
         elif isinstance(fact, TransferSeen):
@@ -45,8 +71,28 @@ class AccountBook:
             self._owners[key] = self._owners.get(key, ZERO) + fact.amount
             if fact.venue_ref:
                 self.booked |= {("", fact.venue_ref), (fact.venue, fact.venue_ref)}
+            else:
+                self._settle(fact.currency, fact.at)
         elif isinstance(fact, Reconciled):
             self.known_until[fact.venue] = fact.at
+            if not fact.differences:  # the wallet is what the books and the owner's part say
+                for symbol in self._strange:
+                    self._strange[symbol] = [one for one in self._strange[symbol] if one[0] > fact.at]
+
+    def _settle(self, name: str, at: int) -> None:
+        """A difference in this currency, coin or position was booked: whatever was traded in it before has been counted."""
+        self._settled_at[name] = at
+        for symbol in self._strange:
+            if name in (symbol, coin_of(symbol)):
+                self._strange[symbol] = [one for one in self._strange[symbol] if one[0] > at]
+
+    def strange(self, symbol: str) -> Decimal:
+        """How much the owner's own fills in it came to, signed, that no booked difference accounts for yet."""
+        return sum((quantity for _, quantity in self._strange.get(symbol, ())), ZERO)
+
+    def explained(self, name: str) -> Decimal:
+        """The same of a coin or a position, over all symbols that trade it."""
+        return sum((self.strange(symbol) for symbol in self._strange if name in (symbol, coin_of(symbol))), ZERO)
 
     def unallocated(self, venue: str) -> dict[str, Decimal]:
         """What the owner holds at a venue beside us, by name, over all its wallets."""

@@ -17,11 +17,12 @@ DOUBLINGS_MAX: Final = 16
 def be_patient(trade: Trade, record: Record, policy: ExecutionPolicy, *, unseen: bool, bare: bool) -> None:
     """An exit ended without closing its leg: when the next may go. Patience grows only with what the venue had and did not fill; one that
     it never had waits no longer than an outage lasts, and not at all where nothing protects (`bare`): no stop under a position, nothing
-    that covers what was sold."""
+    that covers what was sold. There, what the venue refuses is tried again within seconds, for it may take it by then."""
     symbol = record.order.symbol
     naked = bare and structures.made_of_legs(trade)
     tries = trade.exit_tries[symbol] = 1 if unseen or naked else trade.exit_tries.get(symbol, 0) + 1
-    wait_s = policy.resend_every_s if naked else min(policy.exit_retry_s * 2 ** min(tries - 1, DOUBLINGS_MAX), policy.exit_retry_longest_s)
+    first_s, longest_s = (policy.resend_every_s, policy.exit_retry_s) if bare else (policy.exit_retry_s, policy.exit_retry_longest_s)
+    wait_s = policy.resend_every_s if naked else min(first_s * 2 ** min(tries - 1, DOUBLINGS_MAX), longest_s)
     trade.exit_after[symbol] = record.order.at + (0 if unseen and bare else int(wait_s * 1000))
 
 

@@ -207,15 +207,18 @@ class Keeper:
         return others < instrument.lot
 
     def _locked(self, trade: Trade, instrument: Instrument) -> bool:
-        """Where resting orders lock the coins they would sell, the stop has to go before the exit can. One in doubt may be there: beside
-        other people's coins it is waited for, because it would sell those."""
-        if instrument.asset_class is not AssetClass.SPOT or self._venues[trade.venue].capabilities.resting_target:
+        """Whether the stop has to go before the exit can: where it locks the coins the exit would sell, and beside what the account's owner
+        holds of the same, because if both were filled the second would sell his. Of locked coins a stop in doubt may be there: beside
+        other people's it is waited for."""
+        locks = instrument.asset_class is AssetClass.SPOT and not self._venues[trade.venue].capabilities.resting_target
+        alone = self._alone(trade, instrument)
+        if alone and not locks:
             return False
-        working = trade.working(Purpose.STOP, Purpose.TARGET)
+        working = trade.working(Purpose.STOP, Purpose.TARGET) if locks else trade.working(Purpose.STOP)
         resting = [r for r in working if r.state is not OrderState.IN_DOUBT]
         for record in resting:
             self._hands.cancel(record, "exit")
-        return bool(resting) or bool(working and not self._alone(trade, instrument))
+        return bool(resting) or (locks and bool(working) and not alone)
 
     def _held_legs(self, trade: Trade) -> dict[str, Decimal]:
         return {symbol: self.held(trade, symbol) for symbol in structures.symbols(trade)}
