@@ -722,6 +722,19 @@ async def test_a_fill_after_its_order_was_given_up_is_adopted_and_closed_at_once
 
 
 @played
+async def test_the_stop_follows_what_the_venue_of_its_own_left_of_a_position(rig: Rig) -> None:
+    entry = await opened(rig)
+    (stop,) = rig.resting(Purpose.STOP)
+    part = replace(make_fill(entry), client_order_id="", venue_trade_id="adl", side=Side.SELL, quantity=D("0.03"), liquidation=True)
+    rig.executor.on_fill(FillSeen(part, False))
+    await rig.wait(2)
+    assert stop.client_order_id in rig.venue.canceled
+    rig.ended(stop)
+    await rig.wait(1)
+    assert rig.protected() == D("0.07") == rig.portfolio.positions[BTC_PERP].quantity
+
+
+@played
 async def test_an_exit_and_a_stop_that_both_fill_leave_nothing_open(rig: Rig) -> None:
     await opened(rig)
     (stop,) = rig.resting(Purpose.STOP)

@@ -63,8 +63,8 @@ class Keeper:
     def on_filled(self, fact: Filled) -> None:
         failpoint.hit("fill.booked")
         record = self._life.record(fact.fill.client_order_id)
-        if record is None and fact.fill.by_owner:
-            self._closed_by_owner(fact)
+        if record is None and (fact.fill.by_owner or fact.fill.liquidation):
+            self._closed_from_outside(fact)
             return
         trade = self._life.trade_of(record, fact.fill.symbol) if record is not None else None
         if record is None or trade is None:
@@ -83,8 +83,8 @@ class Keeper:
         else:
             self.protect(trade, fact.at)
 
-    def _closed_by_owner(self, fact: Filled) -> None:
-        """The owner took (a part of) our position at the venue: the stop follows what is left."""
+    def _closed_from_outside(self, fact: Filled) -> None:
+        """The owner, or the venue of its own, took (a part of) our position: the stop follows what is left."""
         position = self._positions.get(fact.fill.symbol)
         trade = self._life.trades.get(position.trade_id) if position is not None else None
         if trade is not None:
