@@ -140,7 +140,11 @@ class Exchange:
         """What the owner, or the venue of its own, did."""
         self.spare = Decimal(1_000)
         """Cash that is not allocated. The owner leaves enough of it for his own losses: they would be the classes' else."""
-        self._deeds = ("deposit", "withdraw", "buy", "close", "part", "cancel", "rest", "adl", *(("coin",) if seed % 3 == 0 else ()))
+        self.alone = seed % 4 == 0
+        """Perpetuals only, in a wallet that is all theirs: who trades there by hand trades with their money, so nobody does."""
+        self.symbols = tuple(symbol for symbol in SYMBOLS if ":" in symbol or not self.alone)
+        self._deeds = ("deposit", "withdraw", "close", "part", "cancel", "rest", "adl", *(() if self.alone else ("buy",)),
+                       *(("coin",) if seed % 3 == 0 and not self.alone else ()))
         self.owners: dict[str, Decimal] = dict.fromkeys(SYMBOLS, ZERO)
         """What of each the owner holds himself, signed."""
         self.ours: dict[str, Decimal] = dict.fromkeys(SYMBOLS, ZERO)
@@ -269,6 +273,8 @@ class Exchange:
         coins = {coin: amount for coin, amount in purse.items() if coin != "USDT" and amount}
         sizes = {NAMES[key]: holding.size for key, holding in self.books.holdings.items() if holding.size}
         resting = [report_of(ticket) for ticket in self.books.orders.values() if ticket.open]
+        if self.alone:
+            return Wallet(at, {PERP: ClassWallet("USDT", purse["USDT"], {}, sizes)}, resting)
         return Wallet(at, {SPOT: ClassWallet("USDT", purse["USDT"], coins, {}), PERP: ClassWallet("USDT", ZERO, {}, sizes)}, resting)
 
     # orders
@@ -357,7 +363,7 @@ class Exchange:
 
     def transfer(self, amount: Decimal) -> None:
         self.books.transfer("USDT", str(amount))
-        self._tell(self.now(), Transferred(SPOT, amount, self.now(), self.books.log[-1]["id"]))
+        self._tell(self.now(), Transferred(PERP if self.alone else SPOT, amount, self.now(), self.books.log[-1]["id"]))
 
 
 def report_of(ticket: Ticket) -> OrderReport:

@@ -65,7 +65,7 @@ PRICES_MS: Final = 10_000
 """I13."""
 LIFE_S: Final = 5_400.0
 """Mean length of a life."""
-ALLOCATE: Final = {SPOT: Decimal(4_000), PERP: Decimal(5_000)}
+ALLOCATE: Final[dict[AssetClass, Decimal | None]] = {SPOT: Decimal(4_000), PERP: Decimal(5_000)}
 SHIFT_MS: Final = 60_000
 
 
@@ -120,6 +120,7 @@ class MortalJournal(Journal):
     def __init__(self, path: Path, fuse: Fuse, told: Callable[[Fact], None]) -> None:
         super().__init__(path, reserve_bytes=0)
         self._fuse, self._told = fuse, told
+        self._heard = self.count
 
     def append_all(self, facts: Sequence[Fact]) -> int:
         self._fuse.at("row")
@@ -130,8 +131,17 @@ class MortalJournal(Journal):
         self._fuse.at("written")
 
     def _tell_projections(self, fact: Fact) -> None:
+        self._heard += 1
         self._told(fact)
         super()._tell_projections(fact)
+
+    def close(self) -> None:
+        """What is on disk and was told to nobody happened all the same."""
+        super().close()
+        left = Journal(self._path, read_only=True)
+        for _, fact in left.facts(self._heard):
+            self._told(fact)
+        left.close()
 
 
 @dataclass
@@ -151,6 +161,7 @@ class Monitor:
     alive_since: int | None = None
     bare_since: dict[str, int] = field(default_factory=dict)
     over_since: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, Decimal] = field(default_factory=dict)
     longest_bare: int = 0
 
     def wrong(self, law: str, what: str) -> None:
@@ -225,6 +236,9 @@ class Monitor:
             gap = now.get(symbol, ZERO)
             if self._lasts(self.bare_since, symbol, gap > ZERO, at, BARE_MS):
                 self.wrong("I14", f"{gap} of {self.exchange.ours[symbol]} {symbol} bare for longer than {BARE_MS} ms")
+            if self.exchange.ours[symbol] != self.sizes.get(symbol):
+                self.over_since.pop(symbol, None)  # a target that is filled in parts: the stop follows each
+            self.sizes[symbol] = self.exchange.ours[symbol]
             if self._lasts(self.over_since, symbol, gap < ZERO, at, OVER_MS):
                 self.wrong("I15", f"stops for {-gap} more than {self.exchange.ours[symbol]} {symbol} for longer than {OVER_MS} ms")
             if symbol in self.bare_since:
@@ -257,6 +271,7 @@ class History:
         self.monitor = Monitor(self.exchange)
         self.exchange.arrivals.append(self.monitor.arrived)
         self.intensity = intensity
+        self.allocate = {PERP: None} if self.exchange.alone else ALLOCATE
         self.lives: Counter[str] = Counter()
         self.head, self.rows, self.trades = "", 0, 0
 
@@ -310,9 +325,9 @@ class History:
         decided = Decisions(None)
         plan = program.Plan(
             mode="paper", policies=policies(), clock=clock, journal=journal, decisions=decided, venues={NAME: venue},
-            venue_of=dict.fromkeys(ALLOCATE, NAME), settlement=dict.fromkeys(ALLOCATE, "USDT"), allocate=ALLOCATE,
-            strategies={one: [restless(one)] for one in ALLOCATE}, references={}, calendar=Calendar([], policies().news, {}),
-            symbols=frozenset(SYMBOLS), waits=lambda text: None)
+            venue_of=dict.fromkeys(self.allocate, NAME), settlement=dict.fromkeys(self.allocate, "USDT"), allocate=self.allocate,
+            strategies={one: [restless(one)] for one in self.allocate}, references={}, calendar=Calendar([], policies().news, {}),
+            symbols=frozenset(self.exchange.symbols), waits=lambda text: None)
         daemon = program.Daemon(plan)
         self.monitor.alive_since, self.monitor.stopping, self.monitor.venue = self._now(), False, venue
         running = asyncio.create_task(self._run(daemon), name="daemon")
@@ -400,13 +415,14 @@ class History:
         """I01, R11: the classes' books and the owner's part are the venue's wallet."""
         monitor, books = self.monitor, self.exchange.books
         owners = daemon.wallets.unallocated(NAME)
-        mine = {"USDT": sum((daemon.portfolio.wallet_cash(one) for one in ALLOCATE), ZERO)}
-        for one in ALLOCATE:
+        mine = {"USDT": sum((daemon.portfolio.wallet_cash(one) for one in self.allocate), ZERO)}
+        for one in self.allocate:
             for name, amount in daemon.portfolio.coins(one).items():
                 mine[name] = mine.get(name, ZERO) + amount
         total = {name: mine.get(name, ZERO) + owners.get(name, ZERO) for name in mine.keys() | owners.keys()}
         wallet = self.exchange.wallet(self._now())
-        held = {"USDT": books.wallet["USDT"], **wallet.classes[SPOT].coins, **wallet.classes[PERP].positions}
+        coins = {name: amount for of in wallet.classes.values() for name, amount in of.coins.items()}
+        held = {"USDT": books.wallet["USDT"], **coins, **wallet.classes[PERP].positions}
         for name in total.keys() | held.keys():
             difference = total.get(name, ZERO) - held.get(name, ZERO)
             monitor.check("I01", difference == ZERO, f"{name}: books and owner {total.get(name)}, venue {held.get(name)}")

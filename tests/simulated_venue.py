@@ -36,7 +36,7 @@ class SimulatedVenue:
 
     def __init__(self, exchange: Exchange, clock: VirtualClock, seed: str, fuse: Callable[[str], None]) -> None:
         self.capabilities = Capabilities(set_client_id=True, query_by_client_id=True, trade_history_by_order=True, venue_stop=True,
-                                         resting_target=False, reduce_only=False, shared_wallet=True)
+                                         resting_target=exchange.alone, reduce_only=exchange.alone, shared_wallet=not exchange.alone)
         self._exchange, self._clock, self._fuse = exchange, clock, fuse
         self._chance = random.Random(seed)
         self._stream: list[tuple[int, int, AccountEvent]] = []
@@ -146,7 +146,8 @@ class SimulatedVenue:
 
     async def instruments(self) -> Sequence[Instrument]:
         await self._ask()
-        return [instrument_of(symbol, self._exchange.books.products[key]) for symbol, key in SYMBOLS.items()]
+        return [instrument_of(symbol, self._exchange.books.products[key]) for symbol, key in SYMBOLS.items()
+                if symbol in self._exchange.symbols]
 
     def interval_ms(self, symbol: str) -> int:
         return MINUTE_MS
@@ -171,10 +172,10 @@ class SimulatedVenue:
             bars: list[tuple[str, Bar]] = []
             while (told + 1) * MINUTE_MS <= at:
                 place = PAST + (told * MINUTE_MS - exchange.start) // MINUTE_MS
-                bars += [(symbol, exchange.bars[symbol][place]) for symbol in SYMBOLS if place < len(exchange.bars[symbol])]
+                bars += [(symbol, exchange.bars[symbol][place]) for symbol in exchange.symbols if place < len(exchange.bars[symbol])]
                 told += 1
-            quotes = [(symbol, Quote(at, *exchange.quote(symbol))) for symbol in SYMBOLS]
-            funding = [FundingRate(symbol, at - at % 3_600_000, 0.00001, 8.0, 0.00001) for symbol in SYMBOLS if ":" in symbol]
+            quotes = [(symbol, Quote(at, *exchange.quote(symbol))) for symbol in exchange.symbols]
+            funding = [FundingRate(symbol, at - at % 3_600_000, 0.00001, 8.0, 0.00001) for symbol in exchange.symbols if ":" in symbol]
             marks = [(symbol, quote.mid) for symbol, quote in quotes if ":" in symbol]
             yield Batch(at, bars, quotes, marks, funding if bars else ())
 
