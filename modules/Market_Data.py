@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from modules.domain import options
 from modules.domain.events import FeedLost, FeedRestored
 from modules.domain.instrument import DOLLARS, AssetClass, Instrument
-from modules.domain.market import NAN, Bar, Batch, Chain, Financing, FundingRate, OptionQuote, Quote
+from modules.domain.market import AGREEING_BARS, NAN, Bar, Batch, Chain, Financing, FundingRate, OptionQuote, Quote
 from modules.domain.money import ONE
 from modules.domain.policies import CostPolicy, KillSwitchPolicy, RiskPolicy
+from modules.domain.sessions import forex_open, next_close
 from modules.filters.correlation import ReturnsBook
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ INFINITE: Final = math.inf
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
 HOURS_8: Final = 8.0
-AGREEING_BARS: Final = 3
-"""A jump this many bars in a row agree on is a new price (a split, a re-denomination), not a bad tick."""
+FOREX_SILENCE_MS: Final = HOUR // 4
+"""A bar of forex may be so late: brokers pause for the rollover, and at night a pair has minutes without a tick and so without a bar."""
 
 
 class HigherBar(NamedTuple):
@@ -280,10 +281,10 @@ class MarketData:
                 continue
             if series.bar is None or series.bar.close / self._jump < price < series.bar.close * self._jump:
                 series.mark_price, series.mark_at = price, at
-        for symbol, quote in quotes:
-            self._quote(symbol, quote)
-        self.version += 1
         self._horizon = at + self._skew_ms
+        for symbol, quote in quotes:
+            self._quote(symbol, quote, at)
+        self.version += 1
         take, on_bar = self.take, self.on_bar
         assert on_bar is not None
         if len(bars) == 1:  # most often, and then there is no other to wait for
@@ -341,7 +342,8 @@ class MarketData:
         series.bar = bar
         series.closed_at = closed_at
         if bid == bid and ask == ask:  # not NaN: recorded
-            if close / jump < bid <= ask < close * jump:  # a crossed, empty or absurd book is no quote: the last one ages
+            # A crossed, empty or absurd book is no quote: the last one ages. A bar told late brings back none from before a live quote.
+            if close / jump < bid <= ask < close * jump and (closed_at >= series.quoted_at or series.quoted_at > self._horizon):
                 series.bid, series.ask, series.quoted_at, series.synthetic = bid, ask, closed_at, False
         elif series.synthetic or closed_at - series.quoted_at > self._quote_age_ms:  # else a live quote knows better
             half = close * series.half_spread
@@ -392,13 +394,17 @@ class MarketData:
             self._journal.append(FeedLost(bar.ts + series.interval_ms, series.instrument.symbol, reason))
         return False
 
-    def _quote(self, symbol: str, quote: Quote) -> None:
+    def _quote(self, symbol: str, quote: Quote, now: int) -> None:
+        """None is dated after `now`, and one that is (a wrong stamp, a clock set back) holds back none that is told after it."""
         series = self._series.get(symbol)
-        if series is None or not quote.sane or quote.at < series.quoted_at:
+        if series is None or not quote.sane:
+            return
+        at = quote.at if quote.at <= now else now
+        if at < series.quoted_at <= self._horizon:
             return
         if series.bar is not None and not 1 / self._jump < quote.mid / series.bar.close < self._jump:
             return
-        series.bid, series.ask, series.quoted_at, series.synthetic = quote.bid, quote.ask, quote.at, quote.synthetic
+        series.bid, series.ask, series.quoted_at, series.synthetic = quote.bid, quote.ask, at, quote.synthetic
 
     def _fund(self, rate: FundingRate) -> None:
         series = self._series.get(rate.symbol)
@@ -521,19 +527,24 @@ class MarketData:
     def watch(self, at: int) -> int:
         """Announce feeds that have gone silent: more than an interval and the policy's lateness since the last close. Answers when
         the next can have."""
-        patience_ms = self._silence_ms
-        patience = int(patience_ms)
-        following = at + patience  # lost or never heard: it may speak at any moment, and be silent again no sooner than this
+        usual = int(self._silence_ms)
+        following = at + usual  # lost or never heard: it may speak at any moment, and be silent again no sooner than this
         for symbol, series in self._series.items():
+            forex = series.instrument.asset_class is AssetClass.FOREX
+            patience = max(usual, FOREX_SILENCE_MS) if forex else usual
             late_ms = at - series.closed_at - series.interval_ms
-            if late_ms <= patience_ms:
+            if late_ms <= patience:
                 if at - late_ms + patience < following:
                     following = at - late_ms + patience
-            elif not series.lost and series.bar is not None and series.instrument.asset_class is not AssetClass.FOREX:
-                # Forex closes for weekends and holidays; its quotes' age speaks for it.
+            elif not series.lost and series.bar is not None and (not forex or _traded(at - series.interval_ms - patience, at)):
                 series.lost = True
                 self._journal.append(FeedLost(at, symbol, f"no closed bar for {late_ms / 1000.0:.0f} s past its time"))
         return following
+
+
+def _traded(since: int, until: int) -> bool:
+    """Whether forex was open all the time."""
+    return forex_open(since) and next_close(since) > until
 
 
 def _leads(candidate: Instrument, present: Instrument) -> bool:

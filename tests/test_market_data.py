@@ -10,6 +10,7 @@ import pytest
 from modules.domain.events import Fact, FeedLost, FeedRestored
 from modules.domain.instrument import AssetClass
 from modules.domain.market import NAN, Bar, Batch, FundingRate, Quote
+from modules.domain.sessions import parse_iso
 from modules.Market_Data import Higher, MarketData
 from modules.store.journal import Journal
 from tests.builders import BTC_PERP, BTC_SPOT, EUR_USD, make_instrument, shipped_policies
@@ -160,6 +161,33 @@ def test_a_streamed_quote_that_makes_no_sense_is_dropped(watch: Watch, quote: Qu
     assert watch.market.quote(BTC_SPOT) == before
 
 
+def test_a_quote_dated_ahead_is_one_of_now_and_holds_back_none_that_comes_after(watch: Watch) -> None:
+    """One wrong stamp of a venue's must not freeze a price for as long as it is ahead, nor make it look fresh for as long."""
+    watch.follow([50_000.0])
+    now = START + INTERVAL + 1_000
+    watch.market.accept(Batch(now, quotes=((BTC_SPOT, Quote(now + HOUR, 50_001.0, 50_002.0)),)))
+    assert watch.market.quote(BTC_SPOT) == Quote(now, 50_001.0, 50_002.0)
+    watch.market.accept(Batch(now + 500, quotes=((BTC_SPOT, Quote(now + 400, 40_001.0, 40_002.0)),)))
+    assert watch.market.quote(BTC_SPOT) == Quote(now + 400, 40_001.0, 40_002.0)
+
+
+def test_after_our_clock_was_set_back_the_next_quote_counts(watch: Watch) -> None:
+    watch.follow([50_000.0])
+    ahead = START + INTERVAL + HOUR
+    watch.market.accept(Batch(ahead, quotes=((BTC_SPOT, Quote(ahead, 50_001.0, 50_002.0)),)))
+    back = START + INTERVAL + 2_000
+    watch.market.accept(Batch(back, quotes=((BTC_SPOT, Quote(ahead + 500, 40_001.0, 40_002.0)),)))
+    assert watch.market.quote(BTC_SPOT) == Quote(back, 40_001.0, 40_002.0)
+
+
+def test_a_bar_told_late_does_not_bring_its_old_quote_back(watch: Watch) -> None:
+    watch.see((BTC_SPOT, bar(0, 50_000.0, bid=49_998.0, ask=50_002.0)))
+    now = START + 2 * INTERVAL + 40_000
+    watch.market.accept(Batch(now, quotes=((BTC_SPOT, Quote(now, 50_101.0, 50_102.0)),)))
+    watch.market.accept(Batch(now + 1, ((BTC_SPOT, bar(1, 50_050.0, bid=50_048.0, ask=50_052.0)),)))
+    assert watch.market.quote(BTC_SPOT) == Quote(now, 50_101.0, 50_102.0) and watch.accepted[-1] == 50_050.0
+
+
 def test_a_mark_price_is_used_only_at_its_own_instant_and_only_if_it_can_be_true(watch: Watch) -> None:
     watch.see((BTC_PERP, bar(0, 50_000.0)))
     watch.see((BTC_PERP, bar(1, 50_000.0)), marks=((BTC_PERP, 50_025.0),))
@@ -195,7 +223,27 @@ def test_an_unchanged_price_with_volume_is_a_quiet_market_and_not_a_frozen_feed(
     assert watch.market.series[BTC_SPOT].frozen == 0 and watch.facts == []
 
 
-def test_a_feed_gone_silent_is_announced_once_and_forex_is_not(watch: Watch) -> None:
+def test_forex_that_is_silent_while_it_trades_is_announced_and_a_weekend_is_not(watch: Watch) -> None:
+    """Without a bar no strategy looks at what it holds: one pair whose candles stopped must not go unnoticed for hours."""
+    watch.see((EUR_USD, bar(0, 1.1)))
+    due = START + 2 * INTERVAL
+    watch.market.watch(due + 14 * MINUTE)
+    assert watch.facts == [], "a quiet night has minutes without a tick"
+    watch.market.watch(due + 16 * MINUTE)
+    (lost,) = watch.facts
+    assert isinstance(lost, FeedLost) and lost.symbol == EUR_USD
+    friday = (parse_iso("2026-01-09T21:55:00Z") - START) // INTERVAL
+    watch.see((EUR_USD, bar(friday, 1.1)))
+    assert isinstance(watch.facts[-1], FeedRestored)
+    sunday = parse_iso("2026-01-11T22:00:00Z")
+    for at in (parse_iso("2026-01-10T12:00:00Z"), sunday + MINUTE, sunday + 19 * MINUTE):
+        watch.market.watch(at)
+    assert len(watch.facts) == 2, "closed, and just open again"
+    watch.market.watch(sunday + 20 * MINUTE)
+    assert isinstance(watch.facts[-1], FeedLost), "open for a bar and a quarter of an hour, and still nothing"
+
+
+def test_a_feed_gone_silent_is_announced_once_and_forex_is_not_yet(watch: Watch) -> None:
     watch.see((BTC_SPOT, bar(0, 50_000.0)), (EUR_USD, bar(0, 1.1)))
     watch.market.watch(START + 2 * INTERVAL + 9_000)
     assert watch.facts == []

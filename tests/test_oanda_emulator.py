@@ -40,7 +40,7 @@ def test_lots_close_oldest_first_and_the_balance_is_the_sum_of_what_was_told() -
     book.create(market("1000"))
     quote(book, "1.10200", "1.10212")
     filled = book.create(market("-1500"))["orderFillTransaction"]
-    assert [row["units"] for row in filled["tradesClosed"]] == ["-1000", "-500"]
+    assert [row["units"] for row in (*filled["tradesClosed"], filled["tradeReduced"])] == ["-1000", "-500"]
     # 1,000 from 1.10012 and 500 from 1.10112, both to 1.10200
     assert D(filled["pl"]) == D("1.88") + D("0.44") and book.position("EUR_USD") == 500
     told = sum((D(row.get("pl") or row.get("financing") or row.get("amount") or 0) for row in book.transactions), D(0))
@@ -55,7 +55,7 @@ def test_a_result_in_yen_is_converted_at_the_side_against_us() -> None:
 
 
 def test_five_in_the_afternoon_in_new_york_charges_the_night_and_wednesday_three() -> None:
-    book = venue(ROLLOVER - 60_000)
+    book = venue(ROLLOVER - 120_000)
     book.create(market("10000"))
     quote(book, "1.10000", "1.10012", ROLLOVER + 1)
     one = D(book.transactions[-1]["financing"])
@@ -79,6 +79,15 @@ def test_a_halted_market_and_a_weekend_cancel_a_market_order() -> None:
     assert saturday.create(market("100"))["orderCancelTransaction"]["reason"] == "MARKET_HALTED"
 
 
+def test_nothing_trades_and_nothing_ticks_around_five_in_the_afternoon() -> None:
+    for before, traded in ((61_000, True), (60_000, False), (-299_000, False), (-300_000, True)):
+        book = venue(ROLLOVER - before)
+        told = book.create(market("100"))
+        assert ("orderFillTransaction" in told) is traded, before
+        quote(book, "1.10000", "1.10012")
+        assert bool(book.ticks) is traded
+
+
 def test_stop_loss_and_take_profit_on_fill_belong_to_the_trade_and_end_with_it() -> None:
     book = venue()
     book.create(market("1000", stopLossOnFill={"price": "1.09900"}, takeProfitOnFill={"price": "1.10300"}))
@@ -89,7 +98,8 @@ def test_stop_loss_and_take_profit_on_fill_belong_to_the_trade_and_end_with_it()
 
 
 @pytest.mark.parametrize(("order", "reason"), [
-    (market("0"), "UNITS_INVALID"), (market("1.5"), "UNITS_PRECISION_EXCEEDED"), (market("1", "XAU_XAG"), "INSTRUMENT_UNKNOWN"),
+    (market("0"), "UNITS_INVALID"), (market("1.5"), "UNITS_PRECISION_EXCEEDED"), (market("1", "XAU_XAG"), "INVALID_PARAMETER"),
+    (market("100000001"), "UNITS_LIMIT_EXCEEDED"),
     ({"type": "LIMIT", "instrument": "EUR_USD", "units": "1", "price": "1.100001"}, "PRICE_PRECISION_EXCEEDED"),
     ({"type": "STOP", "instrument": "EUR_USD", "units": "1"}, "PRICE_MISSING"),
     (market("1", stopLossOnFill={"price": "1.0000001"}), "STOP_LOSS_ON_FILL_PRICE_PRECISION_EXCEEDED"),

@@ -20,7 +20,7 @@ from modules.domain.events import (
     TradeOpened,
 )
 from modules.domain.instrument import AssetClass, Side
-from modules.domain.order import Order, OrderState
+from modules.domain.order import ExitReason, Order, OrderState
 from modules.Funds_Controller import FundsController
 from modules.Kill_Switch import KillSwitch
 from modules.Market_Data import MarketData
@@ -36,7 +36,7 @@ from tests.test_oanda_venue import MINUTE, MONDAY, Desk, trading, until
 D = Decimal
 FOREX = AssetClass.FOREX
 POLICIES = shipped_policies()
-QUICK = POLICIES.execution.model_copy(update={"doubt_query_spacing_s": (0.1,), "wallet_poll_s": 0.3})
+QUICK = POLICIES.execution.model_copy(update={"doubt_query_spacing_s": (0.1,), "wallet_poll_s": 0.3, "exit_retry_s": 0.2})
 
 
 class Floor:
@@ -127,5 +127,23 @@ def test_an_entry_whose_answer_was_lost_is_found_protected_and_sent_once() -> No
         assert floor.on.book.position("EUR_USD") == 500 and len(floor.of(OrderInDoubt)) <= 1
         sent = [body for body in floor.on.emulator.bodies if body.get("order", {}).get("type") == "MARKET"]
         assert len(sent) == 1
+
+    on_the_floor(scenario)
+
+
+def test_an_exit_in_the_brokers_daily_pause_goes_when_it_ends_and_the_stop_waits_with_the_position() -> None:
+    async def scenario(floor: Floor) -> None:
+        floor.enter("500")
+        await until(lambda: len(resting(floor)) == 2)
+        floor.on.book.halted.add("EUR_USD")
+        floor.executor.request_exit("t1", ExitReason.TIME_EXIT, floor.on.clock.now())
+        await until(lambda: len(floor.of(OrderRejected)) >= 2)
+        refused = floor.of(OrderRejected)
+        assert {fact.code for fact in refused} == {"MARKET_HALTED"} and floor.on.book.position("EUR_USD") == 500
+        assert ("STOP", "-500", "REDUCE_ONLY") in resting(floor)
+        floor.on.book.halted.clear()
+        await until(lambda: floor.of(PositionClosed) and not resting(floor))
+        assert floor.on.book.position("EUR_USD") == 0
+        floor.facts = [fact for fact in floor.facts if not isinstance(fact, OrderRejected)]
 
     on_the_floor(scenario)

@@ -35,7 +35,7 @@ D = Decimal
 MONDAY = parse_iso("2026-03-02T10:00:00Z")
 USD_JPY = "USD/JPY"
 MINUTE = 60_000
-PACE = Pace(read_s=30.0, write_s=30.0, silence_s=2.0, retry_s=0.05, ban_s=0.2, audit_s=0.3, candle_s=0.05)
+PACE = Pace(read_s=30.0, write_s=30.0, silence_s=2.0, connections_per_s=1_000, retry_s=0.05, ban_s=0.2, audit_s=0.3, candle_s=0.05)
 """Impatient where waiting is all there is to do, patient with every answer that is to come."""
 HANGS_S = 2.0
 """How long a write is waited for whose answer never comes."""

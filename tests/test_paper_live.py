@@ -23,6 +23,7 @@ from modules.domain.policies import CostModel, CostPolicy, Policies
 from modules.runtime.clock import VirtualClock, VirtualLoop
 from modules.venues.ccxt_streams import _Candles
 from modules.venues.live_paper import LivePaperVenue
+from modules.venues.live_quotes import LiveQuotes
 from modules.venues.paper_book import PaperBook
 from modules.venues.protocol import AccountEvent, FillSeen, FundingPaid, OrderDone
 from tests.builders import shipped_policies
@@ -238,6 +239,42 @@ def test_a_quiet_pair_is_believed_while_its_connection_speaks_but_not_for_longer
     assert world.ends == [("dead", "no fresh quote to trade at")]
 
 
+class SetClock:
+    """A wall clock that somebody sets."""
+
+    def __init__(self) -> None:
+        self.at = START
+
+    def now(self) -> int:
+        return self.at
+
+
+def quotes_of(clock: SetClock, hours: int) -> LiveQuotes:
+    return LiveQuotes((EUR, CABLE), lambda _: hours * 60 * MINUTE, clock, 10.0, 5.0)  # type: ignore[arg-type]
+
+
+def test_one_symbol_that_died_among_living_ones_is_not_believed_for_a_bar_of_hours() -> None:
+    clock = SetClock()
+    quotes = quotes_of(clock, 4)
+    assert quotes.take(EUR.symbol, Quote(clock.at, 1.1, 1.1001), NAN)
+    for second in range(10, 3_600, 10):
+        clock.at = START + second * 1_000
+        assert quotes.take(CABLE.symbol, Quote(clock.at, 1.3, 1.3001), NAN)
+        assert (quotes.opening(EUR.symbol) is not None) is (second <= 300), second
+        assert quotes.opening(CABLE.symbol) is not None
+
+
+def test_a_clock_that_is_set_back_makes_no_old_quote_fresh() -> None:
+    clock = SetClock()
+    quotes = quotes_of(clock, 1)
+    clock.at = START + 60 * MINUTE
+    quotes.take(EUR.symbol, Quote(clock.at, 1.1, 1.1001), NAN)
+    clock.at = START
+    assert quotes.opening(EUR.symbol) is None, "nobody knows how old it is"
+    quotes.take(EUR.symbol, Quote(clock.at, 1.2, 1.2001), NAN)
+    assert quotes.opening(EUR.symbol) == Quote(START, 1.2, 1.2001)
+
+
 @pytest.mark.parametrize("quote", [Quote(0, 0.0, 100.0), Quote(0, 101.0, 100.0), Quote(0, 100_000.0, 100_001.0), Quote(0, NAN, 100.0)])
 def test_an_insane_quote_trades_nothing_and_triggers_nothing(quote: Quote) -> None:
     async def story(world: World) -> None:
@@ -322,6 +359,35 @@ def test_a_hole_that_cannot_be_filled_stays_a_hole() -> None:
         await world.bar(bar(3, 98, 99, 97, 98))
 
     assert [named[1].ts for named in played(story).batches[-1].bars] == [at(3)]
+
+
+def test_a_bar_a_hundred_times_away_trades_nothing_and_its_neighbors_go_on() -> None:
+    """One garbled candle must not close a position at a hundredth of its price."""
+    async def story(world: World) -> None:
+        await world.quote(0.01, 99.9, 100.1)
+        await world.venue.submit(order("in"))
+        await world.venue.submit(stop("stop", "95"))
+        await world.bar(bar(0, 1, 1.01, 0.99, 1))
+        await world.bar(bar(1, 100, 101, 99, 100))
+        assert len(world.fills) == 1
+        await world.quote(2.5, 99.9, 100.1)
+        await world.bar(bar(2, 100, 101, 94, 96))
+
+    world = played(story)
+    assert world.fills[1:] == [("stop", D(1), D("95.0"))]
+    assert [named[1].ts for batch in world.batches for named in batch.bars] == [at(0), at(1), at(2)], "who listens judges for himself"
+
+
+def test_a_new_price_that_three_bars_agree_on_is_traded_at() -> None:
+    async def story(world: World) -> None:
+        await world.quote(0.01, 99.9, 100.1)
+        await world.venue.submit(order("in"))
+        await world.venue.submit(stop("stop", "95"))
+        for minute in range(3):
+            assert len(world.fills) == 1
+            await world.bar(bar(minute, 10, 10.1, 9.9, 10))
+
+    assert played(story).fills[1:] == [("", D(1), D("50.0"))], "liquidated, with half of it borrowed"
 
 
 # -- what holding costs --------------------------------------------------------------------------------------------------------
@@ -414,6 +480,12 @@ def test_a_restart_holds_what_rested_against_the_bars_it_missed() -> None:
     (filled,) = (event.fill for event in world.events if isinstance(event, FillSeen))
     assert (filled.at, filled.venue_trade_id) == (at(4), "T4")
     assert world.venue.books[AssetClass.PERP].cash == D("9996")  # 10,001 less five
+
+
+def test_a_hundredfold_bar_of_the_time_nobody_ran_is_not_relived() -> None:
+    seen = [bar(0, 100, 100, 99, 99), bar(1, 99, 100, 98, 99)]
+    garbled = [bar(2, 1, 1.01, 0.99, 1), bar(3, 99, 100, 98, 99), bar(4, 9900, 10_000, 9800, 9900), bar(5, 99, 100, 98, 99)]
+    assert restarted(a_past(), [*seen, *garbled], 10).events == []
 
 
 def test_bars_seen_before_the_end_are_not_matched_again() -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 import config
 from modules.cli.app import run
+from modules.cli.instruments import _row
 from modules.domain.errors import ConfigurationError
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.settings import SelectSettings, Settings, VenueSettings, matches
@@ -71,6 +73,15 @@ def test_white_and_blacklists_take_shell_patterns_and_freqtrades_expressions() -
     rows = [row("BTC/USDT"), row("ETH/USDT"), row("SOL/USDT")]
     listed = RULE.model_copy(update={"pair_whitelist": ("(BTC|ETH)/.*",), "pair_blacklist": ("ETH/*",)})
     assert chosen(rows, listed) == Choice(("BTC/USDT",), {"ETH/USDT": "on pair_blacklist", "SOL/USDT": "not on pair_whitelist"})
+
+
+@pytest.mark.parametrize(("pattern", "why"), [
+    ("DOGE", "no symbol"), ("DOGEUSDT", "no symbol"), ("(DOGE|SHIB/.*", "no regular expression"), ("a b", "no symbol")])
+def test_a_pattern_that_could_bar_nothing_is_refused(pattern: str, why: str) -> None:
+    for section in (Settings, SelectSettings):
+        for name in ("pair_blacklist", "pair_whitelist"):
+            with pytest.raises(ValidationError, match=why):
+                section.model_validate({name: [pattern]})
 
 
 def test_what_is_held_is_kept_whatever_the_rule_says() -> None:
@@ -143,6 +154,15 @@ def test_a_fixed_list_must_be_listed_and_the_usual_one_need_not_be() -> None:
     assert asked_of(venue, VenueSettings(classes=(SPOT,)), usual=("SOL/USDT", "BTC/USDT")).symbols == ("BTC/USDT",)
 
 
+def test_a_restart_that_holds_something_goes_on_without_what_is_listed_no_longer() -> None:
+    """Else a delisting keeps the daemon down at its next start, and whatever it holds elsewhere is looked after by nobody."""
+    venue = Exchange([row("BTC/USDT"), row("ETH/USDT")], {})
+    choice = asked_of(venue, VenueSettings(classes=(SPOT,), symbols=("ETH/USDT", "LUNA/USDT")), ["BTC/USDT"])
+    assert choice.symbols == ("ETH/USDT", "BTC/USDT")
+    gone = asked_of(venue, VenueSettings(classes=(SPOT,), symbols=("LUNA/USDT",)), ["LUNA/USDT"])
+    assert gone.symbols == ("LUNA/USDT",), "what is held is kept, and nobody else's pairs take its place"
+
+
 def test_a_rule_that_leaves_nothing_is_refused_with_a_way_to_look() -> None:
     with pytest.raises(ConfigurationError, match=r"leaves none of 1 instruments.*list-instruments --venue bybit --all"):
         asked_of(Exchange([row("A/USDT", 1.0)], {}), VenueSettings(classes=(SPOT,), select=RULE))
@@ -201,3 +221,8 @@ def test_list_instruments_of_a_broker_goes_by_spread(tmp_path: Path, capsys: pyt
 def test_without_a_venue_it_shows_the_demo_market(capsys: pytest.CaptureFixture[str]) -> None:
     told = listed("--class", "spot", capsys=capsys)
     assert told["venue"] == "demo" and {one["asset_class"] for one in told["instruments"]} == {"SPOT"}
+
+
+def test_a_tiny_lot_is_written_out() -> None:
+    shown = _row(make_instrument(lot=Decimal("1E-7")), None, "")
+    assert shown["lot"] == "0.0000001"

@@ -1,7 +1,7 @@
 """Where a recording has holes, and which of them were the venue's and not one instrument's. Reports; repairs nothing.
 
 A hole that every series of the venue has at the same time is an outage. Forex holes count only the bars that could have been: not the
-weekend's, not the holidays'.
+weekend's, not the holidays', not those of the minutes in which brokers roll.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from modules.backtest.recorded_files import I64
 from modules.domain.instrument import AssetClass
-from modules.domain.sessions import forex_open
+from modules.domain.sessions import forex_open, rolling
 
 SHOWN: Final = 1_000
 """The longest holes of a series that are looked at one by one; all are counted."""
@@ -43,7 +43,7 @@ def holes(series: Recorded) -> list[Hole]:
     for row in rows.tolist():
         since, until = int(series.times[row]) + series.interval_ms, int(series.times[row + 1])
         if series.asset_class is AssetClass.FOREX:
-            bars = sum(map(forex_open, range(since, until, series.interval_ms)))
+            bars = sum(forex_open(at) and not rolling(at) for at in range(since, until, series.interval_ms))
         else:
             bars = (until - since) // series.interval_ms
         if bars:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 NAN = math.nan
+AGREEING_BARS: Final = 3
+"""A jump this many bars in a row agree on is a new price (a split, a re-denomination), not a bad tick."""
 
 
 class Bar(NamedTuple):

@@ -2,7 +2,8 @@
 
 The week closes on Friday and opens on Sunday, both 17:00 New York. Christmas and New Year's Day are closed the world over, and on their
 eves banks leave at noon New York (the recordings of four brokers end between 17:00 and 20:00 UTC). Positions roll at 17:00 on every
-weekday. Value dates: T+2 pairs pay three nights on Wednesday (the weekend of the value date), T+1 pairs (USD/CAD, USD/TRY) on Thursday.
+weekday, and brokers pause for it (OANDA's published hours: 16:58 to 17:03 in 2022, 16:59 to 17:05 since). Value dates: T+2 pairs pay three
+nights on Wednesday (the weekend of the value date), T+1 pairs (USD/CAD, USD/TRY) on Thursday.
 """
 
 from __future__ import annotations
@@ -63,6 +64,13 @@ def forex_open(at: int) -> bool:
     if weekday == 6:
         return at >= _rollover_of_day(day)
     return True
+
+
+def rolling(at: int) -> bool:
+    """Whether brokers pause for the rollover at `at` (UTC ms): from a minute before 17:00 New York to five after, every day, they may
+    neither quote nor fill."""
+    rollover = _rollover_of_day(at // DAY)
+    return rollover - 60_000 <= at < rollover + 300_000
 
 
 def next_rollover(at: int) -> int:

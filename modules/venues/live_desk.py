@@ -5,6 +5,7 @@ Adds to PaperDesk when things happen, never what they cost. The rules, each agai
 - A market order trades at bid or ask the moment it arrives. Without a fresh quote an entry ends unfilled; an exit waits for the next.
 - What rests is matched against each quote at once, and again against the whole range of each closed bar, for quotes miss what trades
   between them. An order that came after the first tenth of a bar is held against its close only: what was before did not happen to it.
+- A bar whose close is many times off the last one is no price until three in a row agree on it.
 - Bars told late (a gap of the feed, the time nobody ran) are matched the same way, in the order they closed. Of the bar in which the
   process ended nobody knows what came after: a stop within its range counts as reached, a target does not.
 - Funding is due at the settlement, at the last rate told before it. FX is financed at 17:00 New York.
@@ -20,7 +21,7 @@ from decimal import Decimal
 from typing import Final
 
 from modules.domain.instrument import AssetClass, Instrument
-from modules.domain.market import NAN, Bar, Chain, Financing, FundingRate, Quote
+from modules.domain.market import AGREEING_BARS, NAN, Bar, Chain, Financing, FundingRate, Quote
 from modules.domain.money import round_down
 from modules.domain.order import Order, OrderKind, OrderState
 from modules.domain.policies import CostPolicy
@@ -40,9 +41,12 @@ class LiveDesk(PaperDesk):
     """Everything of PaperDesk but `take`: quotes, bars, rates and chains come one by one. Times are UTC ms."""
 
     def __init__(self, name: str, prices: Prices, policy: CostPolicy, books: Mapping[AssetClass, PaperBook], start: int,
-                 emit: Callable[[AccountEvent], None], chain_age_ms: float = 0.0) -> None:
+                 emit: Callable[[AccountEvent], None], chain_age_ms: float = 0.0, jump: float = math.inf) -> None:
         super().__init__(name, prices, policy, books, start, emit)
         self._chain_age_ms = chain_age_ms
+        self._jump = jump
+        self._odd: dict[str, tuple[float, int]] = {}
+        """Per symbol: the close of the last bar that was not believed, and how many in a row agree on it."""
         self._due: dict[str, FundingRate] = {}
         """Per perpetual: the next settlement (`at`) and the rate it will probably have."""
         self._paid: dict[str, int] = {}
@@ -69,10 +73,13 @@ class LiveDesk(PaperDesk):
                       [working for working in series.orders if working.rests and working.eligible_at <= now], now)
 
     def bar(self, symbol: str, bar: Bar, *, broken: bool = False) -> bool:
-        """A closed bar, in the order of closing; False for one that is known. `broken`: the process ended within it."""
+        """A closed bar, in the order of closing; False for one that is known or not believed. `broken`: the process ended within it."""
         series = self._prices.series[symbol]
         at = bar.ts + series.interval
         if at <= series.closed_at:
+            return False
+        if not self._believed(series, bar):
+            series.closed_at = at
             return False
         self.at = at
         series.close = bar.close
@@ -81,6 +88,20 @@ class LiveDesk(PaperDesk):
             self._match_bar(series, bar, at, broken=broken)
         series.remember((bar,))
         series.taken = 0.0
+        return True
+
+    def _believed(self, series: Series, bar: Bar) -> bool:
+        """Whether its close is near the last one, or several in a row agree on the new price: as Market_Data judges."""
+        symbol, close, jump = series.instrument.symbol, bar.close, self._jump
+        if not (close * jump < series.close or close > series.close * jump):  # NaN: nothing to hold it against
+            self._odd.pop(symbol, None)
+            return True
+        odd, agree = self._odd.get(symbol, (close, 0))
+        agree = agree + 1 if odd / jump < close < odd * jump else 1
+        self._odd[symbol] = close, agree
+        if agree < AGREEING_BARS:
+            return False
+        del self._odd[symbol]
         return True
 
     def _match_bar(self, series: Series, bar: Bar, at: int, *, broken: bool) -> None:

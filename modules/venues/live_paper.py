@@ -107,7 +107,7 @@ class LivePaperVenue(PaperAccount):
         self._prices = Prices(self._quotes, policies.costs)
         self._prices.at_step = True  # there is always a present moment
         self._desk: LiveDesk = LiveDesk(
-            data.name, self._prices, policies.costs, self._books, clock.now(), self._emit, chain_age_s * 1000.0)
+            data.name, self._prices, policies.costs, self._books, clock.now(), self._emit, chain_age_s * 1000.0, self._jump)
         self._memory: Memory | None = None
         """What an earlier run left, while it is not known yet what it missed."""
 

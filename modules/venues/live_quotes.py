@@ -7,10 +7,14 @@ then there is no price, and no price is ever invented.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from modules.domain.instrument import AssetClass, Instrument
 from modules.domain.market import Bar, Quote
 from modules.runtime.clock import Clock
+
+STILL: Final = 30
+"""A quiet market changes nothing for some minutes; one that says nothing for longer has most likely lost its feed."""
 
 
 class LiveQuotes:
@@ -18,7 +22,7 @@ class LiveQuotes:
     `contract`: what an option contract is.
 
     A quote older than `age_s` still stands while its connection speaks - another symbol of its class was quoted within `age_s`, so
-    silence means that nothing changed - but never for longer than one bar.
+    silence means that nothing changed - but never for longer than one bar, or STILL times `age_s`.
     """
 
     def __init__(self, instruments: Sequence[Instrument], interval_ms: Callable[[str], int], clock: Clock, age_s: float,
@@ -29,6 +33,7 @@ class LiveQuotes:
         self._classes = {instrument.symbol: instrument.asset_class for instrument in instruments}
         self._clock = clock
         self._age_ms = age_s * 1000.0
+        self._still_ms = STILL * self._age_ms
         self._jump = jump
         self._quotes: dict[str, Quote] = {}
         self._heard: dict[AssetClass, int] = {}
@@ -54,10 +59,11 @@ class LiveQuotes:
         if quote is None:
             return None
         now = self._clock.now()
-        if now - quote.at <= self._age_ms:
-            return quote
-        connected = now - self._heard[self._classes[symbol]] <= self._age_ms
-        return quote if connected and now - quote.at <= self.intervals_ms[symbol] else None
+        age, silence = now - quote.at, now - self._heard[self._classes[symbol]]
+        if age < 0:  # the clock was set back
+            return None
+        connected = 0 <= silence <= self._age_ms
+        return quote if age <= self._age_ms or (connected and age <= min(self.intervals_ms[symbol], self._still_ms)) else None
 
     def history(self, symbol: str, until: int, bars: int) -> Sequence[Bar]:
         """None of its own: the past of a live market is asked for over the wire."""

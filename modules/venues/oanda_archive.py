@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 from modules.domain.errors import VenueUnreachable
 from modules.domain.instrument import Instrument
 from modules.domain.market import NAN
-from modules.domain.sessions import iso
+from modules.domain.sessions import iso, parse_iso
 from modules.runtime.clock import Clock
 from modules.venues.archive import Kind, Page, Row
 from modules.venues.oanda_feed import GRANULARITY, PAGE
 from modules.venues.oanda_orders import unwired, wired
 from modules.venues.oanda_schema import Candle, CandlesReply, PricesReply
-from modules.venues.oanda_wire import OandaWire
+from modules.venues.oanda_wire import SKEW_MS, OandaWire
 from modules.venues.selection import Statistic
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class OandaArchive:
         if kind is Kind.FINANCING:
             today = await self._venue.interest(instrument.symbol)
             return Page([today] if today is not None and since <= today[0] < until else [])
-        candles = await self._venue.candles(instrument.symbol, interval_ms, {"from": iso(since), "to": iso(until)})
+        candles = await self._venue.candles(instrument.symbol, interval_ms, {"from": iso(since), "to": iso(until - 1)})
         rows = [_row(candle) for candle in candles if since <= candle.time < until]
         sane = [row for row in rows if 0 < row[3] <= min(row[1], row[4]) <= max(row[1], row[4]) <= row[2]]
         return Page(sane, len(rows) - len(sane))
@@ -74,8 +74,10 @@ def _row(candle: Candle) -> Row:
 
 
 async def candles(wire: OandaWire, clock: Clock, symbol: str, interval_ms: int, span: dict[str, str]) -> Sequence[Candle]:
-    """Complete candles of the span, oldest first. `span`: from and to, or from and count."""
+    """Complete candles of the span, oldest first. `span`: from and to (inclusive), or from and count."""
     granularity = GRANULARITY[interval_ms]
+    if "to" in span and parse_iso(span["to"]) > clock.now() - SKEW_MS:
+        span = {"from": span["from"], "count": str(PAGE)}
     reply = await wire.get(f"/v3/instruments/{wired(symbol)}/candles", CandlesReply, {
         "granularity": granularity, "price": "MBA", "dailyAlignment": "0", "alignmentTimezone": "UTC", **span})
     if (reply.instrument, reply.granularity) != (wired(symbol), granularity):

@@ -15,11 +15,11 @@ import structlog
 
 from modules.domain.errors import VenueBusy, VenueError, VenueUnreachable
 from modules.domain.market import NAN, Bar, Batch, Financing, Quote
-from modules.domain.sessions import iso
+from modules.domain.sessions import forex_open, iso
 from modules.runtime.clock import Clock
 from modules.venues.oanda_orders import unwired, wired
 from modules.venues.oanda_schema import Candle, CandlesReply, HeartbeatLine, InstrumentRow, PriceLine
-from modules.venues.oanda_wire import OandaWire
+from modules.venues.oanda_wire import SKEW_MS, OandaWire
 
 log = structlog.get_logger("oanda")
 
@@ -80,7 +80,8 @@ class Feed:
         found: list[Bar] = []
         end = until
         while len(found) < bars:
-            page = await self.candles(symbol, {"to": iso(end), "count": str(min(PAGE, bars - len(found) + 1))})
+            past = {"to": iso(end)} if end < self._clock.now() - SKEW_MS else {}
+            page = await self.candles(symbol, {"count": str(min(PAGE, bars - len(found) + 1)), **past})
             fresh = [bar for bar in page if bar.ts + length <= until and (not found or bar.ts < found[0].ts)]
             if not fresh:
                 break
@@ -94,7 +95,7 @@ class Feed:
     async def _fresh(self, symbol: str) -> list[Bar]:
         length = self._intervals[symbol]
         last = self._told.get(symbol)
-        since = self._clock.now() // length * length - length if last is None else last + length
+        since = self._clock.now() // length * length - length if last is None else last  # known, and never in the future
         bars = [bar for bar in await self.candles(symbol, {"from": iso(since), "count": str(PAGE)}) if last is None or bar.ts > last]
         if bars:
             self._told[symbol] = bars[-1].ts
@@ -109,31 +110,42 @@ class Feed:
         self._streamed = tuple(symbols)
         self._changed.set()
 
+    def _missing(self, length: int, due: int) -> list[str]:
+        """Whose last bar before `due` was not told yet."""
+        return sorted(symbol for symbol in self._streamed
+                      if self._intervals[symbol] == length and self._told.get(symbol, -length) + length < due)
+
     async def _poll(self, length: int, queue: asyncio.Queue[Batch]) -> None:
-        """Every bar of this length once it has closed, all of one close in one batch; holes are filled when the wire is back."""
+        """Every bar of this length once it has closed, those of one round in one batch; holes are filled when the wire is back. The broker
+        calls a candle complete when the next tick has come, on a quiet pair long after its end: it is asked for until the next is due."""
         pace = self._wire.pace
         while True:
             due = self._clock.now() // length * length
-            symbols = [symbol for symbol in self._streamed if self._intervals[symbol] == length]
-            missing = {symbol for symbol in symbols if self._told.get(symbol, -length) + length < due}
-            found: dict[int, list[tuple[str, Bar]]] = {}
-            for attempt in range(pace.candle_tries):
-                for symbol in sorted(missing):
-                    try:
-                        bars = await self._fresh(symbol)
-                    except VenueError as error:
-                        log.warning("no candles", action="candles", symbol=symbol, reason=str(error))
-                        continue
-                    for bar in bars:
-                        found.setdefault(bar.ts, []).append((symbol, bar))
-                    if bars and bars[-1].ts + length >= due:
-                        missing.discard(symbol)
-                if not missing or attempt + 1 == pace.candle_tries:
+            tries, failing = 0, set[str]()
+            while (missing := self._missing(length, due)) and self._clock.now() < due + length:
+                if tries >= pace.candle_tries and not forex_open(self._clock.now()):
                     break
-                await asyncio.sleep(pace.candle_s)
-            for ts in sorted(found):
-                queue.put_nowait(Batch(self._clock.now(), bars=found[ts]))
-            await self._clock.sleep_until((self._clock.now() // length + 1) * length)
+                await self._ask(missing, failing, queue)
+                tries += 1
+                if self._missing(length, due):
+                    await asyncio.sleep(pace.candle_s if tries < pace.candle_tries else pace.late_s)
+            await self._clock.sleep_until(due + length)
+
+    async def _ask(self, symbols: Sequence[str], failing: set[str], queue: asyncio.Queue[Batch]) -> None:
+        """Tell what bars there are of these. Each that fails is put on `failing`, and told of once."""
+        found: dict[int, list[tuple[str, Bar]]] = {}
+        for symbol in symbols:
+            try:
+                bars = await self._fresh(symbol)
+            except VenueError as error:
+                if symbol not in failing:
+                    log.warning("no candles", action="candles", symbol=symbol, reason=str(error))
+                failing.add(symbol)
+                continue
+            for bar in bars:
+                found.setdefault(bar.ts, []).append((symbol, bar))
+        for ts in sorted(found):
+            queue.put_nowait(Batch(self._clock.now(), bars=found[ts]))
 
     # -- quotes and rates -------------------------------------------------------------------------------------------------
 
@@ -173,7 +185,7 @@ class Feed:
         except ValueError:
             raise VenueUnreachable("oanda: a price outside our schema") from None
         now, symbol = self._clock.now(), unwired(line.instrument)
-        if symbol not in self._streamed or not (line.tradeable and line.bids and line.asks):
+        if symbol not in self._streamed or not (line.trades and line.bids and line.asks):
             return
         quote = Quote(line.time, max(rung.price for rung in line.bids), min(rung.price for rung in line.asks))
         if quote.sane:

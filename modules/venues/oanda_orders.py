@@ -17,7 +17,20 @@ from modules.domain.money import ONE, ZERO, book, text
 from modules.domain.order import Accepted, Fate, Fill, InDoubt, NotSent, Order, OrderKind, OrderReport, OrderState, Refused
 from modules.domain.sessions import iso
 from modules.venues.oanda_codes import EXPIRED, Meaning, meaning
-from modules.venues.oanda_schema import Canceled, Created, Declined, Ended, Error, Filled, Financed, Moved, OrderRow, Submitted, Told
+from modules.venues.oanda_schema import (
+    Canceled,
+    Created,
+    Declined,
+    Ended,
+    Error,
+    Factors,
+    Filled,
+    Financed,
+    Moved,
+    OrderRow,
+    Submitted,
+    Told,
+)
 from modules.venues.oanda_wire import Answered, Unknown, Unsent
 from modules.venues.protocol import AccountEvent, FillSeen, FundingPaid, OrderDone, Transferred
 
@@ -151,19 +164,26 @@ def report_of(row: OrderRow, symbol: str) -> OrderReport:
 
 
 def history_of(client_order_id: str, symbol: str, rows: list[Told]) -> OrderReport | None:
-    """An order put together from the transactions that speak of it; None if none does."""
+    """An order put together from the transactions that speak of it; None if none does. Its end names it even where its beginning is older
+    than `rows`."""
     found: OrderReport | None = None
+
+    def its(row: Filled | Ended) -> bool:
+        return row.client_order_id == client_order_id or (found is not None and row.order_id == found.venue_order_id)
+
     for row in rows:
         if isinstance(row, Created) and row.client_extensions.id == client_order_id and not row.type.endswith("_REJECT"):
             found = OrderReport(client_order_id, row.id, symbol, OrderState.ACCEPTED, ZERO, abs(row.units))
         elif isinstance(row, Declined) and row.client_extensions.id == client_order_id and found is None:
             if meaning(row.reject_reason) is Meaning.REFUSED:
                 found = OrderReport(client_order_id, row.id, symbol, OrderState.REJECTED, ZERO, ZERO)
-        elif found is not None and isinstance(row, Filled) and row.order_id == found.venue_order_id:
-            found = OrderReport(client_order_id, found.venue_order_id, symbol, OrderState.FILLED, abs(row.units), found.quantity)
-        elif found is not None and isinstance(row, Ended) and row.order_id == found.venue_order_id:
+        elif isinstance(row, Filled) and its(row):
+            ordered = abs(row.units) if found is None else found.quantity
+            found = OrderReport(client_order_id, row.order_id, symbol, OrderState.FILLED, abs(row.units), ordered)
+        elif isinstance(row, Ended) and its(row):
             state = OrderState.EXPIRED if row.reason == EXPIRED else OrderState.CANCELED
-            found = OrderReport(client_order_id, found.venue_order_id, symbol, state, found.filled, found.quantity)
+            filled, ordered = (ZERO, ZERO) if found is None else (found.filled, found.quantity)
+            found = OrderReport(client_order_id, row.order_id, symbol, state, filled, ordered)
     return found
 
 
@@ -184,11 +204,10 @@ def fill_of(row: Filled, venue: str, settle: str) -> FillSeen:
 
 def _rate(row: Filled) -> Decimal:
     """Home currency per unit of quote currency, as the broker converted this result."""
-    gain = (row.quote_pl or row.pl) > ZERO
-    if row.home_conversion_factors is not None:
-        factors = row.home_conversion_factors
-        return (factors.gain_quote_home if gain else factors.loss_quote_home).factor
-    rate = row.gain_quote_home_conversion_factor if gain else row.loss_quote_home_conversion_factor
+    gain, factors = (row.quote_pl or row.pl) > ZERO, row.home_conversion_factors or Factors()
+    told = factors.gain_quote_home if gain else factors.loss_quote_home
+    rate = told.factor if told is not None else (
+        row.gain_quote_home_conversion_factor if gain else row.loss_quote_home_conversion_factor)
     if rate is None:
         raise VenueUnreachable("oanda: a fill without its conversion factor")
     return rate

@@ -9,7 +9,7 @@ import math
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from modules.domain.money import ZERO, money
 from modules.domain.sessions import parse_iso
@@ -36,7 +36,8 @@ Amount = Annotated[Decimal, BeforeValidator(_money)]
 Price = Annotated[float, BeforeValidator(_price)]
 Time = Annotated[int, BeforeValidator(_time)]
 Number = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,20}$", strict=True)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{2,10}_[A-Z0-9]{2,10}$", strict=True)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.]{1,30}_[A-Z0-9]{2,10}$", strict=True)]
+"""Of anything an account may hold: EUR_USD, DE30_EUR, shares with a dot. Only currencies are traded here."""
 Word = Annotated[str, StringConstraints(min_length=1, max_length=200, strict=True)]
 
 
@@ -80,16 +81,24 @@ class Factor(Wire):
 
 
 class Factors(Wire):
-    gain_quote_home: Factor
-    loss_quote_home: Factor
+    """Null where the broker converted nothing of that kind."""
+
+    gain_quote_home: Factor | None = None
+    loss_quote_home: Factor | None = None
 
 
 class Filled(Told):
+    @model_validator(mode="before")
+    @classmethod
+    def _one_price(cls, row: Any) -> Any:
+        return {**row, "price": row["fullVWAP"]} if isinstance(row, dict) and "price" not in row and "fullVWAP" in row else row
+
     order_id: Number
     client_order_id: str = ""
     instrument: Name
     units: Amount
     price: Amount
+    """Deprecated there, and still told; the same as `fullVWAP` unless a guaranteed stop was filled."""
     reason: Word
     pl: Amount
     quote_pl: Amount | None = None
@@ -115,10 +124,10 @@ class PositionFinancing(Wire):
 
 
 class Financed(Told):
-    """DAILY_FINANCING."""
+    """DAILY_FINANCING. What its parts leave of the whole, the wallet's audit finds."""
 
     financing: Amount
-    position_financings: tuple[PositionFinancing, ...]
+    position_financings: tuple[PositionFinancing, ...] = ()
 
 
 class Moved(Told):
@@ -190,10 +199,12 @@ class Summary(Wire):
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
     balance: Amount
     hedging_enabled: Annotated[bool, Field(strict=True)]
+    guaranteed_stop_loss_order_mode: str = "DISABLED"
 
 
 class SummaryReply(Wire):
     account: Summary
+    last_transaction_id: Number
 
 
 class OrderReply(Wire):
@@ -258,9 +269,15 @@ class HeartbeatLine(Wire):
 class PriceLine(Wire):
     instrument: Name
     time: Time
-    tradeable: bool = True
+    tradeable: bool | None = None
+    status: str = "tradeable"
+    """What `tradeable` was called before, and still is beside it."""
     bids: tuple[Rung, ...]
     asks: tuple[Rung, ...]
+
+    @property
+    def trades(self) -> bool:
+        return self.status == "tradeable" if self.tradeable is None else self.tradeable
 
 
 class PricesReply(Wire):

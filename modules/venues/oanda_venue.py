@@ -43,18 +43,18 @@ from modules.venues.oanda_schema import (
     Transactions,
     transaction,
 )
-from modules.venues.oanda_wire import Endpoint, OandaWire, Pace
+from modules.venues.oanda_wire import SKEW_MS, Endpoint, OandaWire, Pace
 from modules.venues.protocol import AccountEvent, Capabilities, ClassWallet, FillSeen, Wallet
 from modules.venues.selection import Statistic
 
 log = structlog.get_logger("oanda")
 
 CLOSEOUT: Final = Decimal("0.5")
-"""The broker closes everything when equity falls to half of the margin used."""
+"""The broker closes everything when equity falls to half of the margin used ..."""
+JAPAN: Final = "-009-"
+"""... and in this division, the second part of an account's number, to all of it."""
 SENT_KEPT: Final = 1_000
 """Orders whose time of sending is remembered."""
-SKEW_MS: Final = 60_000
-"""The broker's clock may be so far behind ours."""
 
 
 class OandaVenue:
@@ -67,7 +67,7 @@ class OandaVenue:
 
     name = "oanda"
     capabilities = Capabilities(set_client_id=True, query_by_client_id=True, trade_history_by_order=True, venue_stop=True,
-                                resting_target=True, reduce_only=True)
+                                resting_target=True, reduce_only=True, one_execution=True)
 
     def __init__(self, endpoint: Endpoint, account: str, token: SecretStr, clock: Clock, intervals: Mapping[str, int], *,
                  settle: str = "USD", pace: Pace | None = None, seen_until: int | None = None) -> None:
@@ -95,11 +95,18 @@ class OandaVenue:
     # -- market -----------------------------------------------------------------------------------------------------------
 
     async def instruments(self) -> Sequence[Instrument]:
-        """The pairs of `intervals`. Raises VenueUnreachable if one is not offered to this account."""
+        """The pairs of `intervals`; one that is not offered to this account (any more) is left out from then on. Raises VenueUnreachable
+        if none is."""
         rows = {unwired(row.name): row for row in await self._rows()}
         if absent := sorted(self._intervals.keys() - rows.keys()):
-            raise VenueUnreachable(f"oanda: not offered to this account: {', '.join(absent)}")
-        self._listed = {symbol: _instrument(rows[symbol], self._settle) for symbol in self._intervals}
+            told = f"oanda: not offered to this account: {', '.join(absent)}"
+            if len(absent) == len(self._intervals):
+                raise VenueUnreachable(told)
+            log.error("a pair is not offered", action="instruments", reason=told)
+            for symbol in absent:
+                del self._intervals[symbol]
+            self._feed.watch(list(self._intervals))
+        self._listed = {symbol: self._instrument(rows[symbol]) for symbol in self._intervals}
         return list(self._listed.values())
 
     async def _rows(self) -> Sequence[InstrumentRow]:
@@ -109,11 +116,20 @@ class OandaVenue:
         except ValueError:
             raise VenueUnreachable("oanda: an instrument outside our schema") from None
 
+    def _instrument(self, row: InstrumentRow) -> Instrument:
+        base, quoted = row.name.split("_")
+        closeout = ONE if JAPAN in self._account else CLOSEOUT
+        return Instrument(
+            symbol=unwired(row.name), venue=self.name, asset_class=AssetClass.FOREX, base=base, quote=quoted, settle=self._settle,
+            underlying=unwired(row.name), tick=ONE.scaleb(-row.display_precision), lot=ONE.scaleb(-row.trade_units_precision),
+            quantity_min=row.minimum_trade_size, leverage_max=ONE / row.margin_rate, maintenance_margin=row.margin_rate * closeout,
+            pip=ONE.scaleb(row.pip_location))
+
     # what is on offer, and its past: see venues.selection and venues.archive
 
     async def offered(self) -> Sequence[Instrument]:
         """Every currency pair this account may trade, streamed or not."""
-        return [_instrument(row, self._settle) for row in await self._rows()]
+        return [self._instrument(row) for row in await self._rows()]
 
     async def statistics(self) -> Sequence[Statistic]:
         return await oanda_archive.statistics(self._wire, self._root, [unwired(row.name) for row in await self._rows()])
@@ -168,6 +184,8 @@ class OandaVenue:
             raise VenueUnreachable("oanda: the wallet of another account or in another currency")
         if self._cursor is None:
             self._cursor = await self._begin(last)
+        if last < self._cursor:
+            raise VenueUnreachable("oanda: the account as it was before what it told")
         if last > self._cursor:
             self._bell.set()
         held = ClassWallet(self._settle, account.balance, {}, _positions(account))
@@ -212,8 +230,7 @@ class OandaVenue:
         """See the protocol. Raises VenueError."""
         if self._cursor is None:
             self._seen_until = since if since is not None else self._seen_until
-            reply = await self._wire.get(f"{self._root}/transactions", Pages, {"from": iso(self._clock.now())})
-            self._cursor = await self._begin(int(reply.last_transaction_id))
+            self._cursor = await self._begin(int((await self._wire.get(f"{self._root}/summary", SummaryReply)).last_transaction_id))
         events: list[AccountEvent] = []
         cursor, last = self._cursor, None
         while last is None or cursor < last:
@@ -248,7 +265,8 @@ class OandaVenue:
 
     async def _history_since(self, at: int) -> list[Told]:
         """Every transaction since `at` (UTC ms). The broker answers with addresses of pages: only their numbers are used."""
-        reply = await self._wire.get(f"{self._root}/transactions", Pages, {"from": iso(at), "pageSize": "1000"})
+        since = min(at, self._clock.now() - SKEW_MS)
+        reply = await self._wire.get(f"{self._root}/transactions", Pages, {"from": iso(since), "pageSize": "1000"})
         rows: list[Told] = []
         for page in reply.pages:
             asked = parse_qs(urlsplit(page).query)
@@ -258,7 +276,7 @@ class OandaVenue:
             part = await self._wire.get(f"{self._root}/transactions/idrange", Transactions, {"from": str(first), "to": str(last)})
             if not part.transactions:
                 raise VenueUnreachable("oanda: a page of transactions without any")
-            rows.extend(_told(part.transactions))
+            rows.extend(row for row in _told(part.transactions) if row.time >= at)
         return rows
 
     # -- orders -----------------------------------------------------------------------------------------------------------
@@ -315,6 +333,8 @@ class OandaVenue:
             raise VenueDenied(f"oanda: the account is in {account.currency}, not {self._settle}: set venues.oanda.settlement to it")
         if account.hedging_enabled:
             raise VenueDenied("oanda: the account holds long and short side by side (hedging); use one that nets: a sub-account without it")
+        if account.guaranteed_stop_loss_order_mode == "REQUIRED":
+            raise VenueDenied("oanda: the account wants a guaranteed stop on every trade, which this program does not use")
 
 
 def _specifier(client_order_id: str) -> str:
@@ -335,12 +355,3 @@ def _told(rows: Sequence[Any]) -> list[Told]:
 def _positions(account: Account) -> dict[str, Decimal]:
     held = {unwired(row.instrument): row.long.units + row.short.units for row in account.positions}
     return {symbol: units for symbol, units in held.items() if units != ZERO}
-
-
-def _instrument(row: InstrumentRow, settle: str) -> Instrument:
-    base, quoted = row.name.split("_")
-    return Instrument(
-        symbol=unwired(row.name), venue=OandaVenue.name, asset_class=AssetClass.FOREX, base=base, quote=quoted, settle=settle,
-        underlying=unwired(row.name), tick=ONE.scaleb(-row.display_precision), lot=ONE.scaleb(-row.trade_units_precision),
-        quantity_min=row.minimum_trade_size, leverage_max=ONE / row.margin_rate, maintenance_margin=row.margin_rate * CLOSEOUT,
-        pip=ONE.scaleb(row.pip_location))

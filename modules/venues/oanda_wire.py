@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -25,6 +26,8 @@ from modules.venues.oanda_schema import Error, Wire
 BODY_MAX: Final = 32 << 20
 """Bytes of one reply: 5,000 candles are 2 MB."""
 LINE_MAX: Final = 1 << 20
+SKEW_MS: Final = 60_000
+"""The broker's clock may be so far behind ours. A time it has not reached yet is a bad request there, so none nearer than this is named."""
 NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 """No connection was made, so no request can have left."""
 FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError, EOFError)
@@ -54,6 +57,8 @@ class Pace:
     """Below execution_policy.submit_timeout_s, so that it is we who say what is known."""
     silence_s: float = 10.0
     """A stream that said nothing for so long, not even a heartbeat, is dead."""
+    connections_per_s: int = 2
+    """More new ones than this the broker rejects."""
     retry_s: float = 1.0
     ban_s: float = 2.0
     """After a 429 that names no time."""
@@ -64,7 +69,9 @@ class Pace:
     candle_s: float = 1.0
     """Between two questions for a bar that should have closed."""
     candle_tries: int = 10
-    """Then it is a hole; a bar that comes later is still told."""
+    """So many at first; a candle is complete only when the next tick has come, so after that it is asked for more slowly."""
+    late_s: float = 5.0
+    """Between two questions for a bar that is late, until the next one is due."""
     financing_s: float = 3600.0
     lookback_s: float = 7 * 86_400.0
     """How far back an order is searched for that the broker no longer knows by our id."""
@@ -122,7 +129,7 @@ def _decoded(raw: bytes) -> Any:
 
 
 class OandaWire:
-    """Two sessions, so that a cancel never queues behind candles. `clock` only dates bans."""
+    """Three sessions, so that a cancel never queues behind candles. `clock` only dates bans."""
 
     def __init__(self, endpoint: Endpoint, token: SecretStr, clock: Clock, pace: Pace) -> None:
         check_endpoint(endpoint)
@@ -133,14 +140,29 @@ class OandaWire:
         self._clock = clock
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._banned_until = 0
+        self._opened: deque[float] = deque(maxlen=pace.connections_per_s)
+        """When the last connections were begun, by the loop's clock."""
 
     def _session(self, purpose: str) -> aiohttp.ClientSession:
         session = self._sessions.get(purpose)
         if session is None or session.closed:
+            opening = aiohttp.TraceConfig()
+            opening.on_connection_create_start.append(self._hurried if purpose == "trade" else self._paced)
             session = self._sessions[purpose] = aiohttp.ClientSession(
                 headers={"Authorization": f"Bearer {self._token.get_secret_value()}", "Accept-Datetime-Format": "RFC3339"},
-                cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+                cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, trace_configs=[opening])
         return session
+
+    async def _paced(self, *_: Any) -> None:
+        """A connection is about to be begun: not before another is allowed."""
+        now = asyncio.get_running_loop().time()
+        begins = max(now, self._opened[0] + 1.0) if len(self._opened) == self._opened.maxlen else now
+        self._opened.append(begins)
+        await asyncio.sleep(begins - now)
+
+    async def _hurried(self, *_: Any) -> None:
+        """One for an order waits for nobody; the next ones wait for it."""
+        self._opened.append(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         for session in self._sessions.values():

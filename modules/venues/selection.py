@@ -167,14 +167,17 @@ async def symbols_for(listing: Listing, settings: VenueSettings, held: Collectio
     """What to trade on this venue: by `settings.select` where there is one, else the fixed `settings.symbols`, which must be listed, else
     those of `usual` that are. `held` symbols are always kept. `now` is UTC ms.
 
-    Raises VenueError, and ConfigurationError where nothing would be left or a fixed symbol is not listed.
+    Raises VenueError, and ConfigurationError where nothing would be left or a fixed symbol is not listed; but where something is held a
+    start goes on without it, for it is needed more than a list is right.
     """
     offered = [one for one in await listing.offered() if one.asset_class in settings.classes]
     names = {one.symbol for one in offered}
     if settings.select is None:
         if absent := [_absent(listing.name, symbol, names) for symbol in settings.symbols if symbol not in names]:
-            raise ConfigurationError(absent)
-        fixed = settings.symbols or [symbol for symbol in usual if symbol in names]
+            if not held:
+                raise ConfigurationError(absent)
+            log.error("not listed any more, and not traded", action="select", exchange=listing.name, reason="; ".join(absent))
+        fixed = [symbol for symbol in settings.symbols or usual if symbol in names]
         return Choice(tuple(dict.fromkeys((*fixed, *held))), {})
     choice = await by_rule(listing, offered, settings.select, held, now=now)
     log.info("instruments chosen", action="select", exchange=listing.name, chosen=list(choice.symbols), left_out=len(choice.left_out))

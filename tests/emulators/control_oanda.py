@@ -7,7 +7,11 @@ from decimal import Decimal
 
 from tests.emulators.control import PREFIX, ZERO, Hands, Row, put
 from tests.emulators.oanda import Fault, OandaEmulator, Reply
+from tests.emulators.oanda_book import Denied
 from tests.hurried import Pace
+
+BEHIND = 2
+"""Transactions that what is read is behind what was written under "lagging"."""
 
 
 class OandaHands(Hands):
@@ -69,9 +73,9 @@ class OandaHands(Hands):
     def clear(self) -> None:
         self.venue.faults.clear()
         self.venue.always.clear()
-        self.venue.silent = self.venue.forgets_filled = False
+        self.venue.silent, self.venue.forgets_filled = False, True
         self.venue.deaf = set()
-        self._skew_ms = 0
+        self._skew_ms = self.venue.behind = 0
 
     async def drop(self) -> None:
         self.venue.drop_streams()
@@ -86,7 +90,11 @@ class OandaHands(Hands):
         elif what in ("deaf", "late"):
             self.venue.deaf = {"transactions"} if on else set()
         elif what == "twice":
-            self.venue.forgets_filled = on
+            self.venue.forgets_filled = not on
+        elif what == "lagging":
+            self.venue.behind = BEHIND if on else 0
+        elif what in ("old", "thin"):
+            raise Denied("UNKNOWN")
         else:
             raise ValueError(what)
 
@@ -97,6 +105,16 @@ class OandaHands(Hands):
 
     def trade(self, symbol: str, quantity: Decimal) -> None:
         self.book.create({"type": "MARKET", "instrument": _wired(symbol), "units": str(quantity), "timeInForce": "FOK"})
+
+    def close(self, symbol: str, share: Decimal) -> bool:
+        held = self.book.position(_wired(symbol))
+        part = int(abs(held) * share)
+        if part:
+            self.trade(symbol, Decimal(part if held < 0 else -part))
+        return bool(part)
+
+    def expire(self) -> None:
+        raise Denied("UNKNOWN")
 
     def transfer(self, amount: Decimal) -> None:
         self.book.transfer(amount)

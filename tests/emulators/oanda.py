@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -29,6 +30,8 @@ SPECS = (Spec("EUR_USD", 5, -4), Spec("GBP_USD", 5, -4), Spec("USD_JPY", 3, -2, 
 START = {"EUR_USD": ("1.10000", "1.10012"), "GBP_USD": ("1.27000", "1.27018"), "USD_JPY": ("150.000", "150.016")}
 DAYS_CHARGED = {"MONDAY": 1, "TUESDAY": 1, "WEDNESDAY": 3, "THURSDAY": 1, "FRIDAY": 1, "SATURDAY": 0, "SUNDAY": 0}
 PAGE_IDS = 100
+PAGE_IDS_MAX = 1_000
+CANDLES_MAX = 5_000
 STALL_S = 30.0
 CHUNK_S = 0.05
 
@@ -52,6 +55,14 @@ class Fault(NamedTuple):
     accepted: bool = False
 
 
+ANSWER_LATE_S = 1.5
+"""How late "late" is: the answer itself, when the streams have told what it speaks of."""
+
+
+class Invalid(Exception):
+    """A question the broker cannot read: 400 and its message, no transaction."""
+
+
 class OandaEmulator:
     """`url` of a running venue; `book` is its truth, `asked` counts requests per (method, path), `faults` is the script."""
 
@@ -65,15 +76,22 @@ class OandaEmulator:
         self.asked: Counter[tuple[str, str]] = Counter()
         self.bodies: list[Row] = []
         """Every POST and PUT body as it arrived."""
-        self.forgets_filled = False
-        """Client ids name pending orders only: `@id` of a finished one is 404."""
+        self.forgets_filled = True
+        """Client ids name pending orders only: `@id` of a finished one is 404, as others measured on practice accounts."""
+        self.behind = 0
+        """So many transactions what is read lags behind what was written, as one client saw for half a second after its orders."""
         self.silent = False
         """Streams stay open and say nothing."""
+        self.connections: list[float] = []
+        """When each connection was made, by the loop's clock."""
         self.deaf: set[str] = set()
         """Kinds of streams ("pricing", "transactions") that only beat and tell nothing."""
+        self.unlisted: set[str] = set()
+        """Taken off the list: nothing is told of their rules or prices any more."""
         self.heartbeat_s = 5.0
         self.port = 0
         self._streams: set[tuple[str, frozenset[str], asyncio.Queue[Row | None]]] = set()
+        self._known: WeakSet[asyncio.Transport] = WeakSet()
 
     @property
     def url(self) -> str:
@@ -87,6 +105,9 @@ class OandaEmulator:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked[request.method, request.path] += 1
+        if request.transport is not None and request.transport not in self._known:
+            self._known.add(request.transport)
+            self.connections.append(asyncio.get_running_loop().time())
         raw = await request.read()
         fault = self._fault(request)
         if fault is not None and not fault.accepted:
@@ -94,7 +115,9 @@ class OandaEmulator:
         if request.path.endswith("/stream") and self._trusted(request):
             return await self._stream(request)
         status, answer = self._answer(request, raw)
-        if fault is not None:
+        if fault is not None and fault.reply.how == "late":
+            await asyncio.sleep(ANSWER_LATE_S)
+        elif fault is not None:
             return await self._misbehave(request, fault.reply)
         return web.Response(status=status, body=json.dumps(answer).encode(), content_type="application/json",
                             headers={"RequestID": f"4200000{self.book.last}"})
@@ -142,19 +165,36 @@ class OandaEmulator:
             if parts[:1] != ["v3"]:
                 return 404, {"errorMessage": "The requested path does not exist."}
             return self._route(request.method, parts[1:], asked)
+        except Invalid as invalid:
+            return 400, {"errorMessage": str(invalid)}
         except Denied as denied:
-            return denied.status, self._refusal(denied, asked.get("order") or {})
+            return denied.status, self._refusal(denied, asked)
         except (json.JSONDecodeError, InvalidOperation):
             return 400, {"errorMessage": "Invalid JSON, ParseErrorCode: 3, Message: Invalid value."}
 
-    def _refusal(self, denied: Denied, order: Row) -> Row:
-        if denied.reason in ("NO_SUCH_ORDER", "NO_SUCH_TRADE", "INVALID_TYPE"):
-            return {"errorMessage": "The order specified does not exist" if denied.reason == "NO_SUCH_ORDER" else "Invalid value specified"}
-        kind = "orderCancelRejectTransaction" if denied.reason == "ORDER_DOESNT_EXIST" else "orderRejectTransaction"
-        asked = {key: order[key] for key in ("instrument", "units", "price", "clientExtensions") if key in order}
-        told = self.book.note("ORDER_CANCEL_REJECT" if "Cancel" in kind else f"{order.get('type', 'MARKET')}_ORDER_REJECT",
-                              rejectReason=denied.reason, **asked)
-        return self.book.related({kind: told, "errorCode": denied.reason, "errorMessage": f"Refused: {denied.reason}"})
+    def _refusal(self, denied: Denied, asked: Row) -> Row:
+        """Only what is wrong with an order as such is a transaction; a parameter nobody can read is not."""
+        if denied.reason in ("NO_SUCH_ORDER", "NO_SUCH_TRADE"):
+            thing = "order" if denied.reason == "NO_SUCH_ORDER" else "trade"
+            message = f"The {thing} ID specified does not exist"
+            return {"lastTransactionID": self._last(), "errorMessage": message, "errorCode": denied.reason}
+        if denied.reason in ("INVALID_PARAMETER", "INVALID_TYPE"):
+            named = "type" if denied.reason == "INVALID_TYPE" else "instrument"
+            return {"errorMessage": f"Invalid value specified for 'order.{named}'",
+                    "errorCode": "oanda::rest::core::InvalidParameterException"}
+        order = asked.get("order") or {}
+        if denied.reason == "ORDER_DOESNT_EXIST":
+            kind, name = "orderCancelRejectTransaction", "ORDER_CANCEL_REJECT"
+            told = {"clientOrderID": denied.which[1:]} if denied.which.startswith("@") else {"orderID": denied.which}
+        else:
+            kind, name = "orderRejectTransaction", f"{order.get('type', 'MARKET')}_ORDER_REJECT"
+            told = {key: order[key] for key in ("instrument", "units", "price", "clientExtensions") if key in order}
+        row = self.book.note(name, rejectReason=denied.reason, **told)
+        return self.book.related({kind: row, "errorCode": denied.reason, "errorMessage": f"Refused: {denied.reason}"})
+
+    def _last(self) -> str:
+        """The newest transaction that reads show."""
+        return str(max(int(self.book.last) - self.behind, 0))
 
     def _route(self, method: str, parts: list[str], asked: Row) -> tuple[int, Row]:
         book = self.book
@@ -173,7 +213,8 @@ class OandaEmulator:
                 return 200, {"account": self._summary(), "lastTransactionID": book.last}
             case "GET", ["instruments"]:
                 wanted = asked.get("instruments", "").split(",") if asked.get("instruments") else list(book.specs)
-                return 200, {"instruments": [self._instrument(book.specs[n]) for n in wanted], "lastTransactionID": book.last}
+                rows = [self._instrument(book.specs[name]) for name in wanted if name not in self.unlisted]
+                return 200, {"instruments": rows, "lastTransactionID": book.last}
             case "GET", ["changes"]:
                 return 200, self._changes(int(asked.get("sinceTransactionID", 0)))
             case "GET", ["pricing"]:
@@ -183,11 +224,11 @@ class OandaEmulator:
             case "GET", ["orders"] | ["pendingOrders"]:
                 return 200, {"orders": self._pending(), "lastTransactionID": book.last}
             case "GET", ["orders", which]:
-                return 200, {"order": self._order(which), "lastTransactionID": book.last}
+                return 200, {"order": self._order(which), "lastTransactionID": self._last()}
             case "PUT", ["orders", which, "cancel"]:
                 order = book.find(which)
                 if order is None or order["state"] != "PENDING":
-                    raise Denied("ORDER_DOESNT_EXIST", 404)
+                    raise Denied("ORDER_DOESNT_EXIST", 404, which)
                 return 200, book.related({"orderCancelTransaction": book.cancel(order, "CLIENT_REQUEST")})
             case "GET", ["openTrades"] | ["trades"]:
                 return 200, {"trades": [self._trade(t) for t in reversed(book.trades.values())], "lastTransactionID": book.last}
@@ -208,18 +249,23 @@ class OandaEmulator:
     def _summary(self) -> Row:
         book, used = self.book, self.book.margin_used()
         nav = book.nav()
+        gained, share = str(nav - book.balance), str((used / nav if nav > 0 else used).quantize(Decimal("0.00001")))
+        zeros = dict.fromkeys(("resettablePL", "financing", "commission", "dividendAdjustment", "guaranteedExecutionFees"), "0.0000")
+        closeout = {"marginCloseoutUnrealizedPL": gained, "marginCloseoutNAV": str(nav), "marginCloseoutMarginUsed": str(used),
+                    "marginCloseoutPercent": str(Decimal(share) / 2), "marginCloseoutPositionValue": str(used),
+                    "marginCallMarginUsed": str(used), "marginCallPercent": share, "withdrawalLimit": str(nav - used)}
         return {"id": book.account, "alias": "emulated", "currency": book.home, "balance": str(book.balance), "createdByUserID": 1,
-                "createdTime": wire_time(0), "pl": str(sum((Decimal(t.get("pl", 0)) for t in book.transactions), Decimal(0))),
-                "marginRate": "0.0333", "openTradeCount": len(book.trades), "hedgingEnabled": False,
-                "openPositionCount": len(self._positions(every=False)), "pendingOrderCount": len(self._pending()),
-                "unrealizedPL": str(nav - book.balance), "NAV": str(nav), "marginUsed": str(used), "marginAvailable": str(nav - used),
-                "positionValue": str(used), "lastTransactionID": book.last}
+                "createdTime": wire_time(0), "pl": str(sum((Decimal(t.get("pl", 0)) for t in book.transactions), Decimal(0))), **zeros,
+                "resettablePLTime": "0", "marginRate": "0.0333", "openTradeCount": len(book.trades), "hedgingEnabled": False,
+                "guaranteedStopLossOrderMode": "DISABLED", "openPositionCount": len(self._positions(every=False)),
+                "pendingOrderCount": len(self._pending()), "unrealizedPL": gained, "NAV": str(nav), "marginUsed": str(used),
+                "marginAvailable": str(nav - used), "positionValue": str(used), **closeout, "lastTransactionID": book.last}
 
     def _instrument(self, spec: Spec) -> Row:
         return {"name": spec.name, "type": "CURRENCY", "displayName": spec.symbol, "pipLocation": spec.pip,
                 "displayPrecision": spec.precision, "tradeUnitsPrecision": 0, "minimumTradeSize": "1",
                 "maximumTrailingStopDistance": "1.00000", "minimumTrailingStopDistance": "0.00050", "maximumPositionSize": "0",
-                "maximumOrderUnits": "100000000", "marginRate": str(spec.margin_rate), "guaranteedStopLossOrderMode": "DISABLED",
+                "maximumOrderUnits": str(spec.units_max), "marginRate": str(spec.margin_rate), "guaranteedStopLossOrderMode": "DISABLED",
                 "financing": {"longRate": str(spec.long_rate), "shortRate": str(spec.short_rate), "financingDaysOfWeek": [
                     {"dayOfWeek": day, "daysCharged": charged} for day, charged in DAYS_CHARGED.items()]}}
 
@@ -231,21 +277,32 @@ class OandaEmulator:
                 "closeoutBid": str(bid), "closeoutAsk": str(ask)}
 
     def _candles(self, name: str, asked: Row) -> Row:
-        """Built from the ticks; the one that now forms has complete = false. Intervals without a tick have no candle."""
+        """Built from the ticks. One is complete when a later tick has come, however long that takes; intervals without a tick have none."""
         length = GRANULARITY_S[asked.get("granularity", "S5")] * 1_000
-        groups: dict[int, list[tuple[int, Decimal, Decimal]]] = {}
-        for tick in self.book.ticks.get(name, []):
-            groups.setdefault(tick[0] - tick[0] % length, []).append(tick)
+        if name not in self.book.specs:
+            raise Invalid("Invalid value specified for 'instrument'")
+        for key in ("from", "to"):
+            if key in asked and parse_time(asked[key]) > self.book.at:
+                raise Invalid(f"Invalid value specified for '{key}'. Time is in the future")
+        if asked.keys() >= {"from", "to", "count"}:
+            raise Invalid("'count' cannot be specified when 'to' and 'from' are set")
         first = parse_time(asked["from"]) if "from" in asked else 0
         last = parse_time(asked["to"]) if "to" in asked else self.book.at + 1
         count = int(asked.get("count", 500))
+        if count > CANDLES_MAX or ("from" in asked and "to" in asked and (last - first) // length + 1 > CANDLES_MAX):
+            raise Invalid("Maximum value for 'count' exceeded")
+        ticks = self.book.ticks.get(name, [])
+        groups: dict[int, list[tuple[int, Decimal, Decimal]]] = {}
+        for tick in ticks:
+            groups.setdefault(tick[0] - tick[0] % length, []).append(tick)
         starts = [start for start in sorted(groups) if first <= start < last]
-        starts = starts[:count] if "from" in asked else starts[-count:]
+        if not asked.keys() >= {"from", "to"}:
+            starts = starts[:count] if "from" in asked else starts[-count:]
         sides: dict[str, tuple[str, Callable[[Decimal, Decimal], Decimal]]] = {
             "M": ("mid", lambda b, a: (b + a) / 2), "B": ("bid", lambda b, _: b), "A": ("ask", lambda _, a: a)}
         rows = []
         for start in starts:
-            row: Row = {"complete": start + length <= self.book.at, "volume": len(groups[start]), "time": wire_time(start)}
+            row: Row = {"complete": start + length <= ticks[-1][0], "volume": len(groups[start]), "time": wire_time(start)}
             for side in asked.get("price", "M"):
                 key, pick = sides[side]
                 seen = [pick(bid, ask) for _, bid, ask in groups[start]]
@@ -257,15 +314,17 @@ class OandaEmulator:
         return [order for order in self.book.orders.values() if order["state"] == "PENDING"]
 
     def _order(self, which: str) -> Row:
-        order = self.book.find(which)
-        if order is None or (self.forgets_filled and which.startswith("@") and order["state"] != "PENDING"):
+        order = self.book.find(which, ended=not self.forgets_filled)
+        if order is None or int(order["id"]) > int(self._last()):
             raise Denied("NO_SUCH_ORDER", 404)
         return order
 
     def _trade(self, trade: Trade) -> Row:
         return {"id": trade.id, "instrument": trade.instrument, "price": str(trade.price), "openTime": wire_time(trade.opened),
                 "state": "OPEN", "initialUnits": str(trade.initial), "currentUnits": str(trade.units), "realizedPL": str(trade.realized),
-                "unrealizedPL": str(self.book.unrealized(trade)), "financing": str(trade.financing)}
+                "unrealizedPL": str(self.book.unrealized(trade)), "financing": str(trade.financing), "dividendAdjustment": "0.0000",
+                "marginUsed": str(self.book.margin(trade.instrument, trade.units)), "initialMarginRequired": str(
+                    self.book.margin(trade.instrument, trade.initial))}
 
     def _positions(self, *, every: bool) -> list[Row]:
         rows = []
@@ -273,12 +332,15 @@ class OandaEmulator:
             trades = [trade for trade in self.book.trades.values() if trade.instrument == name]
             if not trades and not every:
                 continue
-            row: Row = {"instrument": name, "pl": "0.0000", "unrealizedPL": str(sum((self.book.unrealized(t) for t in trades), Decimal(0)))}
+            nothing = {"pl": "0.0000", "resettablePL": "0.0000", "financing": "0.0000", "dividendAdjustment": "0.0000",
+                       "guaranteedExecutionFees": "0.0000"}
+            gained = sum((self.book.unrealized(t) for t in trades), Decimal(0))
+            row: Row = {"instrument": name, **nothing, "commission": "0.0000", "unrealizedPL": str(gained)}
             for side, sign in (("long", 1), ("short", -1)):
                 own = [trade for trade in trades if trade.units * sign > 0]
                 units = sum((trade.units for trade in own), Decimal(0))
                 gain = sum((self.book.unrealized(trade) for trade in own), Decimal(0))
-                row[side] = {"units": str(units), "pl": "0.0000", "unrealizedPL": str(gain)}
+                row[side] = {"units": str(units), **nothing, "unrealizedPL": str(gain)}
                 if own:
                     value = sum((trade.units * trade.price for trade in own), Decimal(0))
                     row[side] |= {"averagePrice": str((value / units).quantize(Decimal("0.00001"))), "tradeIDs": [t.id for t in own]}
@@ -298,27 +360,34 @@ class OandaEmulator:
                 "lastTransactionID": self.book.last}
 
     def _transactions(self, rest: list[str], asked: Row) -> Row:
-        rows = self.book.transactions
+        rows = self.book.transactions[:int(self._last())]
         if rest == ["sinceid"]:
-            return {"transactions": rows[int(asked["id"]):][:1_000], "lastTransactionID": self.book.last}
+            return {"transactions": rows[int(asked["id"]):][:1_000], "lastTransactionID": self._last()}
         if rest == ["idrange"]:
             found = [row for row in rows if int(asked["from"]) <= int(row["id"]) <= int(asked["to"])]
-            return {"transactions": found, "lastTransactionID": self.book.last}
+            return {"transactions": found, "lastTransactionID": self._last()}
         if rest:
-            return {"transaction": rows[int(rest[0]) - 1], "lastTransactionID": self.book.last}
+            return {"transaction": rows[int(rest[0]) - 1], "lastTransactionID": self._last()}
+        for key in ("from", "to"):
+            if key in asked and parse_time(asked[key]) > self.book.at:
+                raise Invalid(f"Invalid value specified for '{key}'")
+        if int(asked.get("pageSize", PAGE_IDS)) > PAGE_IDS_MAX:
+            raise Invalid("The specified page size is invalid")
         since, until = parse_time(asked["from"]) if "from" in asked else 0, parse_time(asked["to"]) if "to" in asked else self.book.at
         numbers = [int(row["id"]) for row in rows if since <= parse_time(row["time"]) <= until]
         size = int(asked.get("pageSize", PAGE_IDS))
         pages = [f"{self.url}/v3/accounts/{self.book.account}/transactions/idrange?from={first}&to={min(first + size - 1, numbers[-1])}"
                  for first in range(numbers[0], numbers[-1] + 1, size)] if numbers else []
         return {"from": wire_time(since), "to": wire_time(until), "pageSize": size, "count": len(numbers), "pages": pages,
-                "lastTransactionID": self.book.last}
+                "lastTransactionID": self._last()}
 
     # -- streams ------------------------------------------------------------------------------------------------------------
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         kind = "pricing" if "/pricing/" in request.path else "transactions"
         wanted = frozenset(request.query.get("instruments", "").split(","))
+        if kind == "pricing" and not wanted <= self.book.specs.keys() - self.unlisted:
+            return web.Response(status=400, body=b'{"errorMessage": "Invalid value specified for \'instruments\'"}')
         queue: asyncio.Queue[Row | None] = asyncio.Queue()
         entry = kind, wanted, queue
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})

@@ -1,7 +1,8 @@
 """What an OANDA account is made of: prices, orders, trades and transactions, booked exactly in Decimal. Knows nothing of the wire.
 
 The book is the oracle: `balance` after every transaction, the transactions in order, FIFO trades. Amounts in home currency are kept to
-1e-4, as the broker's documents show them. Time is UTC ms and moves only by `move`.
+1e-4, as the broker's documents show them. Time is UTC ms and moves only by `move`. Trading stops from 16:59 to 17:05 New York every day, as
+the broker's hours say: nothing ticks then and market orders end as MARKET_HALTED.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from modules.domain.sessions import forex_open, iso, next_rollover, nights
 
@@ -20,6 +22,14 @@ YEAR_DAYS = 365
 KINDS = {"MARKET": "MARKET_ORDER", "LIMIT": "LIMIT_ORDER", "STOP": "STOP_ORDER", "STOP_LOSS": "STOP_LOSS_ORDER",
          "TAKE_PROFIT": "TAKE_PROFIT_ORDER"}
 RESTING = ("LIMIT", "STOP", "STOP_LOSS", "TAKE_PROFIT")
+BREAK = (16 * 60 + 59, 17 * 60 + 5)
+"""Minutes of New York's day between which nothing trades."""
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+def in_break(at: int) -> bool:
+    local = datetime.fromtimestamp(at / 1000, NEW_YORK)
+    return BREAK[0] <= local.hour * 60 + local.minute < BREAK[1]
 
 
 def wire_time(at: int) -> str:
@@ -37,6 +47,7 @@ class Spec:
     margin_rate: Decimal = Decimal("0.0333")
     long_rate: Decimal = Decimal("-0.0150")
     short_rate: Decimal = Decimal("-0.0050")
+    units_max: Decimal = Decimal(100_000_000)
 
     @property
     def symbol(self) -> str:
@@ -64,6 +75,8 @@ class Denied(Exception):
 
     reason: str
     status: int = 400
+    which: str = ""
+    """The order that was meant."""
 
 
 @dataclass
@@ -81,7 +94,7 @@ class Book:
     closed: dict[str, Row] = field(default_factory=dict)
     halted: set[str] = field(default_factory=set)
     weekends: bool = False
-    """Trade on weekends too: for somebody who tries it on a Sunday."""
+    """Trade on weekends and through the daily break too: for somebody who tries it on a Sunday."""
     told: Callable[[Row], None] = lambda _: None
     """Hears every transaction."""
     priced: Callable[[str], None] = lambda _: None
@@ -121,7 +134,8 @@ class Book:
         self.at = at
         for name, (bid, ask) in prices.items():
             self.prices[name] = (bid, ask)
-            self.ticks.setdefault(name, []).append((at, bid, ask))
+            if self.weekends or not in_break(at):
+                self.ticks.setdefault(name, []).append((at, bid, ask))
             self.priced(name)
         self._expire()
         for name in prices:
@@ -143,7 +157,7 @@ class Book:
         return (amount * self.factor(currency, amount > 0)).quantize(CENT, ROUND_HALF_EVEN)
 
     def tradeable(self, name: str) -> bool:
-        return name in self.prices and name not in self.halted and (self.weekends or forex_open(self.at))
+        return name in self.prices and name not in self.halted and (self.weekends or (forex_open(self.at) and not in_break(self.at)))
 
     # -- account ------------------------------------------------------------------------------------------------------------
 
@@ -179,22 +193,23 @@ class Book:
                 parts.append({"tradeID": trade.id, "financing": str(paid)})
             if parts:
                 amount = sum((Decimal(part["financing"]) for part in parts), Decimal(0))
-                rows.append({"instrument": name, "financing": str(amount), "openTradeFinancings": parts})
+                rows.append({"instrument": name, "financing": str(amount), "openTradeFinancings": parts,
+                             "accountFinancingMode": "DAILY_INSTRUMENT",
+                             "homeConversionFactors": {"gainQuoteHome": None, "lossQuoteHome": None}})
                 total += amount
         if rows:
             self.balance += total
-            self.note("DAILY_FINANCING", financing=str(total), accountBalance=str(self.balance), accountFinancingMode="DAILY",
-                      positionFinancings=rows)
+            self.note("DAILY_FINANCING", financing=str(total), accountBalance=str(self.balance), positionFinancings=rows)
 
     # -- orders -------------------------------------------------------------------------------------------------------------
 
-    def find(self, specifier: str) -> Row | None:
-        """An order by its id, or by `@` and the client's: the pending one first, else the newest."""
+    def find(self, specifier: str, *, ended: bool = False) -> Row | None:
+        """An order by its id, or by `@` and the client's. A client id names pending orders only; with `ended`, else the newest too."""
         if not specifier.startswith("@"):
             return self.orders.get(specifier)
         found = [o for o in self.orders.values() if (o.get("clientExtensions") or {}).get("id") == specifier[1:]]
         pending = [o for o in found if o["state"] == "PENDING"]
-        return (pending or found)[-1] if found else None
+        return pending[-1] if pending else found[-1] if found and ended else None
 
     def create(self, asked: Row) -> Row:
         """POST /orders: the body of the answer, 201. Raises Denied."""
@@ -222,7 +237,7 @@ class Book:
         if kind not in ("MARKET", "LIMIT", "STOP"):
             raise Denied("INVALID_TYPE")
         if name not in self.specs:
-            raise Denied("INSTRUMENT_UNKNOWN" if name else "INSTRUMENT_MISSING")
+            raise Denied("INVALID_PARAMETER")
         text = asked.get("units")
         if not isinstance(text, str):
             raise Denied("UNITS_MISSING" if text is None else "UNITS_INVALID")
@@ -231,6 +246,8 @@ class Book:
             raise Denied("UNITS_INVALID")
         if units != units.to_integral_value():
             raise Denied("UNITS_PRECISION_EXCEEDED")
+        if abs(units) > self.specs[name].units_max:
+            raise Denied("UNITS_LIMIT_EXCEEDED")
         if kind != "MARKET":
             self._check_price(asked.get("price"), name, "PRICE")
         for key, prefix in (("stopLossOnFill", "STOP_LOSS_ON_FILL_PRICE"), ("takeProfitOnFill", "TAKE_PROFIT_ON_FILL_PRICE")):
@@ -317,13 +334,15 @@ class Book:
             raw, left = raw + gross, left - part
             closed.append((trade, part, gross))
         realized = Decimal(0)
-        rows = []
+        rows: list[Row] = []
+        reduced: list[Row] = []
         for trade, part, gross in closed:
             share = self.homed(gross, name[4:])
             trade.units += part * sign
             trade.realized += share
             realized += share
-            rows.append({"tradeID": trade.id, "units": str(part * sign), "price": str(price), "realizedPL": str(share),
+            told = rows if not trade.units else reduced
+            told.append({"tradeID": trade.id, "units": str(part * sign), "price": str(price), "realizedPL": str(share),
                          "financing": "0.0000"})
             if not trade.units:
                 del self.trades[trade.id]
@@ -335,14 +354,16 @@ class Book:
         bid, ask = self.prices[name]
         gains, losses = str(self.factor(name[4:], True)), str(self.factor(name[4:], False))
         filled = self.note(
-            "ORDER_FILL", order["id"], orderID=order["id"], **self._client(order), instrument=name, units=str(units), price=str(price),
-            fullVWAP=str(price), reason=KINDS[order["type"]], pl=str(realized), quotePL=str(raw), financing="0.0000", commission="0.0000",
-            guaranteedExecutionFee="0.0000", accountBalance=str(self.balance), gainQuoteHomeConversionFactor=gains,
+            "ORDER_FILL", order["id"], orderID=order["id"], **self._client(order), instrument=name, units=str(units),
+            requestedUnits=str(units), price=str(price), fullVWAP=str(price), reason=KINDS[order["type"]], pl=str(realized),
+            quotePL=str(raw), financing="0.0000", baseFinancing="0.00000000000000", commission="0.0000", guaranteedExecutionFee="0.0000",
+            quoteGuaranteedExecutionFee="0", accountBalance=str(self.balance), gainQuoteHomeConversionFactor=gains,
             lossQuoteHomeConversionFactor=losses, halfSpreadCost=str((abs(units) * (ask - bid) / 2).quantize(CENT)),
             homeConversionFactors={"gainQuoteHome": {"factor": gains}, "lossQuoteHome": {"factor": losses}},
             fullPrice={"bids": [{"price": str(bid), "liquidity": "10000000"}], "asks": [{"price": str(ask), "liquidity": "10000000"}],
                        "closeoutBid": str(bid), "closeoutAsk": str(ask), "timestamp": wire_time(self.at)},
-            **({"tradeOpened": opened} if opened else {}), **({"tradesClosed": rows} if rows else {}))
+            **({"tradeOpened": opened} if opened else {}), **({"tradesClosed": rows} if rows else {}),
+            **({"tradeReduced": reduced[0]} if reduced else {}))
         order |= {"state": "FILLED", "fillingTransactionID": filled["id"], "filledTime": filled["time"],
                   "tradeClosedIDs": [row["tradeID"] for row in rows], **({"tradeOpenedID": number} if opening else {})}
         self._link(order, number if opening else "", -sign * opening)

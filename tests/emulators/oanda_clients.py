@@ -1,11 +1,15 @@
-"""The broker's independent clients, oandapyV20 and v20, against our emulator: does it speak the wire they expect? Run by hand (README.md).
+"""Clients of the broker's that others wrote, against our emulator: does it speak the wire they expect? Run by hand (README.md).
 
-`python tests/emulators/oanda_clients.py PORT` in an environment that has them; neither is a dependency of ours.
+oandapyV20 and v20 take nearly anything; fivetwenty reads every transaction into a typed model and refuses what lacks a field.
+
+`python tests/emulators/oanda_clients.py PORT` in an environment that has them; none is a dependency of ours.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from decimal import Decimal
 from importlib import import_module
 from typing import Any
 
@@ -45,7 +49,13 @@ def with_oandapyv20(port: int) -> int:
     mark = f"check{made}{port}{ask(accounts.AccountSummary(ACCOUNT))['lastTransactionID']}"
     told = order(type="MARKET", units="1000", timeInForce="FOK", clientExtensions={"id": mark},
                  stopLossOnFill={"price": f"{bid - 0.02:.5f}"}, takeProfitOnFill={"price": f"{bid + 0.02:.5f}"})
-    assert "orderFillTransaction" in told and ask(orders.OrderDetails(ACCOUNT, f"@{mark}"))["order"]["state"] == "FILLED"
+    assert "orderFillTransaction" in told
+    assert ask(orders.OrderDetails(ACCOUNT, told["orderCreateTransaction"]["id"]))["order"]["state"] == "FILLED"
+    try:
+        ask(orders.OrderDetails(ACCOUNT, f"@{mark}"))
+        raise AssertionError("a client id names pending orders only")
+    except import_module("oandapyV20.exceptions").V20Error as error:
+        assert error.code == 404 and "NO_SUCH_ORDER" in str(error)
     resting = {"type": "LIMIT", "units": "-10", "price": "1.50000", "clientExtensions": {"id": f"{mark}b"}}
     order(**resting)
     try:
@@ -81,7 +91,28 @@ def with_v20(port: int) -> None:
     assert next(iter(parts))[0] == "pricing.ClientPrice"
 
 
+async def with_fivetwenty(port: int) -> int:
+    """Typed all through; returns how many transactions it read."""
+    environment = import_module("fivetwenty._internal.environment").Environment
+    environment.base_url = environment.stream_url = property(lambda _: f"http://127.0.0.1:{port}/v3")
+    async with import_module("fivetwenty").AsyncClient(TOKEN, account_id=ACCOUNT) as client:
+        assert (await client.accounts.get_account_instruments(ACCOUNT))["instruments"][0].financing.financing_days_of_week
+        assert (await client.accounts.get_account(ACCOUNT))["account"].id == ACCOUNT
+        assert (await client.accounts.get_account_summary(ACCOUNT))["account"].currency == "USD"
+        filled = await client.orders.post_market_order(ACCOUNT, "EUR_USD", 100)
+        assert filled["orderFillTransaction"].units == 100
+        resting = await client.orders.post_limit_order(ACCOUNT, "EUR_USD", 10, Decimal("1.00000"))
+        assert (await client.orders.cancel_order(ACCOUNT, resting["orderCreateTransaction"].id))["orderCancelTransaction"].reason
+        assert await client.positions.get_open_positions(ACCOUNT) and await client.pricing.get_pricing(ACCOUNT, ["EUR_USD"])
+        async for line in client.pricing.get_pricing_stream(ACCOUNT, ["EUR_USD"]):
+            assert line.time
+            break
+        told = (await client.transactions.get_transactions_since_id(ACCOUNT, "1"))["transactions"]
+        return len(told)
+
+
 if __name__ == "__main__":
     asked = with_oandapyv20(int(sys.argv[1]))
     with_v20(int(sys.argv[1]))
-    print(f"oandapyV20: {asked} requests and a stream; v20: 10 requests and a stream; all as they expect")
+    read = asyncio.run(with_fivetwenty(int(sys.argv[1])))
+    print(f"oandapyV20: {asked} requests and a stream; v20: 10 requests and a stream; fivetwenty: {read} transactions; all as they expect")
