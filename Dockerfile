@@ -15,6 +15,8 @@ WORKDIR /app
 COPY main.py config.py LICENSE ./
 COPY modules modules
 COPY policies policies
+# With its own bytecode, for it can write none here: a start, and so a restart with a position open, is two seconds shorter.
+RUN python -m compileall -q main.py config.py modules
 # Settings are mounted: /settings/config.toml, and the key files it names. Without them it runs the demo.
 RUN ln -s /settings/config.toml config.toml
 ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 BOT__STATE_DIR=/data/state BOT__LOG_DIR=/data/logs

@@ -10,6 +10,11 @@ import sys
 
 if __name__ == "__main__":  # before the daemon's own imports: `version`, `status` and `--help` answer without them
     import signal
+    from importlib.util import find_spec
+
+    if sys.version_info < (3, 11) or not (find_spec("pydantic") and find_spec("structlog")):
+        sys.exit(f"{sys.executable} is not the Python this was installed for. Say .venv/bin/python main.py; README.md has the command that "
+                 "makes .venv (Python 3.11 or newer)")
 
     if sys.argv[1:2] in ([], ["trade"]) or sys.argv[1].startswith("-"):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a daemon told to end while it still loads ends in good order
@@ -63,7 +68,11 @@ T = TypeVar("T")
 __all__ = ["VERSION", "Arrival", "Daemon", "Plan", "Simulation", "reference_series", "resume_at", "settlement_currencies", "simulate",
            "simulated_plan"]
 VERSION: Final = "0.1.0"
-SHUTDOWN_S: Final = 8.0
+SHUTDOWN_S: Final = 3.0
+"""What entries that are on their way may take to be canceled; after that the journal has them in doubt, and the next start asks."""
+CLOSE_S: Final = 1.5
+"""What venues may take to hear that we go. Together with the last words (cli/process) the end takes less than ten seconds, after which
+containers are killed."""
 RETRY_S: Final = (2.0, 5.0, 10.0, 30.0, 60.0)
 """Waits between attempts to go on with a start where a venue did not answer in the middle of it; the last one repeats."""
 RETRY_HELD_S: Final = (0.5, 1.0, 2.0, 5.0)
@@ -367,7 +376,14 @@ class Daemon:
             await asyncio.sleep(0.05)
 
     async def close(self) -> None:
-        for venue in self.venues.values():
-            await venue.close()
-        self.decisions.close()
-        self.journal.close()
+        """Leave the venues, and close the files whether or not those let us go."""
+        closing = {asyncio.create_task(venue.close(), name=name) for name, venue in self.venues.items()}
+        try:
+            _, hanging = await asyncio.wait(closing, timeout=CLOSE_S) if closing else (closing, set[asyncio.Task[None]]())
+            for task in hanging:
+                task.cancel()
+            for task in closing - hanging:
+                task.result()
+        finally:
+            self.decisions.close()
+            self.journal.close()

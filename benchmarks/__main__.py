@@ -42,6 +42,7 @@ ITEMS: Final = {
     "learning": Item("learning", ("--seeds", "2")),
     "learning_demo": Item("learning, end to end", ("--seeds", "1", "--days", "2")),
     "learning_recorded": Item("learning, recorded prices", ("--classes", "PERP", "--since", "2024-09-01T00:00:00Z")),
+    "simulation": Item("R1", ("--seeds", "1", "--hours", "0.5", "--jobs", "1")),
     "soak": Item("24 h in the weather", ("--hours", "0.04", "--kills", "0", "--intensity", "6")),
     "growth": Item("P11", ("--scale", "0.004", "--repeat", "1")),
 }

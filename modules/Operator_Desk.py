@@ -38,7 +38,6 @@ _PAIR_MAX: Final = 80
 _BARRED_MAX: Final = 200
 ALSO_QUESTIONS: Final = ("funds", "blacklist", "learning")
 """Commands that, without arguments, ask how things stand."""
-NEED_VENUES: Final = frozenset({"flatten", "forceexit", "reconcile"})
 LEARNING: Final = ("freeze", "resume", "reset")
 CONFIRMED: Final = frozenset({"resume", "unlock", "reset-kill", "flatten", "forceexit"})
 """What loosens or flattens: a channel that anybody may hold in the hand asks for a one-time code first."""
@@ -66,7 +65,8 @@ class OperatorDesk:
             "reload": self._reload, "learning": self._learn,
         }
         self.waiting: Callable[[], str] = str
-        """What the start still waits for, "" = nothing: then no venue can be asked, but halts and pauses are taken."""
+        """What the start still waits for, "" = nothing. Then no venue can be asked; whatever stops or closes is taken all the same, put on
+        record and carried out at the venue's first answer."""
         self._barred: dict[str, None] = {}
         self._fresh: Callable[[], tuple[list[str], Callable[[], None]]] | None = None
 
@@ -89,18 +89,14 @@ class OperatorDesk:
             near = difflib.get_close_matches(command, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise NotFound(f"there is no command {command!r}; {hint}")
-        self._reachable(command)
         return action(arguments, by, self._clock.now())
-
-    def _reachable(self, command: str) -> None:
-        if command in NEED_VENUES and (waits := self.waiting()):
-            raise OperatorRefused(f"not started yet: {waits}; kill and pause work, and hold from the start on")
 
     async def answer(self, command: str, arguments: Arguments, by: str) -> Document:
         """As `handle`; `reconcile` asks every venue first."""
         if command != "reconcile":
             return self.handle(command, arguments, by)
-        self._reachable(command)
+        if waits := self.waiting():
+            raise OperatorRefused(f"not started yet: {waits}; kill, pause, flatten and forceexit are taken")
         self._record(command, {}, by, self._clock.now())
         return {"differences": {name: await self._wallets.reconcile(venue) for name, venue in self._venues.items()}}
 
@@ -144,7 +140,7 @@ class OperatorDesk:
         scope = _scope(arguments)
         self._record("resume", arguments, by, at)
         self._risk.resume(scope, at, by)
-        return {"paused": self._paused()}
+        return {"paused": self._paused(), "halted": self._halted()}
 
     def _paused(self) -> list[str]:
         return [asset_class.value for asset_class in AssetClass if self._risk.paused(asset_class)]
@@ -233,10 +229,12 @@ class OperatorDesk:
         return self._close(chosen, at)
 
     def _close(self, trade_ids: list[str], at: int) -> Document:
-        symbols = [self._executor.trades[trade_id].opened.symbol for trade_id in trade_ids]
+        """"waits": why nothing is sent yet. The wish is on record: it outlives a restart."""
+        symbols, waits = [self._executor.trades[trade_id].opened.symbol for trade_id in trade_ids], self.waiting()
         for trade_id in trade_ids:
-            self._executor.request_exit(trade_id, ExitReason.FORCE_EXIT, at)
-        return {"closing": [{"trade_id": trade_id, "symbol": symbol} for trade_id, symbol in zip(trade_ids, symbols, strict=True)]}
+            self._executor.request_exit(trade_id, ExitReason.FORCE_EXIT, at, later=bool(waits))
+        named = [{"trade_id": trade_id, "symbol": symbol} for trade_id, symbol in zip(trade_ids, symbols, strict=True)]
+        return {"closing": named} | ({"waits": waits} if waits else {})
 
     # -- funds ---------------------------------------------------------------------------------------------------------------
 
@@ -257,7 +255,9 @@ class OperatorDesk:
         if amount is not None:
             self._funds.set_allocate(AssetClass(scope.value), amount, at, by)
         return {"master_on": self._funds.master_on, "classes": {
-            c.value: {"on": self._funds.class_on(c), "pair_cap": text(self._funds.pair_cap(c))} for c in AssetClass}}
+            c.value: {"on": self._funds.class_on(c), "pair_cap": text(self._funds.pair_cap(c)),
+                      "allocated": None if (given := self._funds.allocated(c)) is None else text(given),
+                      "reserved": text(self._funds.reserved(c))} for c in AssetClass}}
 
     def _check_cap(self, cap: Decimal) -> None:
         low, high = self._funds.pair_cap_bounds

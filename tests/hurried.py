@@ -70,6 +70,9 @@ def _delays(pace: Pace) -> None:
 def _pongs() -> None:
     """ccxt waits for pongs in the machine's seconds and dates them by the time of day: it would miss every one. Silence is still noticed,
     by our own watch over the streams."""
+    from modules.venues import ccxt_lazy
+
+    ccxt_lazy.install()  # as the program itself would
     from ccxt.async_support.base.ws import client  # type: ignore[import-untyped]
 
     class Timeless(client.Exchange):  # type: ignore[misc]

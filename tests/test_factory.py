@@ -30,6 +30,10 @@ def venue(*classes: str, **changes: Any) -> VenueSettings:
     ("bybit", venue("SPOT"), "key_file: live trading needs the file that holds its key"),
     ("oanda", venue("FOREX", key_file="k"), "account_id: the account's number is needed"),
     ("kraken", venue("SPOT", key_file="k", testnet=True), "testnet: kraken has none that is known here"),
+    ("bybit", venue("SPOT", key_file="k", practice=True), "practice: is OANDA's word and does nothing at bybit; say testnet = true"),
+    ("bybit", venue("SPOT", key_file="k", testnet=True, endpoint="https://api.bybit.com"), "api.bybit.com would go before testnet"),
+    ("oanda", venue("FOREX", key_file="k", account_id="1", practice=True, endpoint="https://api-fxtrade.oanda.com"), "before practice"),
+    ("oanda", venue("FOREX", key_file="k", account_id="1", timeframe="7m"), "timeframe: oanda has no bars of 7m; it has 1m, 2m, 4m, 5m"),
 ])
 def test_live_trading_where_something_is_missing_is_refused_by_name(name: str, settings: VenueSettings, reason: str) -> None:
     found = factory.faults(name, settings, trading=True)
@@ -55,6 +59,20 @@ def test_every_certified_venue_has_a_playground_and_a_short_list_for_each_class(
             assert row.testnet is not None, name
             for asset_class in row.classes:
                 assert factory.symbols_of(name, venue(asset_class.value)), (name, asset_class)
+
+
+def test_bars_of_a_length_the_exchange_has_not_are_refused_with_those_it_has() -> None:
+    with pytest.raises(ConfigurationError, match=r"venues.bybit.timeframe: bybit has no bars of 7m; it has 1m, 3m, 5m"):
+        factory.connect("bybit", venue("SPOT", timeframe="7m"), clock=WallClock(), policies=shipped_policies(), trading=False, symbols=())
+
+
+def test_only_its_own_playground_and_an_emulator_are_play_money() -> None:
+    here = "http://127.0.0.1:18976"
+    for settings, place in (
+            (venue("SPOT"), factory.PRODUCTION), (venue("SPOT", testnet=True), factory.PLAYGROUND),
+            (venue("FOREX", practice=True), factory.PLAYGROUND), (venue("SPOT", testnet=True, endpoint=here), factory.EMULATOR),
+            (venue("SPOT", endpoint="https://api-testnet.bybit.com"), factory.PRODUCTION)):
+        assert factory.place_of(settings) == place, settings
 
 
 def test_an_endpoint_of_ones_own_goes_before_testnet_and_plain_text_is_for_loopback_only(tmp_path: Path) -> None:

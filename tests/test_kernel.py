@@ -306,3 +306,15 @@ def test_a_process_keeps_the_tapes_it_used_last_and_no_more_than_it_has_room_for
     kernel_tape.tape(second, rules(), 1, quick=False)
     kernel_tape.tape(third, rules(), 1, quick=False)
     assert kernel_tape.tape(first, rules(), 1, quick=False) is not kept
+
+
+def half_said(state: Count, market: Market, params: Plan) -> tuple[Count, Intent]:
+    return state, Intent(params.side, market.close * 0.01)
+
+
+def test_an_intent_that_leaves_values_to_their_defaults_runs_plain_and_is_refused_compiled_by_file_line_and_remedy() -> None:
+    pytest.importorskip("numba")
+    what = strategy(half_said)
+    assert plain(what, flat()).daily.size
+    with pytest.raises(StrategyFault, match=r"strategy planned: test_kernel\.py, line \d+: Intent\(.*\) gives 2 of an Intent's 4 values"):
+        kernel.run(what, what.params, flat(), rules())

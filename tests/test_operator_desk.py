@@ -117,7 +117,7 @@ def test_a_pause_closes_entries_of_its_class_alone_until_resumed() -> None:
     assert daemon.desk.handle("pause", {"asset_class": "perp"}, BY) == {"paused": ["PERP"]}
     assert daemon.risk.paused(AssetClass.PERP) and not daemon.risk.paused(AssetClass.SPOT)
     assert daemon.desk.handle("status", {}, BY)["classes"]["PERP"]["state"] == "REDUCING"
-    assert daemon.desk.handle("resume", {}, BY) == {"paused": []}
+    assert daemon.desk.handle("resume", {}, BY) == {"paused": [], "halted": {}}
     assert not daemon.risk.paused(AssetClass.PERP)
 
 
@@ -126,6 +126,7 @@ def test_a_kill_latches_until_somebody_re_arms_it_with_a_reason() -> None:
     assert daemon.desk.handle("kill", {}, BY)["already"] is False
     assert all(daemon.kill_switch.state(c) is TradingState.HALTED for c in AssetClass)
     assert daemon.desk.handle("kill", {}, BY)["already"] is True
+    assert daemon.desk.handle("resume", {}, BY)["halted"].keys() == {"SPOT", "PERP", "OPTION", "FOREX"}, "it is not enough"
     with pytest.raises(OperatorRefused, match="reason"):
         daemon.desk.handle("reset-kill", {"asset_class": "ALL"}, BY)
     with pytest.raises(OperatorRefused, match="ALL"):
@@ -156,6 +157,7 @@ def test_what_gives_the_bot_more_room_needs_a_confirmation_and_what_takes_some_d
     assert not daemon.funds.master_on
     assert daemon.desk.handle("funds", {"on": True, "confirm": True}, BY)["master_on"] is True
     assert daemon.desk.handle("funds", {"on": False}, BY)["master_on"] is False
+    assert daemon.desk.handle("funds", {"on": False}, BY)["classes"]["SPOT"].keys() == {"on", "pair_cap", "allocated", "reserved"}
     low, _ = daemon.funds.pair_cap_bounds
     daemon.desk.handle("funds", {"pair_cap": str(low), "asset_class": "SPOT"}, BY)
     assert daemon.funds.pair_cap(AssetClass.SPOT) == low

@@ -109,8 +109,9 @@ def test_while_a_venue_is_waited_for_everything_else_is_up_and_a_halt_holds(app:
         _, said = health(port)
         assert "not started yet: bybit cannot be reached" in said
         process.wait("a word on the phone", lambda: heard(phone, "Not started yet: bybit cannot be reached"))
-        with pytest.raises(OperatorRefused, match=r"not started yet: .*kill and pause work"):
-            process.ask("flatten")
+        with pytest.raises(OperatorRefused, match=r"not started yet: .*kill, pause, flatten and forceexit are taken"):
+            process.ask("reconcile")
+        assert not process.ask("flatten")["closing"]
         shown = process.verb("status")
         assert shown.returncode == 0 and "NOT STARTED YET" in shown.stdout
 

@@ -30,7 +30,7 @@ from modules.domain.errors import BotError
 from modules.domain.order import ExitReason
 from modules.domain.signal import Structure
 from modules.runtime.supervise import attempt
-from modules.strategies.compiled import cache_folder
+from modules.strategies.compiled import cache_folder, short_intents
 from modules.strategies.compiled import compiled as compile_function
 from modules.strategies.protocol import Strategy
 
@@ -205,6 +205,8 @@ class _Job:
         state, error = attempt(strategy.init, params)
         if error is None:
             count, error = attempt(self._views, params, state, self.tape.bars, self._turns, status)
+        if error is not None and status[0] < 0 and (short := short_intents(strategy.step)):
+            raise self._fault(short, -1)
         if error is not None:
             raise self._fault(f"raised {type(error).__name__}: {str(error).strip()[:400]}", int(status[0]))
         if count == NONSENSE:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -36,6 +37,7 @@ from modules.notify.render import FactLogger
 from modules.runtime import collector, lifesigns
 from modules.runtime.clock import WallClock
 from modules.runtime.control import ControlServer
+from modules.runtime.leaving import leave_after
 from modules.runtime.supervise import attempt, keep_running
 from modules.store.decisions import Decisions
 from modules.store.journal import Journal
@@ -54,7 +56,9 @@ FLUSH_S: Final = 5.0
 GIVE_BACK_S: Final = 300.0
 """How often freed memory is handed back to the system."""
 PARTING_S: Final = 2.0
-"""What a channel may take for its last words; the whole end must not take ten."""
+"""What the channels may take for their last words; the whole end must not take ten (see main.SHUTDOWN_S)."""
+LEAVE_S: Final = 1.0
+"""What threads may take that nothing can cancel, when everything is on disk."""
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -91,6 +95,7 @@ class Process:
         self._waiting = "connecting"
         """What the start waits for; "" = it has started."""
         self._told_of_waiting = False
+        self._leaving: threading.Timer | None = None
         self._heard: list[Callable[[str], None]] = []
         """How each channel is told what is no fact."""
         self._early: list[str] = []
@@ -129,6 +134,9 @@ class Process:
             asyncio.run(self._life())
         except* JournalUnwritable as errors:
             faults.extend(map(str, _leaves(errors)))
+        finally:
+            if self._leaving is not None:
+                self._leaving.cancel()
         for fault in faults:
             log.critical("ended: the journal cannot be written", reason=fault)
             print(fault, file=sys.stderr)
@@ -140,7 +148,7 @@ class Process:
             loop.add_signal_handler(number, self._stop, signal.Signals(number).name)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         tasks: list[asyncio.Task[None]] = []
-        fault, words = "the daemon was cut off", ""
+        fault, words, code = "the daemon was cut off", "", 1
         try:
             self.daemon.remember()
             collector.keep_for_good()  # while nobody waits: at the end of the start there is little more to look at
@@ -148,11 +156,12 @@ class Process:
             if await self._began():
                 tasks += self._tasks(self._once_started())
                 await self.daemon.run()
-            fault = ""
+            fault, code = "", 0
         except BaseExceptionGroup as errors:
             fault = str(_leaves(errors)[0]) or type(_leaves(errors)[0]).__name__
             raise
         except BotError as error:
+            code = 4 if isinstance(error, ConfigurationError) else 1
             fault = f"{str(error).splitlines()[0]}."
             raise
         finally:
@@ -164,6 +173,7 @@ class Process:
             await self.daemon.close()
             if not fault:
                 print(words, flush=True)
+            self._leaving = leave_after(LEAVE_S, code)
 
     def _tasks(self, work: Mapping[str, Any]) -> list[asyncio.Task[None]]:
         return [asyncio.create_task(self._keep(name, one), name=name) for name, one in work.items()]
@@ -217,8 +227,7 @@ class Process:
 
     async def _part(self, words: str, *, bad: bool) -> None:
         """The last message to the owner's phone: a daemon that ends without a word is taken for one that trades."""
-        for say in self._partings:
-            await say(words, bad=bad, within_s=PARTING_S)
+        await asyncio.gather(*(say(words, bad=bad, within_s=PARTING_S) for say in self._partings))
 
     # -- peripherals --------------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from modules.news.feeds import FeedBroken
 from modules.news.items import Item, one_line
 from modules.news.releases import Snapshot
 from modules.news.sources import Shape, Source
+from modules.runtime import redirects
 
 log = structlog.get_logger("News_Agent")
 
@@ -89,7 +90,8 @@ class Feeds:
         """Ask for ever. Errors of our own making leave (and are the supervisor's); the world's are flagged here."""
         timeout = aiohttp.ClientTimeout(total=self.total_s, sock_connect=10.0, sock_read=15.0)
         async with (aiohttp.ClientSession(timeout=timeout, headers={"User-Agent": _AGENT}, cookie_jar=aiohttp.DummyCookieJar(),
-                                          max_line_size=16_384, max_field_size=16_384) as session,
+                                          max_line_size=16_384, max_field_size=16_384,
+                                          trace_configs=[redirects.refused(to_plain_only=True)]) as session,
                     asyncio.TaskGroup() as group):
             for number, source in enumerate(self.sources):
                 group.create_task(self._watch(session, source, 0.5 * number), name=f"feed {source.name}")

@@ -11,16 +11,21 @@ it is known by a digest of everything it is made of.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
+import inspect
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, Final
 
 import numpy as np
+
+from modules.domain.signal import Intent
 
 WITHIN: Final[Mapping[str, bool]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of a function that only compiled ones call: doors from Python would be a fifth of the time compilation takes."""
@@ -38,6 +43,26 @@ def cache_folder() -> Path | None:
         return Path(asked) if asked else None
     home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return home / "kernels" if home.is_absolute() else None
+
+
+def short_intents(function: Callable[..., Any]) -> str:
+    """Where `function`, or a plain function it calls, leaves values of an Intent to their defaults, which compiled code does not fill in:
+    a line with the remedy for who wrote it, "" = nowhere. Reads their source; what has none is passed over."""
+    for one in _closure([function]):
+        try:
+            lines, first = inspect.getsourcelines(one)
+            tree = ast.parse(textwrap.dedent("".join(lines)))
+        except (OSError, SyntaxError):
+            continue
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and one.__globals__.get(call.func.id) is Intent:
+                given = [*call.args, *call.keywords]
+                if len(given) < len(Intent._fields) and not any(isinstance(value, ast.Starred) for value in call.args):
+                    where = f"{Path(one.__code__.co_filename).name}, line {first + call.lineno - 1}"
+                    return (f"{where}: {ast.unparse(call)} gives {len(given)} of an Intent's {len(Intent._fields)} values, and compiled "
+                            "code knows no defaults; write Intent(score, stop, target, hold) with all of them, 0.0 for no target and 0 "
+                            "for no limit of holding")
+    return ""
 
 
 def compiled(function: Callable[..., Any], *, replace: Mapping[str, Callable[..., Any]] | None = None, folder: Path | None = None,

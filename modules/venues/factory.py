@@ -7,10 +7,13 @@ is missing (naming it), a key file that is not there. Market data needs no key, 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -26,6 +29,7 @@ from modules.venues.ccxt_client import Credentials, Endpoint
 from modules.venues.ccxt_data import DataDialect
 from modules.venues.ccxt_dialect import Chains, Dialect
 from modules.venues.ccxt_venue import CcxtVenue
+from modules.venues.oanda_feed import GRANULARITY
 from modules.venues.oanda_venue import OandaVenue
 from modules.venues.protocol import Venue
 
@@ -65,6 +69,9 @@ class VenueRow:
 
 CHAIN_AGES: Final = 3.0
 """So many times the pause between two questions for an option chain it is believed."""
+EMULATOR: Final = "emulator"
+PLAYGROUND: Final = "testnet"
+PRODUCTION: Final = "production"
 UNPROVEN: Final = ("nobody has shown that it can set and find orders by client order id, list trades by order and rest a stop order that "
                    "really is one")
 KNOWN: Final[Mapping[str, VenueRow]] = {
@@ -86,6 +93,19 @@ KNOWN: Final[Mapping[str, VenueRow]] = {
 def known(name: str) -> VenueRow:
     """The row of a venue; one that is not in the table may be used for market data, if ccxt knows it."""
     return KNOWN.get(name, VenueRow((AssetClass.SPOT, AssetClass.PERP), UNPROVEN))
+
+
+def _timeframe(interval_ms: int) -> str:
+    """300,000 -> "5m"."""
+    unit = next(unit for unit in "dhm" if interval_ms % _UNITS[unit] == 0)
+    return f"{interval_ms // _UNITS[unit]}{unit}"
+
+
+def exchanges() -> frozenset[str]:
+    """Every exchange ccxt has, by its files: importing it would take a second."""
+    found = importlib.util.find_spec("ccxt")
+    folders = () if found is None else found.submodule_search_locations or ()
+    return frozenset(path.stem for folder in folders for path in (Path(folder) / "async_support").glob("[a-z]*.py"))
 
 
 def interval_ms(timeframe: str) -> int:
@@ -127,13 +147,34 @@ def faults(name: str, settings: VenueSettings, *, trading: bool) -> list[str]:
         found.append(f"{key}.account_id: the account's number is needed")
     if settings.testnet and row.testnet is None:
         found.append(f"{key}.testnet: {name} has none that is known here")
+    if settings.practice and name != "oanda":
+        found.append(f"{key}.practice: is OANDA's word and does nothing at {name}"
+                     + ("" if row.testnet is None else "; say testnet = true"))
+    if settings.endpoint and (settings.testnet or settings.practice) and not on_this_machine(settings.endpoint):
+        found.append(f"{key}.endpoint: {settings.endpoint} would go before {'testnet' if settings.testnet else 'practice'} = true, and "
+                     "may be real money; leave one of them out")
+    if name == "oanda" and interval_ms(settings.timeframe) not in GRANULARITY:
+        found.append(f"{key}.timeframe: oanda has no bars of {settings.timeframe}; it has "
+                     f"{', '.join(_timeframe(ms) for ms in GRANULARITY if ms >= _UNITS['m'])}")
     return found
+
+
+def on_this_machine(endpoint: str) -> bool:
+    """An emulator's address, or a tunnel's."""
+    return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def place_of(settings: VenueSettings) -> str:
+    """Where these settings, if `faults` has none, lead: EMULATOR (at an address on this machine), PLAYGROUND or PRODUCTION."""
+    if settings.endpoint:
+        return EMULATOR if on_this_machine(settings.endpoint) else PRODUCTION
+    return PLAYGROUND if settings.testnet or settings.practice else PRODUCTION
 
 
 def prepare(names: Iterable[str]) -> None:
     """Load what the adapters of these venues stand on. `connect` would; but it takes long, so who has a loop to run asks a thread first."""
-    if any(name != "oanda" for name in names):
-        ccxt_client.prepare()
+    if exchanges := [name for name in names if name != "oanda"]:
+        ccxt_client.prepare(exchanges)
 
 
 def connect(
