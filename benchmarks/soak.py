@@ -31,7 +31,7 @@ from benchmarks import common, soak_verdict
 from benchmarks.soak_verdict import Sample
 from benchmarks.soak_weather import Weather
 from modules.domain.sessions import parse_iso
-from tests import hurried
+from tests import hurried, mode_process
 from tests.live_process import VENUES, Daemon, Emulator, installation
 
 MONDAY: Final = "2026-11-16T06:00:00Z"
@@ -41,6 +41,9 @@ WORST_S: Final = 60.0
 """How long a kill waits for its worst moment: something was just bought and has no stop yet."""
 CALM_S: Final = 90.0
 """What the end may take: doubts resolved, flat, books agreed."""
+STUBBORN: Final = {"api_consecutive_failures_max": 1_000, "api_errors_max": 10_000, "api_error_share_max": "1", "orders_in_doubt_max": 100,
+                   "slippage_events_max": 10_000}
+"""In worse weather than any day's the kill switch would rightly trade no more. There it shall go on, and be right."""
 REARM_LOOKS: Final = 3
 """A class halted for so many looks is re-armed, as its owner would."""
 
@@ -67,6 +70,8 @@ class Soak:
 
     async def run(self) -> dict[str, Any]:
         app = await asyncio.to_thread(installation, self._folder, self._venue, self._pace)
+        if self._options.intensity > 1.0:
+            mode_process.changed(app, "kill_switch", **STUBBORN)
         gauge = asyncio.create_task(self._machine(), name="machine")
         try:
             await self._emulator.start()

@@ -21,6 +21,7 @@ from modules.domain.events import (
     OrderSent,
     PositionClosed,
     TradingHalted,
+    UnallocatedMoved,
 )
 from modules.domain.instrument import AssetClass
 from modules.domain.money import ZERO
@@ -149,6 +150,8 @@ def told(facts: Sequence[Fact], venue_fills: Sequence[str]) -> dict[str, Any]:
         "round_trips": sum(isinstance(fact, PositionClosed) for fact in facts),
         "halts": dict(Counter(fact.trigger.value for fact in facts if isinstance(fact, TradingHalted))),
         "in_doubt": sum(isinstance(fact, OrderInDoubt) for fact in facts),
+        "became_the_owners": [f"{fact.currency} {fact.amount}" for fact in facts
+                              if isinstance(fact, UnallocatedMoved) and fact.reason == "unexplained difference"],
         "adjusted": [f"{fact.currency} {fact.amount}" for fact in facts if isinstance(fact, BalanceAdjusted)],
     }
 

@@ -29,35 +29,43 @@ class Paths(NamedTuple):
     reads: tuple[tuple[str, str], ...]
     busy: str
     """Body of "too many requests"."""
+    empty: str
+    """A well-formed list of nothing."""
 
 
 PATHS: Final = {
     "bybit": Paths(("POST", "order/create"), ("POST", "order/cancel"), ("GET", "wallet-balance"),
                    (("GET", "order/realtime"), ("GET", "execution/list"), ("GET", "position/list"), ("GET", "market/kline")),
-                   json.dumps({"retCode": 10006, "retMsg": "Too many visits!", "result": {}, "retExtInfo": {}, "time": 1})),
+                   json.dumps({"retCode": 10006, "retMsg": "Too many visits!", "result": {}, "retExtInfo": {}, "time": 1}),
+                   json.dumps({"retCode": 0, "retMsg": "OK", "result": {"category": "linear", "list": [], "nextPageCursor": ""},
+                               "retExtInfo": {}, "time": 1})),
     "binance": Paths(("POST", "/order"), ("DELETE", "/order"), ("GET", "/balance"),
                      (("GET", "openOrders"), ("GET", "userTrades"), ("GET", "positionRisk"), ("GET", "klines")),
-                     json.dumps({"code": -1003, "msg": "Too many requests; please use the websocket for live updates."})),
+                     json.dumps({"code": -1003, "msg": "Too many requests; please use the websocket for live updates."}), "[]"),
     "oanda": Paths(("POST", "/orders"), ("PUT", "/cancel"), ("GET", "/v3/accounts/"),
-                   (("GET", "/transactions/sinceid"), ("GET", "/candles"), ("GET", "/pricing/stream"), ("GET", "/orders/@")), "{}"),
+                   (("GET", "/transactions/sinceid"), ("GET", "/candles"), ("GET", "/pricing/stream"), ("GET", "/orders/@")), "{}", "{}"),
 }
 PER_DAY: Final = {
     # answers to writes
     "order accepted, 502": 24, "order accepted, cut off": 16, "order lost, 502": 12, "order hangs": 6, "order refused, busy": 4,
-    "cancel accepted, 502": 10, "cancel lost": 8,
+    "cancel accepted, 502": 10, "cancel lost": 8, "order answered late": 8, "cancel answered late": 6,
     # reads
     "wallet 500": 24, "read 503": 40, "read garbage": 24, "read hangs": 6, "ban for 5 s": 4,
+    "history lags": 8, "wallet is old": 8, "read says nothing": 10,
     # streams
-    "streams cut": 30, "garbled frame": 16, "all silent": 6, "account deaf": 8, "fills late": 10, "fills twice": 10,
+    "streams cut": 30, "garbled frame": 16, "all silent": 6, "account deaf": 8, "fills late": 10, "fills twice": 10, "listening expires": 4,
     # the clock, the owner, the market
     "clock 3 s off": 3, "owner buys": 12, "owner sells": 8, "owner cancels stops": 8, "deposit": 6, "withdrawal": 4, "price leaps": 14,
+    "owner closes some": 6, "owner closes all": 3, "funding": 6, "thin book": 10,
 }
 LASTS_S: Final = {"all silent": (12.0, 25.0), "account deaf": (8.0, 20.0), "fills late": (8.0, 20.0), "fills twice": (8.0, 20.0),
+                  "history lags": (4.0, 15.0), "wallet is old": (2.0, 7.0), "thin book": (10.0, 40.0),
                   "clock 3 s off": (10.0, 25.0)}
 """The machine's seconds, at least and at most."""
 HICCUP_S: Final = 20.0
 """How long a read that goes wrong waits for who asks, the machine's seconds: longer than the slowest regular question."""
-QUIET: Final = {"all silent": "silent", "account deaf": "deaf", "fills late": "late", "fills twice": "twice"}
+QUIET: Final = {"all silent": "silent", "account deaf": "deaf", "fills late": "late", "fills twice": "twice",
+                "history lags": "lagging", "wallet is old": "old", "thin book": "thin"}
 
 
 class Weather:
@@ -109,6 +117,13 @@ class Weather:
             "read hangs": lambda: self._fault(chance.choice(paths.reads), "stall"),
             "ban for 5 s": lambda: self._fault(paths.wallet, status=429, body=paths.busy,
                                                headers={"Retry-After": f"{5 * self._speed:.0f}"}),
+            "order answered late": lambda: self._fault(paths.order, "late", accepted=True),
+            "cancel answered late": lambda: self._fault(paths.cancel, "late", accepted=True),
+            "read says nothing": lambda: self._fault(chance.choice(paths.reads), status=200, body=paths.empty),
+            "listening expires": lambda: self._emulator.do("expire"),
+            "owner closes some": lambda: self._closes(str(round(chance.uniform(0.2, 0.7), 2))),
+            "owner closes all": lambda: self._closes("1"),
+            "funding": lambda: self._emulator.do("funding", rate=chance.choice(("0.0003", "-0.0002"))),
             "streams cut": lambda: self._emulator.do("drop"),
             "garbled frame": lambda: self._emulator.do("garble"),
             "owner buys": self._buys, "owner sells": self._sells,
@@ -137,6 +152,11 @@ class Weather:
         await self._emulator.do("quiet", what=QUIET[kind], on=True)
         await asyncio.sleep(seconds)
         await self._emulator.do("quiet", what=QUIET[kind], on=False)
+
+    async def _closes(self, share: str) -> Any:
+        """What only the bot holds: a position of one sign."""
+        held = [symbol for symbol in VENUES[self._venue].symbols if ":" in symbol or self._venue == "oanda"]
+        return await self._emulator.do("close", symbol=self._chance.choice(held), share=share)
 
     async def _buys(self) -> Any:
         """In a market where his and the bot's can be told apart: spot coins, and a pair the bot does not trade."""

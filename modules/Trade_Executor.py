@@ -104,6 +104,7 @@ class TradeExecutor:
         """Ends that were told before all the fills they speak of."""
         self._foreign: set[tuple[str, str]] = set()
         """Orders of strangers that are on record."""
+        self._unexplained: Callable[[str, str], Decimal] = lambda venue, symbol: ZERO
         self._found_open: set[str] = set()
         """Orders in doubt and trades without a stop, as the start found them."""
         self._group: asyncio.TaskGroup | None = None
@@ -120,9 +121,11 @@ class TradeExecutor:
             FeedRestored: self._keeper.on_restored, TradingHalted: self._on_halted,
         }
 
-    def attach(self, owners_part: Callable[[str, str], Decimal]) -> None:
-        """`owners_part(venue, symbol)`: how much of it the account's owner holds himself, spot coins or a signed position."""
-        self._keeper.owners_part = owners_part
+    def attach(self, owners_part: Callable[[str, str], Decimal], unexplained: Callable[[str, str], Decimal] = lambda venue, symbol: ZERO,
+               ) -> None:
+        """`owners_part(venue, symbol)`: how much of it the account's owner holds himself, spot coins or a signed position. `unexplained`:
+        how much more of it than everything explains the venue's last wallet had."""
+        self._keeper.owners_part, self._unexplained = owners_part, unexplained
 
     def adopt(self, policies: Policies) -> None:
         """Work by the owner's new numbers from the next order on."""
@@ -158,6 +161,11 @@ class TradeExecutor:
                   for venue, until in self._wire.silence.asked_at(at)]
         return banned + [f"{self._trades[trade_id].opened.symbol} {cover.lacks(self._trades[trade_id])}, for {(at - since) / 1000:.0f} s"
                          for trade_id, since in self._keeper.bare.since.items() if trade_id in self._trades]
+
+    def untold(self, venue: str) -> bool:
+        """Whether something may have traded there that is not booked: an order is in doubt, or more of one was filled than was told."""
+        return any(record.order.venue == venue and (record.state is OrderState.IN_DOUBT or record.told > record.filled)
+                   for record in self._orders.values() if record.working)
 
     def doubtful(self, symbol: str) -> bool:
         return any(record.order.symbol == symbol for record in self._doubts.values())
@@ -216,11 +224,20 @@ class TradeExecutor:
         if record is None and not (fill.liquidation and fill.symbol in self._positions):
             self._take_foreign(fill)
             return
-        done = seen.order_done or (record is not None and record.filled + fill.quantity >= record.order.quantity)
+        whole = record is not None and record.filled + fill.quantity >= record.order.quantity
+        told_first = seen.order_done and not whole and record is not None and not self._at_once(record)
         failpoint.hit("fill.before")
-        self._journal.append(Filled(fill.at, fill, done))
+        self._journal.append(Filled(fill.at, fill, whole or (seen.order_done and not told_first)))
+        if told_first and record is not None:
+            self._inquiries.hear_out(record)
         if (end := self._ends.pop(fill.client_order_id, None)) is not None:
             self.on_done(end)
+
+    def _at_once(self, record: Record) -> bool:
+        """Whether an order trades in one execution there. Else the last of several may be told before the others, and an order that was
+        taken for done would be followed by another for what those have sold."""
+        offers = self._venues[record.order.venue].capabilities
+        return offers.in_process or offers.one_execution
 
     def _take_foreign(self, fill: Fill) -> None:
         ours, rest = divided_fill(fill, self._positions.get(fill.symbol), self._keeper.owners_part(fill.venue, fill.symbol))
@@ -231,6 +248,7 @@ class TradeExecutor:
         record = self._orders.get(done.client_order_id)
         if record is None or not record.working:
             return
+        record.told = max(record.told, done.filled)
         if done.filled > record.filled:  # its last fills are still to be told: a leg that seems not to be there may be
             self._ends[done.client_order_id] = done
             return self._inquiries.hear_out(record)
@@ -410,6 +428,7 @@ class TradeExecutor:
         record.cancel_sent = False
         if not isinstance(fate, Refused):
             self._recancel[record.order.client_order_id] = command.reason
+            self._clock.stir()  # which is no fact, and a tick may think that there is nothing to do
         elif record.state is not OrderState.IN_DOUBT:
             self.doubt(record, f"cancel refused: {fate.message}")
 
@@ -425,6 +444,11 @@ class TradeExecutor:
         else:
             job.close()  # `run` begins with every doubt found at start
 
+    def shows(self, record: Record) -> bool:
+        """Whether the venue's wallet has what (a part of) this order would have moved and nothing else explains."""
+        moved = self._unexplained(record.order.venue, record.order.symbol) * record.order.side.sign
+        return ZERO < moved <= record.order.quantity - record.filled
+
     def given_up(self, record: Record, misses: int) -> None:
         """The venue has proven that there is no (more of) it."""
         what = "never placed" if record.filled == ZERO else "the venue has no more of it"
@@ -433,6 +457,7 @@ class TradeExecutor:
     def adopt_report(self, record: Record, report: OrderReport) -> None:
         """Take the venue's word for what became of an order, once all the fills it speaks of are booked; until then it stays in doubt."""
         at, client_order_id = self._clock.now(), report.client_order_id
+        record.told = max(record.told, report.filled)
         if not record.working or report.filled > record.filled:
             return
         match report.state:
@@ -442,6 +467,8 @@ class TradeExecutor:
                 self._journal.append(OrderExpired(at, client_order_id, "found expired"))
             case OrderState.REJECTED:
                 self._journal.append(OrderRejected(at, client_order_id, "found", "found rejected"))
+            case OrderState.FILLED:  # and all of it is booked, which was less than ordered
+                self._journal.append(OrderExpired(at, client_order_id, "filled as far as the venue does"))
             case _:
                 self._journal.append(OrderAccepted(at, client_order_id, report.venue_order_id))
 

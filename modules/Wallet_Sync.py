@@ -88,7 +88,7 @@ class WalletSync:
         self._agreed_at: dict[str, int] = {}
         """Venue -> its last wallet that agreed with the books, or whose every difference was booked."""
         self._wallets: dict[AssetClass, ClassWallet] = {}
-        self._told = AccountBook()
+        self._told = AccountBook(frozenset({venue_of[AssetClass.SPOT]} if AssetClass.SPOT in venue_of else ()))
         self._offsets: dict[str, tuple[int, int]] = {}
         """Venue -> (our clock less its clock in ms, when that was measured)."""
         self._poke: dict[str, asyncio.Event] = {name: asyncio.Event() for name in venues}
@@ -100,7 +100,7 @@ class WalletSync:
 
     def attach(self, executor: TradeExecutor) -> None:
         self._executor = executor
-        executor.attach(self.owners_part)
+        executor.attach(self.owners_part, self.unexplained)
 
     def adopt(self, policies: Policies) -> None:
         """Poll by the owner's new numbers from the next wait on."""
@@ -142,9 +142,17 @@ class WalletSync:
 
     def owners_part(self, venue: str, symbol: str) -> Decimal:
         """How much of an instrument the owner holds himself at a venue: the spot coins or the signed position."""
+        return self._told.owners(venue, self._named(symbol)) + self._told.strange(symbol)
+
+    def unexplained(self, venue: str, symbol: str) -> Decimal:
+        """How much more of an instrument (spot coins, or a signed position) the venue's last wallet had than everything explains."""
+        name = self._named(symbol)
+        return sum((amount for _, of, amount in self._differences.get(venue, ()) if of == name), ZERO)
+
+    def _named(self, symbol: str) -> str:
+        """What a wallet calls it."""
         instrument = self._portfolio.instruments.get(symbol)
-        name = instrument.base if instrument is not None and instrument.asset_class is AssetClass.SPOT else symbol
-        return self._told.owners(venue, name) + self._told.strange(symbol)
+        return instrument.base if instrument is not None and instrument.asset_class is AssetClass.SPOT else symbol
 
     # -- listening and polling --------------------------------------------------------------------------------------------
 
@@ -436,9 +444,9 @@ class WalletSync:
 
     def compare(self, venue: str, wallet: Wallet) -> int:
         """Hold the venue's wallet against the books. A difference is booked at once where it is what the owner traded by hand, else when
-        every look for as long as a venue may take to tell what explains it has shown the same one, and no order is in doubt that may be
-        it. Returns how many differ. Until then, and while a wallet differs in another way every time, it is nothing to decide on: the
-        last one that agreed gets no younger."""
+        every look for as long as a venue may take to tell what explains it has shown the same one, and nothing of ours may have traded
+        that nobody has told. Returns how many differ. Until then, and while a wallet differs in another way every time, it is nothing to
+        decide on: the last one that agreed gets no younger."""
         self._wallets |= wallet.classes
         before, found = self._differences.get(venue, {}), self._unexplained(venue, wallet)
         now = found - (waits := self._undelivered(venue, wallet, found))
@@ -447,7 +455,7 @@ class WalletSync:
                 f"{name} {amount}" for _, name, amount in waits)))
         seen = {difference: before.get(difference, wallet.at) for difference in now}
         proof_ms = 0 if self._venues[venue].capabilities.in_process else int(self._policy.difference_proof_s * 1000)
-        doubtful = any(order.venue == venue for order in self._executor.in_doubt)
+        doubtful = self._executor.untold(venue)
         proven = {difference for difference, since in seen.items()
                   if (difference in before and wallet.at - since >= proof_ms and not doubtful)
                   or difference[2] == self._told.explained(difference[1])}

@@ -82,9 +82,10 @@ STRATEGY = Strategy("trader", "with the swing", (CLASSES,), Params(), init, step
 '''
 SECONDS: Final = {
     "risk": {"quote_age_s_max": 10, "bar_late_s_max": 5, "wallet_age_s_max": 60, "clock_offset_s_max": 1},
-    "execution": {"unfilledtimeout_entry_s": 60, "unfilledtimeout_exit_s": 60, "wallet_settle_s": 1, "clock_poll_s": 60},
+    "execution": {"unfilledtimeout_entry_s": 60, "unfilledtimeout_exit_s": 60, "wallet_settle_s": 1, "clock_poll_s": 60,
+                  "difference_proof_s": 12},
 }
-"""Limits in seconds of the market, as shipped."""
+"""Limits in seconds of the market, as shipped; but a difference is believed sooner, for a minute of the machine's is most of an hour."""
 OFTEN: Final[dict[str, dict[str, Any]]] = {
     "risk": {"quote_volume_24h_min": "1000", "orders_per_minute_max": 1_000, "notional_per_minute_max": "1", "open_orders_max": 200,
              "frozen_bars_max": 1_000, "cooldown_losses": 60, "cooldown_stop_outs": 0, "correlation_returns_min": 2,

@@ -41,7 +41,7 @@ from modules.domain.order import MARK, ExitReason, Order, OrderKind, Purpose
 from modules.domain.policies import Policies
 from modules.domain.signal import FLAT, Intent
 from modules.news.calendar import Calendar
-from modules.runtime.clock import VirtualClock, VirtualLoop
+from modules.runtime.clock import Clock, VirtualClock, VirtualLoop
 from modules.store.decisions import Decisions
 from modules.store.journal import Journal
 from modules.strategies.protocol import Market as Seen
@@ -356,7 +356,17 @@ class History:
             journal.close()
 
     async def _run(self, daemon: program.Daemon) -> None:
-        await daemon.run()
+        ticking = asyncio.create_task(self._tick(daemon.clock), name="ticks")
+        try:
+            await daemon.run()
+        finally:
+            ticking.cancel()
+
+    async def _tick(self, clock: Clock) -> None:
+        """As on the wall's time, where ticks do not wait for prices."""
+        while True:
+            await asyncio.sleep(1.0)
+            clock.pulse(self._now())
 
     def _buried(self, way: str, how: BaseException | None) -> None:
         self.lives[way] += 1

@@ -16,9 +16,10 @@ from modules.domain.instrument import AssetClass, Side
 from modules.domain.money import ZERO
 from modules.domain.order import Accepted, InDoubt, NotSent, OrderKind, OrderState, Refused
 from modules.venues.ccxt_binance import DEMO, RIGHTS_REFUSED, BinanceDialect
+from modules.venues.ccxt_venue import LEFT_MS
 from modules.venues.protocol import FillSeen
 from tests.binance_worlds import adapter, binance
-from tests.bybit_worlds import PERP, SPOT, Listener, order, stop, until
+from tests.bybit_worlds import PERP, SPOT, Listener, PushedClock, order, stop, until
 from tests.emulators.binance import Fault, Reply, coded
 
 ETH_PERP = "ETH/USDT:USDT"
@@ -377,3 +378,26 @@ async def test_the_playground_is_demo_trading_on_its_several_hosts_and_nothing_o
         urls = made.trade.urls["api"]
         assert (urls["private"], urls["fapiPrivate"]) == ("https://demo-api.binance.com/api/v3", "https://demo-fapi.binance.com/fapi/v1")
         assert "sapi" not in urls and "://api.binance.com" not in str(urls) and "://fapi.binance.com" not in str(urls)
+
+
+async def test_what_is_streamed_no_more_is_asked_for_its_fills_for_a_day_and_then_forgotten() -> None:
+    clock = PushedClock()
+    async with binance(symbols=(SPOT, "ETH/USDT"), classes=(AssetClass.SPOT,)) as (venue, made):
+        made.clock = clock
+        await made.known()
+
+        async def asked() -> int:
+            venue.asked.clear()
+            await made.fills_since(clock.now() - 60_000)
+            return venue.asked["GET /api/v3/myTrades"]
+
+        both = await asked()
+        made.watch((SPOT,))
+        assert (set(made.symbols), set(made.streamed)) == ({SPOT, "ETH/USDT"}, {SPOT})
+        assert await asked() == both
+        clock.ahead_ms += LEFT_MS
+        made.watch((SPOT,))
+        assert set(made.symbols) == {SPOT}
+        assert await asked() < both
+        made.watch((SPOT, "ETH/USDT"))
+        assert await asked() == both

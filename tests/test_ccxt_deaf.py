@@ -33,6 +33,27 @@ def test_the_fill_of_a_market_order_that_a_deaf_stream_does_not_tell_is_asked_fo
     asyncio.run(story())
 
 
+def test_the_rest_of_a_market_order_whose_first_execution_alone_was_told_is_asked_for_too() -> None:
+    async def story() -> None:
+        async with bybit(audit_s=3_600.0) as (venue, made), Listener(made) as heard:
+            await until(lambda: venue.listeners["execution"] > 0 and venue.asked["/v5/execution/list"] > 0, 60.0)
+            emit, told = venue.market.emit, list[str]()
+
+            def first_only(topic: str, rows: list[Any]) -> None:
+                if topic != "execution" or not told:
+                    told.extend([topic] if topic == "execution" else [])
+                    emit(topic, rows)
+
+            venue.market.emit = first_only
+            wanted = order("half-told", SPOT)
+            venue.market.depth["spot", "BTCUSDT"] = wanted.quantity / 2
+            assert isinstance(await made.submit(wanted), Accepted)
+            await heard.until(lambda events: sum(e.fill.quantity for e in events if isinstance(e, FillSeen)) == wanted.quantity, 120.0)
+            assert told == ["execution"]
+
+    asyncio.run(story())
+
+
 def test_one_answer_that_leaves_a_fill_out_does_not_lose_it() -> None:
     async def story() -> None:
         async with bybit(audit_s=3_600.0) as (venue, made):

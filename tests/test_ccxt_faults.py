@@ -12,6 +12,7 @@ import pytest
 from modules.domain.errors import VenueBusy, VenueDenied, VenueError, VenueUnreachable
 from modules.domain.order import Accepted, Fate, InDoubt, NotSent, OrderState, Refused
 from modules.venues.ccxt_binance import BinanceDialect
+from modules.venues.ccxt_binance_history import Withdrawals
 from modules.venues.ccxt_errors import CLASSES, Meaning
 from modules.venues.ccxt_venue import CcxtVenue
 from tests.binance_worlds import binance
@@ -162,6 +163,7 @@ async def test_garbage_never_becomes_a_fact_of_any_read(venue_name: str) -> None
                 venue.always = [Fault(path, Reply(200, body), False, "GET")]
                 if isinstance(made.dialect, BinanceDialect):
                     made.dialect._orders._owners.clear()  # whose each order is, is asked once
+                    made.dialect._withdrawals = Withdrawals()  # and what was withdrawn, every ten seconds
                 try:
                     believed.append((name, what, await read(made)))
                 except VenueError as error:

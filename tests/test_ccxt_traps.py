@@ -238,6 +238,20 @@ async def test_a_partly_filled_order_that_ends_keeps_what_was_filled(venue_name:
             OrderState.CANCELED, Decimal("0.004"), Decimal("0.01"))
 
 
+@pytest.mark.parametrize("symbol", [SPOT, PERP])
+@each_venue
+async def test_an_end_says_how_much_was_filled_before_for_that_may_be_untold(venue_name: str, symbol: str) -> None:
+    async with OPEN[venue_name]() as (venue, made), Listener(made) as heard:
+        await until(lambda: heard_by(venue, venue_name))
+        venue.market.depth["spot" if symbol == SPOT else "linear", "BTCUSDT"] = Decimal("0.004")
+        resting = order("1", symbol, kind=OrderKind.LIMIT, price="50000.1")
+        await made.submit(resting)
+        assert isinstance(await made.cancel(resting), Accepted)
+        await heard.until(lambda events: any(isinstance(event, OrderDone) for event in events))
+        (done,) = (event for event in heard.events if isinstance(event, OrderDone))
+        assert (done.client_order_id, done.how, done.filled) == ("tb1", "canceled", Decimal("0.004"))
+
+
 @each_venue
 async def test_a_cancel_that_crosses_a_fill_says_that_the_order_ended(venue_name: str) -> None:
     async with OPEN[venue_name]() as (venue, made):
@@ -252,7 +266,8 @@ async def test_a_cancel_that_crosses_a_fill_says_that_the_order_ended(venue_name
 @each_venue
 async def test_a_cancel_of_an_order_nobody_knows_proves_nothing(venue_name: str) -> None:
     async with OPEN[venue_name]() as (_, made):
-        assert isinstance(await made.cancel(order("1", kind=OrderKind.LIMIT, price="49000")), InDoubt)
+        fate = await made.cancel(order("1", kind=OrderKind.LIMIT, price="49000"))
+        assert isinstance(fate, InDoubt) and fate.answered, "which is no failure of the venue's"
 
 
 @each_venue

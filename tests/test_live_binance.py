@@ -9,9 +9,19 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from modules.domain.events import BalanceAdjusted, Filled, ForeignFill, FundingBooked, PositionClosed, TradingHalted
+from modules.domain.events import (
+    BalanceAdjusted,
+    ExitRequested,
+    Filled,
+    ForeignFill,
+    FundingBooked,
+    OrderIntended,
+    PositionClosed,
+    Reconciled,
+    TradingHalted,
+)
 from modules.domain.instrument import AssetClass
-from modules.domain.order import Purpose
+from modules.domain.order import ExitReason, Purpose
 from tests.binance_worlds import adapter
 from tests.bybit_worlds import BOTH, PERP, SPOT
 from tests.emulators.binance import BinanceEmulator, serving
@@ -148,5 +158,52 @@ def test_entries_stops_funding_a_crash_and_exits_leave_the_books_the_two_wallets
         booked = [fact.fill.venue_trade_id for fact in every if isinstance(fact, Filled)]
         traded = [str(row["id"]) for rows in on.binance.market.trades.values() for row in rows]
         assert sorted(booked) == sorted(traded)
+
+    on_binance(tmp_path, story)
+
+
+def test_after_a_crash_a_missing_stop_is_put_back_before_anything_is_compared_and_before_any_history_is_asked_for(tmp_path: Path) -> None:
+    async def story(on: BinanceWorld) -> None:
+        first = await on.starts()
+        await on.enters(first)
+        await first.die()
+        for algo in [algo for algo in on.binance.market.algos.values() if algo.status == "NEW"]:
+            on.binance.market.drop_algo({"algoId": algo.id})
+        on.binance.asked.clear()
+        on.watch.begin()
+        second = await on.starts()
+        await second.end()
+        intended = [(at, fact.order) for at, fact in enumerate(second.facts) if isinstance(fact, OrderIntended)]
+        assert next(at for at, order in intended if order.purpose is Purpose.STOP) < next(
+            at for at, fact in enumerate(second.facts) if isinstance(fact, Reconciled))
+        asked = list(on.binance.asked)  # in the order in which each was asked for first
+        assert asked.index("POST /fapi/v1/algoOrder") < asked.index("GET /fapi/v1/klines")
+
+    on_binance(tmp_path, story)
+
+
+def test_a_wish_to_close_while_the_venue_is_away_is_kept_through_a_restart_and_carried_out_at_its_first_answer(tmp_path: Path) -> None:
+    async def story(on: BinanceWorld) -> None:
+        first = await on.starts()
+        await on.enters(first)
+        await first.die()
+        waiting = on.born()
+        waiting.daemon.desk.waiting = lambda: "binance cannot be reached"
+        waiting.daemon.remember()
+        sent = on.sent()
+        said = waiting.daemon.desk.handle("flatten", {}, "the owner")
+        assert {trade["symbol"] for trade in said["closing"]} == {SPOT, PERP} and said["waits"] == "binance cannot be reached"
+        assert waiting.daemon.desk.handle("forceexit", {"subject": "all"}, "the owner")["closing"] == said["closing"]
+        assert len(waiting.of(ExitRequested)) == 2 and not waiting.of(OrderIntended) and on.sent() == sent
+        await waiting.die()
+        on.binance.asked.clear()
+        third = await on.starts()
+        await third.until(lambda: len(third.of(PositionClosed)) == 2 and not third.resting(Purpose.STOP), "flat")
+        assert {fact.trade.exit_reason for fact in third.of(PositionClosed)} == {ExitReason.FORCE_EXIT}
+        asked = list(on.binance.asked)
+        first_exit = min(asked.index(what) for what in ("DELETE /api/v3/order", "POST /fapi/v1/order"))  # coins are locked by their stop
+        assert first_exit < asked.index("GET /fapi/v1/klines")
+        await third.soon(lambda: on.agree(third))
+        await third.end()
 
     on_binance(tmp_path, story)

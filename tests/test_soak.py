@@ -17,7 +17,7 @@ from benchmarks.soak_verdict import Sample
 from modules.domain.sessions import parse_iso
 from tests import census, hurried
 from tests.daemon_process import ROOT
-from tests.emulators import binance, bybit, oanda
+from tests.emulators import binance, bybit, frame, oanda
 from tests.emulators.control import BARE_S, Bare, Hands, controlled
 from tests.emulators.control_crypto import CryptoHands
 from tests.emulators.control_oanda import OandaHands
@@ -151,8 +151,65 @@ def test_the_control_channel_does_to_each_venue_what_it_says(name: str) -> None:
             async with client.get(f"{venue.url}/nowhere") as reply:
                 assert reply.status != 503
             assert await do("trade", 409 if name != "oanda" else 200, symbol=symbol, quantity="10000000") is None or name == "oanda"
+            assert await do("close", symbol=symbol, share="0.5") is None, "there is nothing"
+            await do("trade", symbol=symbol, quantity="400" if name == "oanda" else "0.004")
+            await do("close", symbol=symbol, share="0.25")
+            assert Decimal((await do("state"))["positions"][symbol]) == (300 if name == "oanda" else Decimal("0.003"))
+            for what in ("lagging",) if name == "oanda" else ("lagging", "old", "thin"):
+                await do("quiet", what=what, on=True)
+                assert _weather(hands) == [what]
+                await do("quiet", what=what, on=False)
+                assert _weather(hands) == []
+            await do("expire", 200 if name == "binance" else 409)
             await do("nothing", 400)
             await do("quiet", 400, what="loud", on=True)
+
+    asyncio.run(go())
+
+
+def _weather(hands: Hands) -> list[str]:
+    if isinstance(hands, OandaHands):
+        return ["lagging"] if hands.venue.behind else []
+    assert isinstance(hands, CryptoHands)
+    there = {"lagging": hands.venue.lag_ms, "old": hands.venue.old, "thin": hands.market.depth}
+    return [what for what, is_there in there.items() if is_there]
+
+
+@pytest.mark.parametrize("name", ["bybit", "binance"])
+def test_a_history_that_lags_a_copy_that_is_old_and_an_answer_that_is_late(name: str) -> None:
+    async def go() -> None:
+        async with AsyncExitStack() as held:
+            venue: Any = await held.enter_async_context((bybit if name == "bybit" else binance).serving())
+            hands = CryptoHands(venue, 1, 1.0)
+            client = await held.enter_async_context(aiohttp.ClientSession())
+            hands.trade("BTC/USDT", Decimal("0.001"))
+            asked = {"category": "spot", "symbol": "BTCUSDT"}
+            told = venue._executions if name == "bybit" else venue._trades("spot")
+
+            def known() -> int:
+                rows = told(asked)
+                return len(rows["list"] if isinstance(rows, dict) else rows)
+
+            assert known() == 1
+            hands.quiet("lagging", True)
+            assert known() == 0
+            hands.clear()
+            assert known() == 1
+            venue.old = ("/time",)
+            path = f"{venue.url}/{'v5/market/time' if name == 'bybit' else 'api/v3/time'}"
+
+            async def ask() -> Any:
+                async with client.get(path) as reply:
+                    said = await reply.json()
+                    return said.get("time", said.get("serverTime"))
+
+            first = await ask()
+            venue.skew_ms = 60_000
+            assert await ask() == first
+            hands.clear()
+            venue.faults.append(bybit.Fault("/time", bybit.Reply(how="late"), True))
+            before = asyncio.get_running_loop().time()
+            assert await ask() >= first and asyncio.get_running_loop().time() - before >= frame.ANSWER_LATE_S
 
     asyncio.run(go())
 

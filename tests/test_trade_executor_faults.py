@@ -14,8 +14,8 @@ from modules.domain.errors import VenueBusy
 from modules.domain.events import ApiErrorSeen, OrderExpired, TradingHalted, Trigger
 from modules.domain.order import Accepted, ExitReason, Fate, InDoubt, NotSent, Order, OrderReport, OrderState, Purpose, Refused
 from modules.domain.policies import ExecutionPolicy
-from modules.venues.protocol import Wallet
-from tests.builders import AT, BTC_PERP, BTC_SPOT
+from modules.venues.protocol import FillSeen, Wallet
+from tests.builders import AT, BTC_PERP, BTC_SPOT, make_fill
 from tests.executor_rig import POLICIES, D, Rig, hang, opened, played
 
 POLICY = POLICIES.execution
@@ -295,6 +295,64 @@ async def test_a_canceled_stop_whose_end_nobody_tells_is_asked_about_and_the_nex
     rig.fill(order, "0.07")
     await rig.wait(POLICY.flatten_after_s - 1)
     assert rig.state(first) is OrderState.CANCELED and rig.protected() == D("0.1") and rig.sent(Purpose.EXIT) == []
+
+
+@played
+async def test_cancels_that_a_lagging_venue_can_say_nothing_of_halt_nothing(rig: Rig) -> None:
+    await opened(rig)
+    (stop,) = rig.sent(Purpose.STOP)
+    rig.venue.cancel_answers = [InDoubt("it is not open, and no history has it yet", answered=True)] * 30
+    rig.venue.answers["exit"] = [Accepted("V")]
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(1)
+    rig.fill(rig.sent(Purpose.EXIT)[0])
+    await rig.wait(30)
+    assert rig.venue.canceled.count(stop.client_order_id) > 5, "asked again until somebody knows"
+    assert not rig.of(ApiErrorSeen) and not rig.of(TradingHalted), "it answers, and every answer was right"
+
+
+def _executed(rig: Rig, order: Order, quantity: str, number: str, *, last: bool) -> FillSeen:
+    """One of several executions of one millisecond; `last` = nothing of the order is left after it, as the venue counts."""
+    return FillSeen(make_fill(order, quantity=D(quantity), price=D(50_000), fee=D("0.01"), at=rig.clock.now(), venue_trade_id=number), last)
+
+
+@played
+async def test_an_exit_whose_last_execution_is_told_before_the_others_is_not_sent_again(rig: Rig) -> None:
+    await opened(rig, BTC_SPOT)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(2)
+    (exit,) = rig.sent(Purpose.EXIT)
+    for number, quantity, last in (("C", "0.03", True), ("A", "0.05", False), ("B", "0.02", False)):
+        rig.executor.on_fill(_executed(rig, exit, quantity, number, last=last))
+        await rig.clock.settle()
+    assert rig.sent(Purpose.EXIT) == [exit], "what it sold twice would have been its owner's"
+    assert rig.state(exit) is OrderState.FILLED and not rig.executor.trades
+
+
+@played
+async def test_an_exit_of_which_the_venue_filled_less_for_good_is_asked_about_and_the_rest_is_sold(rig: Rig) -> None:
+    await opened(rig, BTC_SPOT)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(2)
+    (exit,) = rig.sent(Purpose.EXIT)
+    rig.venue.knows[exit.client_order_id] = OrderReport(exit.client_order_id, "V", BTC_SPOT, OrderState.FILLED, D("0.03"), D("0.03"))
+    rig.executor.on_fill(_executed(rig, exit, "0.03", "C", last=True))
+    await rig.wait(POLICY.resend_every_s + POLICY.exit_retry_s + 2)
+    assert rig.state(exit) is OrderState.EXPIRED
+    assert [order.quantity for order in rig.sent(Purpose.EXIT)] == [D("0.1"), D("0.07")]
+
+
+@played
+async def test_an_exit_whose_remaining_executions_nobody_tells_is_asked_about_and_not_sent_again(rig: Rig) -> None:
+    await opened(rig, BTC_SPOT)
+    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
+    await rig.wait(2)
+    (exit,) = rig.sent(Purpose.EXIT)
+    rig.venue.knows[exit.client_order_id] = OrderReport(exit.client_order_id, "V", BTC_SPOT, OrderState.FILLED, D("0.1"), D("0.1"))
+    rig.venue.fills = [_executed(rig, exit, "0.07", "A", last=False), _executed(rig, exit, "0.03", "C", last=True)]
+    rig.executor.on_fill(rig.venue.fills[1])
+    await rig.wait(POLICY.resend_every_s + 2)
+    assert rig.sent(Purpose.EXIT) == [exit] and rig.state(exit) is OrderState.FILLED and not rig.executor.trades
 
 
 def test_a_policy_that_would_close_a_bare_position_too_late_is_refused() -> None:

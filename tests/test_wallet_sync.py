@@ -15,6 +15,7 @@ from modules.domain.events import (
     ApiErrorSeen,
     BalanceAdjusted,
     Filled,
+    ForeignFill,
     FundingBooked,
     OptionSettled,
     OrderCanceled,
@@ -24,7 +25,8 @@ from modules.domain.events import (
     UnallocatedMoved,
 )
 from modules.domain.instrument import AssetClass, Side
-from modules.domain.order import InDoubt, OrderReport, OrderState
+from modules.domain.order import InDoubt, OrderReport, OrderState, Purpose
+from modules.execution.account import AccountBook
 from modules.venues.protocol import AccountEvent, ClassWallet, FillSeen, FundingPaid, OrderDone, Settled, Transferred, Wallet
 from modules.Wallet_Sync import WalletSync
 from tests.builders import AT, BTC_CALL, BTC_PERP, BTC_SPOT, make_fill, make_order
@@ -115,6 +117,52 @@ def test_nothing_is_booked_as_unexplained_while_an_order_is_in_doubt_that_may_be
     desk.play(story)
 
 
+def test_a_position_that_is_gone_is_not_written_off_while_the_venue_speaks_of_fills_of_ours_that_no_history_has_yet() -> None:
+    desk = Desk()
+
+    async def story(desk: Rig) -> None:
+        assert isinstance(desk, Desk)
+        desk.venue.capabilities = replace(desk.venue.capabilities, resting_target=False)
+        order = desk.enter(BTC_PERP)
+        await desk.clock.settle()
+        desk.fill(order)
+        await desk.clock.settle()
+        (stop,) = desk.sent(Purpose.STOP)
+        cash = desk.portfolio.wallet_cash(PERP)
+        lost = wallet(perp=str(cash - 100))
+        desk.account.knows[stop.client_order_id] = OrderReport(stop.client_order_id, "V", BTC_PERP, OrderState.FILLED, D("0.1"), D("0.1"))
+        for at in (AT, PROVEN, 2 * PROVEN - AT):
+            await desk.executor.look_after(desk.account, replace(lost, at=at + 2_000))
+            assert desk.sync.compare("paper", replace(lost, at=at + 2_000)) == 2
+        assert adjustments(desk) == [] and desk.portfolio.positions[BTC_PERP].quantity == D("0.1")
+        desk.fill(stop, price="49000")
+        assert BTC_PERP not in desk.portfolio.positions, "its own fill closed it, and no other was opened"
+
+    desk.play(story)
+
+
+@pytest.mark.parametrize(("shown", "found"), [("0.1", False), ("0.04", False), ("-0.1", True), ("0.3", True), ("0", True)])
+def test_an_order_that_nobody_finds_is_not_given_up_while_the_wallet_shows_what_it_would_have_moved(shown: str, found: bool) -> None:
+    desk = Desk()
+
+    async def story(desk: Rig) -> None:
+        assert isinstance(desk, Desk)
+        desk.venue.answers["entry"] = [InDoubt("no answer")]
+        order = desk.enter(BTC_PERP)
+        await desk.clock.settle()
+        held = {BTC_PERP: D(shown)} if shown != "0" else {}
+        policy = POLICIES.execution
+        for _ in range(2):
+            desk.sync.compare("paper", wallet(desk.clock.now(), positions=held))
+            await desk.wait(policy.doubt_proof_s + policy.doubt_query_spacing_s[-1])
+        assert desk.state(order) is (OrderState.EXPIRED if found else OrderState.IN_DOUBT)
+        if not found:
+            await desk.wait(policy.doubt_longest_s)
+            assert desk.state(order) is OrderState.EXPIRED, "it was the owner all the time"
+
+    desk.play(story)
+
+
 def by_hand(quantity: str, at: int = AT + 1_000, number: str = "H1") -> FillSeen:
     """The owner trades the perpetual in the venue's app; signed."""
     side = Side.BUY if D(quantity) > 0 else Side.SELL
@@ -129,6 +177,18 @@ def test_what_the_owner_trades_by_hand_is_his_at_once_and_booked_at_the_next_loo
     assert desk.sync.compare("paper", wallet(AT + 2_000, positions={BTC_PERP: D("-0.3")})) == 1
     assert desk.sync.unallocated("paper") == {BTC_PERP: D("-0.3")} == {BTC_PERP: desk.sync.owners_part("paper", BTC_PERP)}
     assert desk.sync.compare("paper", wallet(AT + 3_000, positions={BTC_PERP: D("-0.3")})) == 0 and adjustments(desk) == []
+
+
+@pytest.mark.parametrize("coins", [True, False])
+def test_the_money_a_pair_begins_with_is_no_coin_where_pairs_are_positions(coins: bool) -> None:
+    told = AccountBook(frozenset({"oanda"} if coins else ()))
+    bought = replace(make_fill(make_order(INSTRUMENTS[BTC_SPOT]), fee=D("0.01")), venue="oanda", symbol="USD/JPY", quantity=D(300),
+                     fee_currency="USD", at=AT)
+    told.apply(ForeignFill(AT, bought))
+    found = told.explained("USD"), told.explained("USD/JPY")
+    assert found == ((D("299.99"), D("299.99")) if coins else (D(0), D(300)))
+    told.apply(UnallocatedMoved(AT + 1, "oanda", "FOREX", "USD", D("-0.24"), "unexplained difference"))
+    assert told.strange("USD/JPY") == (0 if coins else 300), "a difference of money says nothing of a position"
 
 
 def test_what_he_traded_that_was_booked_before_its_fills_were_told_is_counted_once() -> None:

@@ -252,6 +252,8 @@ class ExecutionPolicy(VersionedPolicy):
     doubt_query_spacing_s: Annotated[tuple[Seconds, ...], Field(min_length=1)]
     doubt_misses_min: Count
     doubt_proof_s: Seconds
+    doubt_longest_s: Seconds = 900.0
+    """An order that nobody finds is searched for as long as this while its venue's wallet shows just what it would have moved."""
     protect_within_s: Seconds
     """No position is to be without a confirmed stop for longer than this."""
     break_even_at_r: Amount

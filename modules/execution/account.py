@@ -26,15 +26,11 @@ MOVES_KEPT: Final = 200
 LONG_AGO: Final = -(1 << 62)
 
 
-def coin_of(symbol: str) -> str:
-    """The coin that trading a spot symbol moves; "" for what is held as a position of its own name."""
-    return "" if ":" in symbol else symbol.partition("/")[0]
-
-
 class AccountBook:
-    """Mappings are live: read, don't keep."""
+    """Mappings are live: read, don't keep. `coins_at`: the venues where pairs are bought as coins, not held as positions."""
 
-    def __init__(self) -> None:
+    def __init__(self, coins_at: frozenset[str] = frozenset()) -> None:
+        self._coins_at = coins_at
         self.booked: set[tuple[str, str]] = set()
         """(venue, reference) of what was booked; transfers and openings under venue ""."""
         self.opened_at: dict[AssetClass, int] = {}
@@ -47,6 +43,8 @@ class AccountBook:
         """Symbol -> our last fills in it: when (UTC ms), and how much, signed."""
         self._strange: dict[str, list[tuple[int, Decimal]]] = {}
         """The owner's fills that no booked difference accounts for yet, by symbol: when (UTC ms), and how much, signed."""
+        self._coins: dict[str, str] = {}
+        """The coin of each symbol of those that is bought as one."""
         self._settled_at: dict[str, int] = {}
         """Currency, coin or position -> the wallet (UTC ms) whose difference in it was booked last: it had what was traded before."""
 
@@ -56,8 +54,10 @@ class AccountBook:
             self._moves.setdefault(fill.symbol, deque(maxlen=MOVES_KEPT)).append((fill.at, fill.quantity * fill.side.sign))
         elif isinstance(fact, ForeignFill):
             fill = fact.fill
-            if fill.at > max(self._settled_at.get(name, LONG_AGO) for name in (fill.symbol, coin_of(fill.symbol))):
-                fee = fill.fee if fill.fee_currency == coin_of(fill.symbol) else ZERO
+            if fill.venue in self._coins_at and ":" not in fill.symbol:
+                self._coins[fill.symbol] = fill.symbol.partition("/")[0]
+            if fill.at > max(self._settled_at.get(name, LONG_AGO) for name in self._names(fill.symbol)):
+                fee = fill.fee if fill.fee_currency == self._coins.get(fill.symbol) else ZERO
                 self._strange.setdefault(fill.symbol, []).append((fill.at, fill.quantity * fill.side.sign - fee))
         elif isinstance(fact, BalanceAdjusted):
             self._settle(fact.currency, fact.at)
@@ -79,11 +79,15 @@ class AccountBook:
                 for symbol in self._strange:
                     self._strange[symbol] = [one for one in self._strange[symbol] if one[0] > fact.at]
 
+    def _names(self, symbol: str) -> tuple[str, str]:
+        """Under what a wallet shows that it was traded."""
+        return symbol, self._coins.get(symbol, symbol)
+
     def _settle(self, name: str, at: int) -> None:
         """A difference in this currency, coin or position was booked: whatever was traded in it before has been counted."""
         self._settled_at[name] = at
         for symbol in self._strange:
-            if name in (symbol, coin_of(symbol)):
+            if name in self._names(symbol):
                 self._strange[symbol] = [one for one in self._strange[symbol] if one[0] > at]
 
     def strange(self, symbol: str) -> Decimal:
@@ -92,7 +96,7 @@ class AccountBook:
 
     def explained(self, name: str) -> Decimal:
         """The same of a coin or a position, over all symbols that trade it."""
-        return sum((self.strange(symbol) for symbol in self._strange if name in (symbol, coin_of(symbol))), ZERO)
+        return sum((self.strange(symbol) for symbol in self._strange if name in self._names(symbol)), ZERO)
 
     def unallocated(self, venue: str) -> dict[str, Decimal]:
         """What the owner holds at a venue beside us, by name, over all its wallets."""

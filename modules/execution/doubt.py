@@ -35,6 +35,10 @@ class Search:
         self._asked += 1
         return now + int(pause_s * 1000.0)
 
+    def long(self, now: int, policy: ExecutionPolicy) -> bool:
+        """Whether it has lasted for so long that a wallet which shows what it looks for must have that from somewhere else."""
+        return now - self._began >= policy.doubt_longest_s * 1000
+
     def missed(self, now: int, policy: ExecutionPolicy) -> bool:
         """The venue answered and did not know the order. Whether that is enough for the fence."""
         self.misses += 1
@@ -49,6 +53,10 @@ class Words(Protocol):
     def adopt_report(self, record: Record, report: OrderReport) -> None: ...
 
     def given_up(self, record: Record, misses: int) -> None: ...
+
+    def shows(self, record: Record) -> bool:
+        """Whether the venue's wallet has what (a part of) it would have moved and nothing else explains."""
+        ...
 
 
 class Doubts:
@@ -83,7 +91,8 @@ class Doubts:
         """Ask the venue until the order is found or its absence is proven (reliability.md section 3).
 
         Proof: enough spaced misses over enough time, a full trade history since the sending without it, a cancel by client id as a
-        fence, and one more miss. Only then is it given up; the strategy may decide anew, nothing is re-sent here.
+        fence, one more miss, and a wallet that does not show what it would have moved. Only then is it given up; the strategy may decide
+        anew, nothing is re-sent here.
         """
         order, venue = record.order, self._venues[record.order.venue]
         search = Search(self._clock.now())
@@ -105,7 +114,7 @@ class Doubts:
             failpoint.hit("doubt.fenced")
             if report is not None:
                 self._words.adopt_report(record, report)
-            elif record.state is OrderState.IN_DOUBT:
+            elif record.state is OrderState.IN_DOUBT and (search.long(self._clock.now(), self._policy()) or not self._words.shows(record)):
                 self._words.given_up(record, search.misses)
 
     async def inquire(self, venue: Venue, record: Record) -> bool:
@@ -122,7 +131,8 @@ class Doubts:
         return report is not None
 
     def hear_out(self, record: Record) -> None:
-        """A stop's cancel was acknowledged. Nothing stands in for it before its end is known, so that is asked for if nobody tells it."""
+        """It is at its end, as the venue says (a stop's cancel was acknowledged, a last execution is told), and nothing stands in for it
+        before that is known: so it is asked for if nobody tells it."""
         venue = self._venues[record.order.venue]
         if not venue.capabilities.in_process:
             self._task(self._await_end(venue, record), f"end of {record.order.client_order_id}")

@@ -40,12 +40,14 @@ FILLS_KEPT: Final = 20_000
 class Record:
     """One order and how far it has come."""
 
-    __slots__ = ("accepted_at", "cancel_acknowledged_at", "cancel_sent", "filled", "order", "state", "venue_order_id")
+    __slots__ = ("accepted_at", "cancel_acknowledged_at", "cancel_sent", "filled", "order", "state", "told", "venue_order_id")
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.state = OrderState.INTENT
         self.filled = ZERO
+        self.told = ZERO
+        """How much of it has traded as far as the venue has said so: more than `filled` where executions are still to be told."""
         self.venue_order_id = ""
         self.accepted_at = 0
         """Since when the venue has it, UTC ms."""

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from modules.domain.money import ZERO
 from modules.domain.order import WORKING, Accepted, OrderReport, OrderState
 from modules.domain.policies import ExecutionPolicy
 from modules.execution.doubt import SKEW_MS
@@ -65,6 +66,7 @@ class RoundUp:
         strangers. Raises VenueError; VenueDenied if another daemon's orders are found at start."""
         for record in self.unlisted(venue.name, wallet, starting=starting):
             report = await venue.order(record.order.client_order_id, record.order.symbol)
+            record.told = max(record.told, report.filled if report is not None else ZERO)
             if report is not None and report.filled > record.filled:
                 # It traded and nobody told us, whatever streams and audits take for told: what was bought has no stop until it is known.
                 for seen in await venue.fills_since(record.order.at - SKEW_MS):

@@ -74,8 +74,8 @@ class Wire:
             case Refused(_, message, denied):
                 # It answered, so the venue is healthy; unless it is us it does not accept.
                 self._health.on_call(venue.name, at, not denied, "authentication" if denied else "", message if denied else "")
-            case InDoubt(message):
-                self._health.on_call(venue.name, at, False, "error", message)
+            case InDoubt(message, answered):
+                self._health.on_call(venue.name, at, answered, "" if answered else "error", "" if answered else message)
 
     async def cancel(self, venue: Venue, order: Order) -> Fate:
         """Ask once for an order's end. The caller counts the answer (`count_cancel`) where it means something of the venue."""
@@ -87,10 +87,11 @@ class Wire:
             return InDoubt(f"no answer to a cancel within {patience:g} s")
 
     def count_cancel(self, venue: Venue, fate: Fate) -> None:
-        """Any answer but a denial is a good call; a ban is minded."""
+        """Any answer but a denial is a good call, whatever it decides; a ban is minded."""
         at = self._clock.now()
         until = self.mind(venue.name, fate.until) if isinstance(fate, NotSent) and fate.until is not None else None
-        answered, denied = isinstance(fate, Accepted | Refused), isinstance(fate, Refused) and fate.denied
+        answered = isinstance(fate, Accepted | Refused) or (isinstance(fate, InDoubt) and fate.answered)
+        denied = isinstance(fate, Refused) and fate.denied
         kind = "authentication" if denied else "rate_limit" if until is not None else "" if answered else "error"
         message = "" if isinstance(fate, Accepted) or not kind else fate.message
         self._health.on_call(venue.name, at, not kind, kind, message, until)

@@ -22,8 +22,16 @@ DAY_MS: Final = 86_400_000
 SPAN_MS: Final = {True: 7 * DAY_MS, False: DAY_MS}
 """The longest span one question about trades may cover: USD-M, spot."""
 ASSETS_SPAN_MS: Final = 89 * DAY_MS
-DEPOSITED: Final = 1
-WITHDRAWN: Final = 6
+DEPOSITED: Final = (1, 6)
+"""Done, and credited though not to be withdrawn yet: the wallet has it from then on."""
+WITHDRAWN: Final = (0, 2, 4, 6)
+"""Asked for, awaiting approval, on its way, done: the wallet is without it from the first on. (1, 3, 5: it came to nothing.)"""
+CREDITED_LATE_MS: Final = DAY_MS
+"""How long after a deposit was first seen, which is its date, it may be credited."""
+WITHDRAWALS_MS: Final = 10_000
+"""A question for withdrawals costs a tenth of what an account has in a minute: the answer of one is taken for so long."""
+MOVES: Final = (("MAIN_UMFUTURE", -1), ("UMFUTURE_MAIN", 1), ("MAIN_FUNDING", -1), ("FUNDING_MAIN", 1))
+"""What moves between the spot wallet and the futures and funding wallets, and its sign for the spot wallet."""
 Ask = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
@@ -36,8 +44,10 @@ async def trades(venue: Adapter, ask: Ask, model: type[rows.SpotTradeRow | rows.
         oldest = 0  # that is all there ever was
     held = {row.id: row for row in found if row.time >= at}
     # USD-M's newest page goes back seven days only.
-    start = at if (oldest >= at and found) or (perp and at < venue.clock.now() - SPAN_MS[perp] + DAY_MS) else venue.clock.now() + 1
-    while start <= venue.clock.now():
+    now = venue.clock.now()
+    missing = (oldest >= at and found) or (perp and at < now - SPAN_MS[perp] + DAY_MS)
+    start = at if missing else now + 1
+    while start <= now:
         end = start + SPAN_MS[perp] - 1
         page = await _page(venue, ask, model, {"symbol": market_id, "startTime": start, "endTime": end, "limit": PAGE})
         held |= {row.id: row for row in page}
@@ -76,25 +86,43 @@ async def income(venue: Adapter, at: int, kind: str | None) -> Sequence[rows.Inc
         start = newest
 
 
-async def deposits_and_withdrawals(venue: Adapter, at: int, coin: str) -> list[Transferred]:
-    """What came into the spot wallet (+) and left it (-): the chain, and the futures wallet."""
+class Withdrawals:
+    """What was told of withdrawals lately; one per account."""
+
+    def __init__(self) -> None:
+        self._asked_at = 0
+        self._since = 0
+        self._told: list[rows.WithdrawalRow] = []
+
+    async def since(self, venue: Adapter, start: int, coin: str) -> Sequence[rows.WithdrawalRow]:
+        now = venue.clock.now()
+        if not 0 <= now - self._asked_at < WITHDRAWALS_MS or start < self._since:
+            asked = {"coin": coin, "startTime": start, "limit": PAGE}
+            raws = await venue.read(lambda: venue.private().sapiGetCapitalWithdrawHistory(dict(asked)))
+            self._told = [parsed(rows.WithdrawalRow, raw, "withdrawal") for raw in raws]
+            self._asked_at, self._since = now, start
+        return self._told
+
+
+async def deposits_and_withdrawals(venue: Adapter, at: int, coin: str, withdrawals: Withdrawals) -> list[Transferred]:
+    """What came into the spot wallet (+) and left it (-): the chain, the futures wallet and the funding wallet. A deposit that was credited
+    since may be dated up to a day before `at`; who hears of it twice knows it by its reference."""
     client = venue.private()
     if "sapi" not in client.urls["api"]:
         return []  # demo trading has none
     start = max(at, venue.clock.now() - ASSETS_SPAN_MS)
-    asked = {"coin": coin, "startTime": start, "limit": PAGE}
+    asked = {"coin": coin, "startTime": max(at - CREDITED_LATE_MS, venue.clock.now() - ASSETS_SPAN_MS), "limit": PAGE}
     spot = AssetClass.SPOT
     found = []
     for raw in await venue.read(lambda: client.sapiGetCapitalDepositHisrec(dict(asked))):
         row = parsed(rows.DepositRow, raw, "deposit")
-        if row.coin == coin and row.status == DEPOSITED and row.insert_time >= at:
+        if row.coin == coin and row.status in DEPOSITED and row.wallet_type == 0:
             found.append(Transferred(spot, row.amount, row.insert_time, f"deposit-{row.id}"))
-    for raw in await venue.read(lambda: client.sapiGetCapitalWithdrawHistory(dict(asked))):
-        gone = parsed(rows.WithdrawalRow, raw, "withdrawal")
+    for gone in await withdrawals.since(venue, start, coin):
         when = int(datetime.strptime(gone.apply_time, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()) * 1_000
-        if gone.coin == coin and gone.status == WITHDRAWN and when >= at // 1_000 * 1_000:
+        if gone.coin == coin and gone.status in WITHDRAWN and gone.wallet_type == 0 and when >= at // 1_000 * 1_000:
             found.append(Transferred(spot, -(gone.amount + gone.transaction_fee), when, f"withdrawal-{gone.id}"))
-    for kind, sign in (("MAIN_UMFUTURE", -1), ("UMFUTURE_MAIN", 1)):
+    for kind, sign in MOVES:
         found += await _moves(venue, client, kind, sign, at, start, coin)
     return found
 

@@ -54,13 +54,13 @@ class Orders:
         if "caid" in info:
             algo = parsed(rows.StreamAlgo, info, "algo order")
             self._learn(algo.ai, algo.caid)
-            state, name, at, reason = ALGO_STATES[algo.X], algo.caid, algo.T, algo.rm
+            state, name, at, reason, filled = ALGO_STATES[algo.X], algo.caid, algo.T, algo.rm, ZERO
         else:
             row = parsed(rows.StreamOrder, info, "order")
             name = self._became.get(row.i) or row.C or row.c
-            state, at, reason = STATES[row.X], row.T, "" if row.r == "NONE" else row.r
+            state, at, reason, filled = STATES[row.X], row.T, "" if row.r == "NONE" else row.r, row.z
         how = {OrderState.CANCELED: "canceled", OrderState.REJECTED: "rejected", OrderState.EXPIRED: "expired"}.get(state)
-        return None if how is None else OrderDone(name, at, how, reason)
+        return None if how is None else OrderDone(name, at, how, reason, filled)
 
     async def open_orders(self, venue: Adapter, asset_class: AssetClass) -> Sequence[OrderReport]:
         client = venue.private()
@@ -89,9 +89,13 @@ class Orders:
     async def _conditional(self, venue: Adapter, client_order_id: str, symbol: str, market_id: str) -> OrderReport | None:
         client = venue.private()
         raw = await venue.find(lambda: client.fapiPrivateGetAlgoOrder({"symbol": market_id, "clientAlgoId": client_order_id}))
-        if raw is None:
-            return None
-        algo = parsed(rows.AlgoRow, raw, "algo order")
+        if raw is None:  # one that ended is not told by this question for long
+            told = [parsed(rows.AlgoRow, row, "algo order") for row in await self._all_conditional(venue, market_id)]
+            algo = next((row for row in told if row.client_algo_id == client_order_id), None)
+            if algo is None:
+                return None
+        else:
+            algo = parsed(rows.AlgoRow, raw, "algo order")
         if algo.client_algo_id != client_order_id or algo.symbol != market_id:
             raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
         became = self._learn(algo.actual_order_id, client_order_id)
@@ -104,6 +108,11 @@ class Orders:
         if row.order_id != became or row.symbol != market_id:
             raise VenueUnreachable(f"{NAME}: asked for one order, was told of another")
         return OrderReport(client_order_id, str(algo.algo_id), symbol, STATES[row.status], row.executed_qty, algo.quantity)
+
+    async def _all_conditional(self, venue: Adapter, market_id: str) -> Sequence[object]:
+        client = venue.private()
+        raws: Sequence[object] = await venue.read(lambda: client.fapiPrivateGetAllAlgoOrders({"symbol": market_id}))
+        return raws
 
     def _learn(self, order_id: str | int | None, client_order_id: str) -> int | None:
         """Which order a conditional one became; None = it has not yet."""
@@ -132,8 +141,7 @@ class Orders:
         name = row.client_order_id
         if asset_class is _PERP and not name.startswith(OURS) and not forced(name):
             if order_id not in self._became:
-                raws = await venue.read(lambda: client.fapiPrivateGetAllAlgoOrders({"symbol": market_id}))
-                for algo in (parsed(rows.AlgoRow, raw, "algo order") for raw in raws):
+                for algo in (parsed(rows.AlgoRow, raw, "algo order") for raw in await self._all_conditional(venue, market_id)):
                     self._learn(algo.actual_order_id, algo.client_algo_id)
             name = self._became.get(order_id, name)
         owner = Owner(name, row.status == "FILLED")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, StringConstraints
+from pydantic import ConfigDict, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
+from modules.domain.money import ZERO
 from modules.domain.order import OrderState
 from modules.venues import ccxt_dialect
 from modules.venues.ccxt_dialect import Amount, NotNegative, Positive, Stamp, Word, stamped
@@ -21,24 +22,26 @@ from modules.venues.ccxt_errors import CodeTable, Meaning
 
 NAME: Final = "binance"
 _M = Meaning
-_REFUSED = ("-1013 -1100 -1101 -1102 -1103 -1104 -1105 -1106 -1108 -1111 -1112 -1114 -1115 -1116 -1117 -1118 -1119 -1120 -1121 -1127 -1128 "
-            "-1130 -1131 -1134 -1135 -1136 -1145 -2010 -2016 -2018 -2019 -2020 -2021 -2022 -2023 -2024 -2025 -2026 -2027 -2028 "
-            "-4000 -4001 -4002 -4003 -4004 -4005 -4006 -4007 -4008 -4009 -4010 -4011 -4012 -4013 -4014 -4015 -4016 -4017 -4018 -4019 -4020 "
-            "-4021 -4022 -4023 -4024 -4025 -4026 -4027 -4028 -4029 -4030 -4031 -4032 -4033 -4044 -4045 -4046 -4047 -4048 -4050 -4051 -4054 "
-            "-4055 -4056 -4057 -4059 -4060 -4061 -4067 -4068 -4082 -4083 -4084 -4086 -4087 -4088 -4104 -4105 -4114 -4115 -4117 -4118 -4120 "
-            "-4131 -4135 -4136 -4137 -4138 -4139 -4140 -4141 -4142 -4144 -4161 -4164 -4165 -4183 -4184 -4192 -4202 -4203 -4400 -4401 -4402 "
-            "-5021 -5022 -5024 -5027 -5028 -5029")
+_REFUSED = ("-1013 -1014 -1100 -1101 -1102 -1103 -1104 -1105 -1106 -1108 -1110 -1111 -1112 -1114 -1115 -1116 -1117 -1118 -1119 -1120 "
+            "-1121 -1122 -1126 -1127 -1128 -1130 -1131 -1134 -1135 -1136 -1145 -2010 -2016 -2018 -2019 -2020 -2021 -2022 -2023 -2024 "
+            "-2025 -2026 -2027 -2028 -4000 -4001 -4002 -4003 -4004 -4005 -4006 -4007 -4008 -4009 -4010 -4011 -4012 -4013 -4014 -4015 "
+            "-4016 -4017 -4018 -4019 -4020 -4021 -4022 -4023 -4024 -4025 -4026 -4027 -4028 -4029 -4030 -4031 -4032 -4033 -4044 -4045 "
+            "-4046 -4047 -4048 -4050 -4051 -4054 -4055 -4056 -4057 -4059 -4060 -4061 -4062 -4067 -4068 -4082 -4083 -4084 -4086 -4087 "
+            "-4088 -4104 -4105 -4109 -4114 -4115 -4118 -4120 -4131 -4135 -4136 -4137 -4138 -4139 -4140 -4141 -4142 -4144 -4161 -4164 "
+            "-4165 -4183 -4184 -4192 -4202 -4203 -4210 -4211 -4400 -4401 -4402 -4403 -5021 -5022 -5024 -5025 -5026 -5027 -5028 -5029 "
+            "-5037 -5038 -5039 -5040 -5041 -5043")
 _DENIED = "-1002 -1005 -1011 -1022 -1099 -1109 -2008 -2014 -2015 -2017 -4088"
 CODES: Final = CodeTable(
     pattern=re.compile(r'"code"\s*:\s*"?(-\d+)'),
     codes={
         **dict.fromkeys(_REFUSED.split(), _M.REFUSED), **dict.fromkeys(_DENIED.split(), _M.DENIED),
         **dict.fromkeys(("-1003", "-1015", "-1034"), _M.BUSY), "-1021": _M.SKEWED,
-        **dict.fromkeys(("-4116", "-4111"), _M.EXISTED), **dict.fromkeys(("-2011", "-2013"), _M.UNKNOWN_ORDER),
+        **dict.fromkeys(("-4116", "-4111"), _M.EXISTED), **dict.fromkeys(("-2011", "-2013", "-4117"), _M.UNKNOWN_ORDER),
         # "Execution status unknown" in Binance's own words, and what may be it.
         **dict.fromkeys(("-1000", "-1001", "-1004", "-1006", "-1007", "-1008", "-1010", "-1016", "-1020", "-2012"), _M.IN_DOUBT),
     },
-    phrases={"Duplicate order sent": _M.EXISTED},  # under -2010, which else is a plain refusal
+    # Under -2010, which else is a plain refusal; and under -1008, which else may mean anything.
+    phrases={"Duplicate order sent": _M.EXISTED, "throttled by system-level protection": _M.NOT_SENT},
     statuses={401: _M.DENIED, 403: _M.BUSY, 418: _M.BUSY, 429: _M.BUSY, 451: _M.DENIED},
     ban_ms=120_000,
     banned_until=re.compile(r"banned until (\d{13})"),
@@ -68,7 +71,7 @@ class OrderRow(Row):
     client_order_id: Word
     side: Literal["BUY", "SELL"]
     status: Status
-    orig_qty: Positive
+    orig_qty: NotNegative
     executed_qty: NotNegative
 
 
@@ -78,8 +81,21 @@ class AlgoRow(Row):
     client_algo_id: Word
     side: Literal["BUY", "SELL"]
     algo_status: AlgoStatus
-    quantity: Positive
+    quantity: NotNegative
+    """0 = whatever is held: a stop that somebody put in the app (closePosition). It may not be told then."""
     actual_order_id: str | int | None = None
+    close_position: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, raw: Any) -> Any:
+        return {**raw, "quantity": raw.get("quantity") or "0"} if isinstance(raw, dict) and raw.get("closePosition") is True else raw
+
+    @model_validator(mode="after")
+    def _stated(self) -> Self:
+        if not self.quantity and not self.close_position:
+            raise ValueError("no quantity")
+        return self
 
 
 class AckRow(Row):
@@ -153,6 +169,8 @@ class DepositRow(Row):
     coin: Word
     status: int
     insert_time: Stamp
+    wallet_type: int = 0
+    """0 = spot, 1 = the funding wallet."""
 
 
 class WithdrawalRow(Row):
@@ -161,6 +179,7 @@ class WithdrawalRow(Row):
     transaction_fee: NotNegative
     coin: Word
     status: int
+    wallet_type: int = 0
     apply_time: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$")]
 
 
@@ -195,6 +214,8 @@ class StreamOrder(ccxt_dialect.Row):
     C: str = ""
     i: int
     X: Status
+    z: NotNegative = ZERO
+    """How much of it has been filled."""
     T: Stamp
     r: str = ""
 

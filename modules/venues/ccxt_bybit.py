@@ -31,7 +31,7 @@ from modules.venues.ccxt_bybit_rows import (
     fault_in,
     parsed,
 )
-from modules.venues.ccxt_client import Endpoint, foreign_errors, moved
+from modules.venues.ccxt_client import Endpoint, Pace, foreign_errors, moved
 from modules.venues.ccxt_dialect import Account, Adapter, Chains, Creation, KeyFacts, Tick, number
 from modules.venues.ccxt_errors import CodeTable, judge
 from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Settled, Transferred
@@ -40,22 +40,27 @@ SETTLE: Final = "USDT"
 CATEGORIES: Final[Mapping[AssetClass, str]] = {AssetClass.SPOT: "spot", AssetClass.PERP: "linear", AssetClass.OPTION: "option"}
 CLASSES: Final[Mapping[str, AssetClass]] = {category: asset_class for asset_class, category in CATEGORIES.items()}
 OPTIONS: Final[Mapping[str, Any]] = {"fetchMarkets": {"types": ["spot", "linear"]}, "fetchCurrencies": False, "defaultSettle": SETTLE,
-                                     "enableUnifiedMargin": False, "enableUnifiedAccount": True, "unifiedMarginStatus": 6}
-"""Only the unified account is supported, so ccxt needs not ask. (`check_key` does.)"""
+                                     "enableUnifiedMargin": False, "enableUnifiedAccount": True, "unifiedMarginStatus": 6,
+                                     "watchMyTrades": {"execType": ["Trade", "AdlTrade", "BustTrade", "Delivery", "Settle"]}}
+"""Only the unified account is supported, so ccxt needs not ask. (`check_key` does.) Its stream leaves Delivery out unless told."""
+DELISTED: Final = ("Delivery", "Settle")
+"""Kinds of execution that close what is held of a contract that ends: of linear ones, of inverse ones."""
 EXECUTIONS: Final[Mapping[AssetClass, tuple[str, ...]]] = {
-    AssetClass.SPOT: ("Trade",), AssetClass.PERP: ("Trade", "BustTrade", "AdlTrade", "Settle"), AssetClass.OPTION: ("Trade", "BustTrade"),
+    AssetClass.SPOT: ("Trade",), AssetClass.PERP: ("Trade", "BustTrade", "AdlTrade", *DELISTED), AssetClass.OPTION: ("Trade", "BustTrade"),
 }
 """Kinds of execution that are fills. ccxt asks for "Trade" only unless told, so a liquidation would be missed."""
 PAGE: Final = 50
 EXECUTIONS_PAGE: Final = 100
 HISTORY_DAYS: Final = 7
-"""The longest span one question about executions may cover."""
+"""The longest span one question about executions or transfers may cover."""
 ISOLATED: Final = "ISOLATED_MARGIN"
 MARGIN_MODES: Final = ("REGULAR_MARGIN", ISOLATED)
 """Cross and isolated: those whose liquidation our stops keep clear of."""
 LEVERAGE_AS_IT_WAS: Final = "110043"
 """Not modified: what was asked for is so already."""
 RIGHTS_REFUSED: Final = frozenset({"Withdraw", "AccountTransfer", "SubMemberTransfer", "SubMemberTransferList"})
+GROUPS_REFUSED: Final = frozenset({"Earn", "FiatP2P", "FiatBybitPay", "FiatConvertBroker"})
+"""Whatever the right in them is called: they pay, sell or lock away what the account holds."""
 RELIST_MS: Final = 300_000
 SHORT_MARGIN: Final = Decimal("0.15")
 """What settings say where they say nothing; see OptionsSettings."""
@@ -65,7 +70,7 @@ _HOUR_MS: Final = 3_600_000
 _DAY_MS: Final = 24 * _HOUR_MS
 SPAN_MS: Final = HISTORY_DAYS * _DAY_MS
 KEPT_MS: Final = 730 * _DAY_MS
-"""How far back the venue knows executions at all."""
+"""How far back the venue knows executions and transfers at all."""
 
 
 class BybitDialect:
@@ -74,6 +79,7 @@ class BybitDialect:
 
     name = NAME
     settle = SETTLE
+    data_pace = trade_pace = Pace()
     codes: CodeTable = CODES
     trades = True
 
@@ -199,7 +205,8 @@ class BybitDialect:
         rights = result.get("permissions")
         if not isinstance(rights, dict) or not all(isinstance(names, list) for names in rights.values()):
             raise VenueUnreachable(f"{NAME}: the key's rights are not told")
-        forbidden = sorted(RIGHTS_REFUSED & {str(name) for names in rights.values() for name in names})
+        forbidden = sorted({str(name) for group, names in rights.items() for name in names
+                            if group in GROUPS_REFUSED or name in RIGHTS_REFUSED})
         if forbidden:
             raise VenueDenied(f"{NAME}: the key may {', '.join(forbidden)}; make one that may only trade")
         if str(result.get("uta")) != "1":
@@ -295,7 +302,7 @@ class BybitDialect:
             await venue.rate(fee_currency, instrument.settle))
         forced = row.exec_type in ("BustTrade", "AdlTrade")
         return FillSeen(Fill(NAME, symbol, row.exec_id, row.order_link_id, side, row.exec_qty, row.exec_price, row.exec_fee,
-                             fee_currency, fee_rate, ONE, row.is_maker, row.exec_time, forced, row.exec_type == "Settle"),
+                             fee_currency, fee_rate, ONE, row.is_maker, row.exec_time, forced, row.exec_type in DELISTED),
                         row.leaves_qty == ZERO)
 
     async def funding_since(self, venue: Adapter, at: int) -> Sequence[FundingPaid]:
@@ -321,10 +328,12 @@ class BybitDialect:
         return found
 
     async def transfers_since(self, venue: Adapter, at: int) -> Sequence[Transferred]:
-        """They belong to the first class."""
-        client, raws = venue.private(), list[Any]()
-        for kind in ("TRANSFER_IN", "TRANSFER_OUT"):
-            raws += await _pages(venue, partial(_transfers, client, at, kind))
+        """They belong to the first class. Asked in spans that name both ends: with a start alone the log tells one day."""
+        client, raws, start = venue.private(), list[Any](), max(at, venue.clock.now() - KEPT_MS)
+        while start <= venue.clock.now():
+            for kind in ("TRANSFER_IN", "TRANSFER_OUT"):
+                raws += await _pages(venue, partial(_transfers, client, start, kind))
+            start += SPAN_MS + 1
         rows = [parsed(TransferRow, raw, "transfer") for raw in raws]
         return [Transferred(venue.classes[0], row.change, row.transaction_time, row.id) for row in rows if row.currency == SETTLE]
 
@@ -408,4 +417,4 @@ async def _executions(venue: Adapter, category: str, kind: str, at: int) -> list
 
 
 def _transfers(client: Any, at: int, kind: str, more: dict[str, Any]) -> Awaitable[Any]:
-    return client.fetch_ledger(None, at, PAGE, {"type": kind, **more})  # type: ignore[no-any-return]
+    return client.fetch_ledger(None, at, PAGE, {"type": kind, "endTime": at + SPAN_MS, **more})  # type: ignore[no-any-return]

@@ -25,24 +25,29 @@ LISTING: Final = ("/instruments-info", "/tickers", "/kline", "/wallet-balance", 
 """Paths whose answer is a list: without one it is no answer, not an empty one."""
 DATED: Final = {"/execution/list": "execTime", "/transaction-log": "transactionTime"}
 """Paths whose every row must tell when, and in which column."""
-_REFUSED = ("110003 110004 110006 110007 110009 110011 110012 110016 110017 110020 110021 110023 110034 110040 110042 110044 110045 110051 "
-            "110052 110053 110066 110070 110092 110093 110094 170115 170116 170117 170121 170124 170130 170131 170132 170133 170134 170135 "
-            "170136 170137 170140 170148 170151 170157 170159 170192 170193 170194 170202 170203 170204 170206 170210 170217 170218 170221 "
-            "10001")
-_DENIED = "10003 10004 10005 10007 10008 10009 10010 10020 10024 10027 10028 10029 33004 170201 170209 170224"
+_REFUSED = ("110003 110004 110006 110007 110009 110011 110012 110013 110016 110017 110020 110021 110022 110023 110032 110034 110040 110042 "
+            "110044 110045 110051 110052 110053 110057 110063 110066 110067 110068 110070 110071 110085 110086 110092 110093 110094 170033 "
+            "170034 170036 170037 170105 170115 170116 170117 170121 170124 170130 170131 170132 170133 170134 170135 170136 170137 170140 "
+            "170148 170151 170157 170159 170192 170193 170194 170197 170198 170202 170203 170204 170206 170207 170210 170217 170218 170221 "
+            "170226 170227 170228 170229 3200403 10001")
+_DENIED = "10003 10004 10005 10007 10008 10009 10010 10020 10024 10027 10028 10029 33004 170201 170209 170219 170224"
+_BY_THE_SECOND = ("10006", "10429", "170005", "170222")
 _M = Meaning
 CODES: Final = CodeTable(
     pattern=re.compile(r'"ret_?[Cc]ode"\s*:\s*"?(-?\d+)'),
     codes={
         **dict.fromkeys(_REFUSED.split(), _M.REFUSED), **dict.fromkeys(_DENIED.split(), _M.DENIED),
-        **dict.fromkeys(("10006", "10018", "10429", "170222"), _M.BUSY), **dict.fromkeys(("10002", "-1021"), _M.SKEWED),
+        **dict.fromkeys((*_BY_THE_SECOND, "10018"), _M.BUSY), **dict.fromkeys(("10002", "-1021"), _M.SKEWED),
         **dict.fromkeys(("110072", "170141", "110030"), _M.EXISTED),
-        **dict.fromkeys(("110001", "170213", "110008", "110010", "110019", "170139", "170142", "170143", "170190"), _M.UNKNOWN_ORDER),
+        **dict.fromkeys(("110001", "170213", "110008", "110010", "110019", "110079", "170139", "170142", "170143", "170144", "170190",
+                         "170212"), _M.UNKNOWN_ORDER),
         # These say "no" and are not: the engine may have the order by then.
-        **dict.fromkeys(("10000", "10014", "10016", "170146", "170147", "170149", "170150", "170191"), _M.IN_DOUBT),
+        **dict.fromkeys(("10000", "10014", "10016", "10019", "170001", "170007", "170032", "170035", "170146", "170147", "170149", "170150",
+                         "170191", "170234"), _M.IN_DOUBT),
     },
     statuses={401: _M.DENIED, 403: _M.BUSY, 418: _M.BUSY, 429: _M.BUSY},
     ban_ms=600_000,
+    pauses=dict.fromkeys(_BY_THE_SECOND, 5_000),
 )
 STATES: Final[Mapping[str, OrderState]] = {
     "New": OrderState.ACCEPTED, "PartiallyFilled": OrderState.ACCEPTED, "Untriggered": OrderState.ACCEPTED,
@@ -62,7 +67,8 @@ class OrderRow(Row):
     side: Literal["Buy", "Sell"]
     order_status: Literal["New", "PartiallyFilled", "Untriggered", "Triggered", "Filled", "Cancelled", "PartiallyFilledCanceled",
                          "Deactivated", "Rejected"]
-    qty: Positive
+    qty: NotNegative
+    """0 = whatever is held: an order somebody else put to close it all."""
     cum_exec_qty: NotNegative
     updated_time: Moment
     reject_reason: str = ""

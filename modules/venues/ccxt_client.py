@@ -10,16 +10,17 @@ import ipaddress
 import logging
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from modules.domain.errors import ConfigurationError
+from modules.venues import ccxt_lazy
 
 WRITES_LEFT: Final[ContextVar[list[str] | None]] = ContextVar("writes_left", default=None)
 """A list a writer puts here gets the path of every POST that is about to leave."""
@@ -44,6 +45,14 @@ class Endpoint:
 
     rest: str
     stream: str
+
+
+class Pace(NamedTuple):
+    """How fast a venue is asked: `burst` units of its limits at once where it was quiet before, and then one every `every_ms`."""
+
+    burst: float = 1.0
+    every_ms: float | None = None
+    """None = as ccxt has it."""
 
 
 def check_endpoint(endpoint: Endpoint | None) -> None:
@@ -84,6 +93,7 @@ def redacted(text: str, credentials: Credentials | None) -> str:
 @cache
 def foreign_errors() -> tuple[type[Exception], ...]:
     """What a call through ccxt may raise: its own errors, the transport's, and what its parsers make of nonsense. Imports ccxt."""
+    ccxt_lazy.install()
     import aiohttp
     from ccxt.base.errors import BaseError  # type: ignore[import-untyped]
 
@@ -91,17 +101,21 @@ def foreign_errors() -> tuple[type[Exception], ...]:
 
 
 def connect(name: str, fault_in: Callable[[object, str], str], point: Callable[[Any, Endpoint], None], *, endpoint: Endpoint | None,
-            credentials: Credentials | None, options: Mapping[str, Any], timeout_ms: int) -> Any:
+            credentials: Credentials | None, options: Mapping[str, Any], timeout_ms: int, pace: Pace) -> Any:
     """A ccxt client of exchange `name`, with streams where ccxt.pro has them. `fault_in(reply, url)` says what is wrong with a reply,
     "" = nothing; `point(client, endpoint)` turns its addresses there.
 
-    Its writes are never repeated by ccxt. The caller has to `await client.close()`. Imports ccxt (about a second).
+    Its writes are never repeated by ccxt. The caller has to `await client.close()`. Imports ccxt (about half a second).
     """
+    ccxt_lazy.install()
     import ccxt.pro  # type: ignore[import-untyped]
 
     check_endpoint(endpoint)
     logging.getLogger("ccxt").setLevel(logging.WARNING)  # at DEBUG it writes keys and signatures
-    settings: dict[str, Any] = {"timeout": timeout_ms, "options": {**KEPT, **options, "maxRetriesOnFailure": 0}}
+    settings: dict[str, Any] = {"timeout": timeout_ms, "options": {**KEPT, **options, "maxRetriesOnFailure": 0},
+                                "tokenBucket": {"capacity": pace.burst, "tokens": pace.burst - 1.0}}
+    if pace.every_ms is not None:
+        settings |= {"rateLimit": pace.every_ms}
     if credentials is not None:
         settings |= {"apiKey": credentials.key.get_secret_value(), "secret": credentials.secret.get_secret_value()}
     client = _guarded(getattr(ccxt.pro, name, None) or getattr(ccxt.async_support, name), fault_in)(settings)
@@ -113,11 +127,14 @@ def connect(name: str, fault_in: Callable[[object, str], str], point: Callable[[
     return client
 
 
-def prepare() -> None:
-    """Load ccxt and the authorities it trusts: a second of the processor, for a thread while a loop runs."""
+def prepare(names: Iterable[str]) -> None:
+    """Load ccxt, these of its exchanges and the authorities it trusts: half a second of the processor, for a thread while a loop runs."""
+    ccxt_lazy.install()
     import ccxt.pro
 
-    _trusted(ccxt.pro.bybit().cafile)
+    for name in names:
+        getattr(ccxt.pro, name, None)
+    _trusted(ccxt.pro.Exchange().cafile)
 
 
 @cache
@@ -150,6 +167,8 @@ def _guarded(base: Any, fault_in: Callable[[object, str], str]) -> Any:
     """The exchange class with a gate under its parsers."""
     from ccxt.base.errors import BadResponse, BaseError
 
+    from modules.runtime import redirects
+
     class Guarded(base):  # type: ignore[misc]
         ahead_ms = 0
         """How far our clock is ahead of the venue's, as last measured. What ccxt signs is dated by `milliseconds`, of which its own
@@ -166,6 +185,20 @@ def _guarded(base: Any, fault_in: Callable[[object, str], str]) -> Any:
             answer = super().handle_pong(client, message)
             client.lastPong = super().milliseconds()
             return answer
+
+        def init_throttler(self, cost: Any = None) -> None:
+            super().init_throttler(cost)
+            self.writes = type(self.throttler)(self.tokenBucket, self.asyncio_loop)
+
+        async def throttle(self, cost: Any = None) -> Any:
+            """An order or its cancel waits its turn among its own, and behind no question: some cost seconds of the venue's limits."""
+            return await (self.throttler if WRITES_LEFT.get() is None else self.writes)(cost)
+
+        def open(self, lazy: bool = False) -> None:
+            before = self.session
+            super().open(lazy)
+            if self.session is not before:
+                self.session.trace_configs.append(redirects.refused())
 
         async def measure_clock(self) -> None:
             """Date by the venue's clock from now on."""

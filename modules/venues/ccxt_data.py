@@ -19,7 +19,7 @@ from modules.domain.instrument import DOLLARS, AssetClass, Instrument
 from modules.domain.market import FundingRate
 from modules.domain.money import ONE, ZERO
 from modules.domain.order import Order, OrderReport
-from modules.venues.ccxt_client import Endpoint, moved
+from modules.venues.ccxt_client import Endpoint, Pace, moved
 from modules.venues.ccxt_dialect import Account, Adapter, Creation, KeyFacts, Tick
 from modules.venues.ccxt_errors import CodeTable, Meaning
 from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Transferred
@@ -57,6 +57,7 @@ class DataDialect:
     codes: CodeTable = CODES
     trades = False
     options: Mapping[str, Any] = {"fetchCurrencies": False}
+    data_pace = trade_pace = Pace()
 
     def __init__(self, name: str) -> None:
         if not exists(name):

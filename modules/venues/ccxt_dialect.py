@@ -19,7 +19,7 @@ from modules.domain.market import Chain, FundingRate
 from modules.domain.money import money
 from modules.domain.order import Order, OrderReport
 from modules.runtime.clock import Clock
-from modules.venues.ccxt_client import Endpoint
+from modules.venues.ccxt_client import Endpoint, Pace
 from modules.venues.ccxt_errors import CodeTable
 from modules.venues.protocol import Capabilities, FillSeen, FundingPaid, OrderDone, Settled, Transferred
 
@@ -136,6 +136,10 @@ class Dialect(Protocol):
     """The coin our ledgers count in there."""
     options: Mapping[str, Any]
     """Of the ccxt client."""
+    data_pace: Pace
+    """Of the client for market data."""
+    trade_pace: Pace
+    """Of the client for the account's questions; orders keep to it by themselves, apart from the questions."""
     codes: CodeTable
     trades: bool
     """False: market data only, whatever key there is."""

@@ -62,6 +62,8 @@ class CodeTable:
     """HTTP statuses that mean something without a code."""
     ban_ms: int
     """How long to be silent after a ban that names no end."""
+    pauses: Mapping[str, int] = field(default_factory=dict)
+    """Codes of limits that are counted by the second -> how long to be silent after one, ms. Exits wait too, so no longer than that."""
     banned_until: re.Pattern[str] | None = None
     """Finds the end of a ban, UTC ms, in an error's text."""
     phrases: Mapping[str, Meaning] = field(default_factory=dict)

@@ -285,7 +285,7 @@ class AccountStream(_Stream):
         """Of each order ccxt holds that has not ended: its last row that was looked at. There are hundreds, and every word of one ends the
         wait. A row that cannot be read is complained of once."""
         self._expected: set[str] = set()
-        """Market orders that were taken and of which no fill was told yet."""
+        """Market orders that were taken and whose last fill was not told yet."""
         self._asked = asyncio.Event()
         self._auditing = asyncio.Lock()
         self._since: int | None = None
@@ -303,6 +303,11 @@ class AccountStream(_Stream):
         """A market order was taken. A fill that no stream tells soon is asked for: until it is known, what was bought has no stop."""
         self._expected.add(client_order_id)
         asyncio.get_running_loop().call_later(SOON_S, self._remind, client_order_id, SOON_S)
+
+    def _met(self, seen: FillSeen) -> None:
+        """A fill was told. Only the last one ends the expectation: of several the stream may have lost the others."""
+        if seen.order_done:
+            self._expected.discard(seen.fill.client_order_id)
 
     def _remind(self, client_order_id: str, waited_s: float) -> None:
         if client_order_id not in self._expected:
@@ -382,7 +387,7 @@ class AccountStream(_Stream):
                     looked_at.add((trade["symbol"], trade["id"]))
                     seen = await venue.dialect.streamed_fill(venue, trade)
                     if seen is not None and self._news(seen.fill.symbol, seen.fill.venue_trade_id):
-                        self._expected.discard(seen.fill.client_order_id)
+                        self._met(seen)
                         self._queue.put_nowait(seen)
 
         await self._listen("fills", once, self._start_anew)
@@ -418,7 +423,7 @@ class AccountStream(_Stream):
             events = await self.audit(None)
             for event in events:
                 if isinstance(event, FillSeen):
-                    self._expected.discard(event.fill.client_order_id)
+                    self._met(event)
                 self._queue.put_nowait(event)
             missed = sum(isinstance(event, FillSeen) for event in events)
             if missed and primed:

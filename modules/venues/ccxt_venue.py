@@ -33,6 +33,8 @@ from modules.venues.selection import Statistic
 KINDS: Final = {"spot": AssetClass.SPOT, "swap": AssetClass.PERP, "option": AssetClass.OPTION}
 FUNDINGS_MAX: Final = 200
 """Per question for settlements: two months of them."""
+LEFT_MS: Final = 86_400_000
+"""What is streamed no more was flat when it left; for so long a fill that is told late is still looked for, and then it is forgotten."""
 BARS_MAX: Final = 1_000
 """Per question for candles."""
 
@@ -61,7 +63,9 @@ class CcxtVenue(Optioned):
         self.name = self.dialect.name
         self.classes = tuple(classes)
         self.symbols = tuple(symbols)
-        """Whatever is or was streamed: of each of them fills are asked for."""
+        """Whatever is streamed, or was a while ago: of each of them fills are asked for."""
+        self._left: dict[str, int] = {}
+        """What is streamed no more -> since when, UTC ms."""
         self.streamed = self.symbols
         self.timeframe = timeframe
         self.clock = clock
@@ -89,8 +93,10 @@ class CcxtVenue(Optioned):
             raise ConfigurationError([f"{self.name}: nothing is known here of its options"])
         opened = partial(connect, self.name, self.dialect.fault_in, self.dialect.point, endpoint=endpoint,
                          options=self.dialect.options, timeout_ms=timeout_ms)
-        self.data = opened(credentials=None)
-        self.trade: Any = opened(credentials=credentials) if credentials is not None else None
+        self.data = opened(credentials=None, pace=self.dialect.data_pace)
+        if (offered := self.data.timeframes) and timeframe not in offered:
+            raise ConfigurationError([f"venues.{self.name}.timeframe: {self.name} has no bars of {timeframe}; it has {', '.join(offered)}"])
+        self.trade: Any = opened(credentials=credentials, pace=self.dialect.trade_pace) if credentials is not None else None
         self._market = MarketStream(self, stale_s)
         self._account = AccountStream(self, audit_s)
 
@@ -131,7 +137,8 @@ class CcxtVenue(Optioned):
 
     def _silence(self, verdict: Judgment) -> int:
         now = self.clock.now()
-        until = now + (verdict.retry_after_ms if verdict.retry_after_ms is not None else self.dialect.codes.ban_ms)
+        codes = self.dialect.codes
+        until = now + (verdict.retry_after_ms if verdict.retry_after_ms is not None else codes.pauses.get(verdict.code, codes.ban_ms))
         if verdict.until is not None:
             until = verdict.until if verdict.retry_after_ms is None else max(until, verdict.until)
         self._silent_until = max(self._silent_until, min(until, now + self._silence_ms_max))
@@ -251,8 +258,14 @@ class CcxtVenue(Optioned):
 
     def watch(self, symbols: Sequence[str]) -> None:
         """Stream these from now on and no others; see venues.selection.Watches."""
-        gone = [symbol for symbol in self.streamed if symbol not in symbols]
-        self.symbols = tuple(dict.fromkeys((*self.symbols, *symbols)))
+        gone, now = [symbol for symbol in self.streamed if symbol not in symbols], self.clock.now()
+        left = self._left | dict.fromkeys(gone, now)
+        self._left = {symbol: at for symbol, at in left.items() if symbol not in symbols and now - at < LEFT_MS}
+        for symbol in left.keys() - self._left.keys() - set(symbols):
+            self.told.pop(symbol, None)
+            self._leverage.pop(symbol, None)
+            self.data.ohlcvs.pop(symbol, None)
+        self.symbols = (*symbols, *self._left)
         self.streamed = tuple(symbols)
         self._market.changed(gone)
 
@@ -424,7 +437,7 @@ class CcxtVenue(Optioned):
         except VenueError as error:
             return InDoubt(f"an order of this id exists, asking failed: {error}")
         if found is None or found.quantity != order.quantity:
-            return InDoubt("an order of this id exists and is not this one, or is not told yet")
+            return InDoubt("an order of this id exists and is not this one, or is not told yet", answered=True)
         return Accepted(found.venue_order_id)
 
     async def cancel(self, order: Order) -> Fate:
@@ -447,7 +460,7 @@ class CcxtVenue(Optioned):
         except VenueError as error:
             return InDoubt(f"nothing to cancel, asking failed: {error}")
         if found is None or found.state is OrderState.ACCEPTED:
-            return InDoubt("the venue neither cancels it nor says that it ended")
+            return InDoubt("the venue neither cancels it nor says that it ended", answered=True)
         self._account.look()  # what ended it is told by the audit, if the stream has not
         return Accepted(found.venue_order_id)
 

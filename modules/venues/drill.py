@@ -143,7 +143,7 @@ class Drill:
 
     async def _account(self) -> str:
         await self._venue.check()
-        return "the key trades and nothing else; the account is the right kind"
+        return "the venue takes the key and tells of no right it must not have; the account is the right kind"
 
     async def _flat_before(self) -> str:
         wallet = await self._venue.wallet()
@@ -230,9 +230,11 @@ class Drill:
                 clear = clear and part.coins.get(self._instrument.base, ZERO) - self._coins_before < self._instrument.lot
             return wallet if clear else None
 
-        if await self._until(flat) is None:
+        if (wallet := await self._until(flat)) is None:
             raise Failed("something is still held, or still rests")
-        return "nothing held, nothing working"
+        dust = wallet.classes[self._instrument.asset_class].coins.get(self._instrument.base, ZERO) - self._coins_before
+        left = f" but {text(dust)} {self._instrument.base}, less than can be sold" if dust > ZERO else ""
+        return f"nothing held{left}, nothing working"
 
     # -- orders -------------------------------------------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ class OptionDrill(Drill):
         for leg in (self._pair.bought, self._pair.sold):
             if held := part.positions.get(leg.symbol, ZERO):
                 raise Failed(f"{text(held)} of {leg.symbol} are held already: close that first")
-        cash = sum((one.cash for one in wallet.classes.values()), ZERO)
+        cash = max(one.cash for one in wallet.classes.values())  # nobody divides the one wallet in a drill: each class is told all of it
         return f"{cash:,.2f} {part.currency} in the wallet, neither contract is held"
 
     async def _nobody(self) -> str:
@@ -203,5 +203,5 @@ class OptionDrill(Drill):
 def words(pair: Pair) -> str:
     """What is about to be traded, for who is asked."""
     quantity = text(pair.quantity)
-    return (f"buy {quantity} {pair.bought.symbol} and sell {quantity} {pair.sold.symbol}, then close both; fees and two spreads (about "
-            f"{pair.cost:.2f} {pair.bought.settle}) are what it costs")
+    return (f"buy {quantity} {pair.bought.symbol} and sell {quantity} {pair.sold.symbol}, then close both; the spreads are "
+            f"about {pair.cost:.2f} {pair.bought.settle}, fees come on top")

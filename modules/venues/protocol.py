@@ -27,6 +27,8 @@ class Capabilities:
     reduce_only: bool
     shared_wallet: bool = False
     """One wallet for all its classes (a unified account): its cash is told as the first class's and divided here."""
+    one_execution: bool = False
+    """An order trades in one execution or not at all, so that one which is its last is all there will be."""
     in_process: bool = False
     """The paper venue: no wire between us, so its wallet is never stale."""
 
@@ -71,6 +73,7 @@ class OrderDone(NamedTuple):
 class FillSeen(NamedTuple):
     fill: Fill
     order_done: bool
+    """Nothing of its order is left after it, as the venue counts. Executions before it may still be untold."""
 
 
 class FundingPaid(NamedTuple):

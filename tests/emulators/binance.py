@@ -145,7 +145,13 @@ class BinanceEmulator(Frame):
         return ROWS["linear"](self.market.place("linear", body))
 
     def _order(self, category: str) -> Callable[[Row], Row]:
-        return lambda asked: ROWS[category](self.market.found(category, asked))
+        def order(asked: Row) -> Row:
+            ticket = self.market.found(category, asked)
+            if not ticket.open and ticket.updated > self.told_by():
+                raise Denied(-2013, "Order does not exist.")
+            return ROWS[category](ticket)
+
+        return order
 
     def _drop(self, category: str) -> Callable[[Row], Row]:
         def drop(asked: Row) -> Row:
@@ -180,7 +186,8 @@ class BinanceEmulator(Frame):
 
     def _algo(self, asked: Row) -> Row:
         for algo in reversed(self.market.algos.values()):
-            if algo.link == asked.get("clientAlgoId") or algo.id == asked.get("algoId"):
+            named = algo.link == asked.get("clientAlgoId") or algo.id == asked.get("algoId")
+            if named and (self.market.tells_ended_algos or algo.status == "NEW"):
                 return algo.row()
         raise Denied(-2013, "Order does not exist.")
 
@@ -231,7 +238,7 @@ class BinanceEmulator(Frame):
 
     def _trades(self, category: str) -> Callable[[Row], list[Row]]:
         def trades(asked: Row) -> list[Row]:
-            rows = [row for row in self.market.trades[category] if row["symbol"] == asked.get("symbol")]
+            rows = [row for row in self.market.trades[category] if row["symbol"] == asked.get("symbol") and row["time"] <= self.told_by()]
             if "symbol" not in asked:
                 raise Denied(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
             if "orderId" in asked:
@@ -248,7 +255,7 @@ class BinanceEmulator(Frame):
         return trades
 
     def _income(self, asked: Row) -> list[Row]:
-        rows = self._dated(self.market.income, asked, "time")
+        rows = [row for row in self._dated(self.market.income, asked, "time") if row["time"] <= self.told_by()]
         return [row for row in rows if row["incomeType"] == asked.get("incomeType", row["incomeType"])][:int(asked.get("limit", 100))]
 
     def _moves(self, asked: Row) -> Row:

@@ -44,6 +44,8 @@ class Algo:
     rising: bool
     reduce: bool
     created: int
+    close: bool = False
+    """Closes whatever is held when it goes off; its quantity is 0 until then."""
     status: str = "NEW"
     actual: str = ""
     """The order it became."""
@@ -54,7 +56,7 @@ class Algo:
                 "symbol": self.product.id, "side": "BUY" if self.buy else "SELL", "positionSide": "BOTH", "timeInForce": "GTC",
                 "quantity": str(self.quantity), "algoStatus": self.status, "actualOrderId": self.actual, "actualPrice": "0.00000",
                 "triggerPrice": str(self.trigger), "price": "0.00", "icebergQuantity": None, "selfTradePreventionMode": "EXPIRE_MAKER",
-                "workingType": "CONTRACT_PRICE", "priceMatch": "NONE", "closePosition": False, "priceProtect": False,
+                "workingType": "CONTRACT_PRICE", "priceMatch": "NONE", "closePosition": self.close, "priceProtect": False,
                 "reduceOnly": self.reduce, "createTime": self.created, "updateTime": self.updated or self.created, "triggerTime": 0,
                 "goodTillDate": 0}
 
@@ -72,6 +74,8 @@ class BinanceMarket(Market):
     bnb_fees: bool = False
     names_algo_orders: bool = False
     """Whether the order a conditional one becomes carries its client id, or one of the venue's own."""
+    tells_ended_algos: bool = True
+    """Whether a conditional order that ended is still told by its own question, or by the list of all only."""
     algos: dict[str, Algo] = field(default_factory=dict)
     trades: dict[str, list[Row]] = field(default_factory=lambda: {"spot": [], "linear": []})
     income: list[Row] = field(default_factory=list)
@@ -142,7 +146,9 @@ class BinanceMarket(Market):
         return ticket
 
     def place_algo(self, body: Row) -> Algo:
-        product, link, buy, quantity, _ = self._asked("linear", body | {"price": ""}, "clientAlgoId")
+        close = body.get("closePosition") == "true"
+        whole = {"price": "", "quantity": str(abs(self.holdings["linear", str(body.get("symbol"))].size))} if close else {"price": ""}
+        product, link, buy, quantity, _ = self._asked("linear", body | whole, "clientAlgoId")
         if body.get("algoType") != "CONDITIONAL" or body.get("type") != "STOP_MARKET" or not body.get("triggerPrice"):
             raise Denied(-1102, "emulator: only conditional STOP_MARKET")
         if any(algo.link == link and algo.status == "NEW" for algo in self.algos.values()):
@@ -150,7 +156,8 @@ class BinanceMarket(Market):
         trigger, now = Decimal(body["triggerPrice"]), self.price["linear", product.id]
         if trigger <= now if buy else trigger >= now:
             raise Denied(-2021, "Order would immediately trigger.")
-        algo = Algo(self._id(), link, product, buy, quantity, trigger, buy, body.get("reduceOnly") == "true", self.now())
+        algo = Algo(self._id(), link, product, buy, ZERO if close else quantity, trigger, buy, close or body.get("reduceOnly") == "true",
+                    self.now(), close)
         self.algos[algo.id] = algo
         self._tell_algo(algo)
         return algo
@@ -165,7 +172,8 @@ class BinanceMarket(Market):
     def _become(self, algo: Algo) -> None:
         """A conditional order's price is passed: it becomes an order of the engine."""
         link = algo.link if self.names_algo_orders else f"x-algo-{algo.id}"
-        ticket = Ticket(self._id(), link, algo.product, algo.buy, True, algo.quantity, self.price["linear", algo.product.id], None, False,
+        quantity = abs(self.holdings["linear", algo.product.id].size) if algo.close else algo.quantity
+        ticket = Ticket(self._id(), link, algo.product, algo.buy, True, quantity, self.price["linear", algo.product.id], None, False,
                         algo.reduce, self.now())
         try:
             self._afford(ticket)
@@ -267,7 +275,7 @@ class BinanceMarket(Market):
             "caid": algo.link, "aid": int(algo.id), "at": "CONDITIONAL", "o": "STOP_MARKET", "s": algo.product.id,
             "S": "BUY" if algo.buy else "SELL", "ps": "BOTH", "f": "GTC", "q": str(algo.quantity), "X": algo.status, "ai": algo.actual,
             "ap": "0.00000", "aq": "0.00000", "act": "0", "tp": str(algo.trigger), "p": "0", "V": "EXPIRE_MAKER", "wt": "CONTRACT_PRICE",
-            "pm": "NONE", "cp": False, "pP": False, "R": algo.reduce, "tt": 0, "gtd": 0, "rm": ""}}])
+            "pm": "NONE", "cp": algo.close, "pP": False, "R": algo.reduce, "tt": 0, "gtd": 0, "rm": ""}}])
 
     def _told(self, key: Key) -> None:
         now, category = self.now(), key[0]
@@ -333,12 +341,12 @@ class BinanceMarket(Market):
         self.orders[ticket.id] = ticket
         self._execute(ticket, part, self.price[key], maker=False)
 
-    def transfer(self, coin: str, amount: str) -> None:
-        """A deposit (+) or withdrawal (-) of the spot wallet."""
+    def transfer(self, coin: str, amount: str, status: int = 1) -> None:
+        """A deposit (+) or withdrawal (-) of the spot wallet. `status` of a deposit: 1 = done, 6 = credited, not to be withdrawn yet."""
         change, number = Decimal(amount), self._id()
         self._add("spot", coin, change)
         if change > 0:
-            self.deposits.append({"id": number, "amount": amount, "coin": coin, "network": "BSC", "status": 1, "txId": number,
+            self.deposits.append({"id": number, "amount": amount, "coin": coin, "network": "BSC", "status": status, "txId": number,
                                   "insertTime": self.now(), "completeTime": self.now(), "transferType": 0, "walletType": 0})
         else:
             self.withdrawals.append({"id": number, "amount": str(-change - 1), "transactionFee": "1", "coin": coin, "status": 6,

@@ -203,7 +203,8 @@ class BybitEmulator(Frame):
         for ticket in self.market.orders.values():
             row = ticket.row()
             named = all(row[name] == asked[name] for name in ("orderId", "orderLinkId", "symbol") if name in asked)
-            if named and ticket.product.category == asked.get("category") and ticket.open == live and _filtered(row, asked):
+            told = live or ticket.updated <= self.told_by()
+            if named and told and ticket.product.category == asked.get("category") and ticket.open == live and _filtered(row, asked):
                 found.append(row)
         return _page(found[::-1], asked)
 
@@ -218,7 +219,7 @@ class BybitEmulator(Frame):
         end = int(asked.get("endTime", start + 7 * 86_400_000 if start else 1 << 60))
         if end - start > 7 * 86_400_000 and start:
             raise Denied(10001, "The time range between startTime and endTime cannot exceed 7 days")
-        found = [row for row in self.market.executions if start <= int(row["execTime"]) <= end and all(
+        found = [row for row in self.market.executions if start <= int(row["execTime"]) <= min(end, self.told_by()) and all(
             row[name] == asked[name] for name in ("category", "symbol", "orderId", "orderLinkId", "execType") if name in asked)]
         return _page(found[::-1], asked)
 
@@ -228,10 +229,14 @@ class BybitEmulator(Frame):
         return _page([self.market.position(key) for key in keys if "symbol" in asked or self.market.holdings[key].size], asked)
 
     def _log(self, asked: Row) -> Row:
-        start = int(asked.get("startTime", 0))
+        now, day = self.now(), 86_400_000
+        start = int(asked.get("startTime", int(asked.get("endTime", now)) - day))
+        end = int(asked.get("endTime", start + day))  # with one end named, or none, it is a day
+        if end - start > 7 * day:
+            raise Denied(10001, "The time range between startTime and endTime cannot exceed 7 days")
         wanted = asked.get("type")
         category = asked.get("category")
-        found = [row for row in self.market.log if int(row["transactionTime"]) >= start and wanted in (None, row["type"]) and
+        found = [row for row in self.market.log if start <= int(row["transactionTime"]) <= end and wanted in (None, row["type"]) and
                  category in (None, row["category"])]
         return _page(found[::-1], asked)
 

@@ -423,7 +423,7 @@ class Market:
         """Write an execution down and tell it, then the order's state."""
         product = ticket.product
         row = {
-            "category": product.category, "symbol": product.id, "execId": f"e-{self._id()}", "execFee": str(done.fee),
+            "category": product.category, "symbol": product.id, "execId": self._execution_id(), "execFee": str(done.fee),
             "feeRate": str(done.rate), "feeCurrency": done.fee_coin if product.category == "spot" else "", "execPrice": str(done.price),
             "execQty": str(done.quantity), "execType": done.kind, "execValue": str(done.value), "isMaker": done.maker,
             "orderId": ticket.id, "orderLinkId": ticket.link, "orderPrice": str(ticket.price), "orderQty": str(ticket.quantity),
@@ -434,6 +434,10 @@ class Market:
         self.executions.append(row)
         self.emit("execution", [row])
         self._set(ticket, ticket.status)
+
+    def _execution_id(self) -> str:
+        """In no order at all, as the venue's are."""
+        return f"{self._next * 2_654_435_761 % 2**32:08x}-{self._id()}"
 
     def _settle(self, holding: Holding, signed: Decimal, price: Decimal) -> Decimal:
         """Book a signed quantity into a position; the realized result of what it closes."""
@@ -502,10 +506,17 @@ class Market:
     def deleverage(self, name: str, quantity: str) -> None:
         """ADL: the venue closes part of a position on its own."""
         key = "linear", name
-        holding = self.holdings[key]
-        part = Decimal(quantity)
-        ticket = Ticket(self._id(), "", self.products[key], holding.size < 0, True, part, self.price[key], None, False, True, self.now())
-        self._execute(ticket, part, self.price[key], maker=False, kind="AdlTrade")
+        self._close(key, Decimal(quantity), "AdlTrade")
+
+    def delist(self, name: str) -> None:
+        """The venue ends a linear contract: what is held is closed, a trade and no order (Enums Definitions: execType Delivery)."""
+        key = "linear", name
+        self._close(key, abs(self.holdings[key].size), "Delivery")
+
+    def _close(self, key: Key, part: Decimal, kind: str) -> None:
+        ticket = Ticket(self._id(), "", self.products[key], self.holdings[key].size < 0, True, part, self.price[key], None, False, True,
+                        self.now())
+        self._execute(ticket, part, self.price[key], maker=False, kind=kind)
 
     def transfer(self, coin: str, amount: str) -> None:
         """A deposit (+) or withdrawal (-) into the unified account."""

@@ -27,6 +27,8 @@ ZERO = Decimal(0)
 TICK_S = 0.25
 MINUTE_MS = 60_000
 FUNDING_MS = 8 * 3_600_000
+LAG_MS = 30_000
+"""How far a history is behind under "lagging"."""
 LATE_S = 3.0
 """How much later fills are told under "late"."""
 BARE_S = 10.0
@@ -157,7 +159,8 @@ class Hands(ABC):
 
     @abstractmethod
     def quiet(self, what: str, on: bool) -> None:
-        """"silent": no stream says anything; "deaf": those of the account; "late", "twice": fills are told so."""
+        """"silent": no stream says anything; "deaf": those of the account; "late", "twice": fills are told so. "lagging": history is half a
+        minute behind; "old": wallet and positions are told as they were; "thin": little trades per execution."""
 
     @abstractmethod
     def skew(self, ms: int) -> None: ...
@@ -165,6 +168,14 @@ class Hands(ABC):
     @abstractmethod
     def trade(self, symbol: str, quantity: Decimal) -> None:
         """The owner buys (+) or sells by hand."""
+
+    @abstractmethod
+    def close(self, symbol: str, share: Decimal) -> bool:
+        """The owner closes so much of the position there by hand; False: there is none."""
+
+    @abstractmethod
+    def expire(self) -> None:
+        """What the account's streams were opened with runs out."""
 
     @abstractmethod
     def transfer(self, amount: Decimal) -> None: ...
@@ -237,6 +248,10 @@ class Hands(ABC):
                 self.skew(int(asked["ms"]))
             case "trade":
                 self.trade(asked["symbol"], Decimal(str(asked["quantity"])))
+            case "close":
+                return "done" if self.close(asked["symbol"], Decimal(str(asked["share"]))) else None
+            case "expire":
+                self.expire()
             case "transfer":
                 self.transfer(Decimal(str(asked["amount"])))
             case "cancel":

@@ -10,10 +10,13 @@ from typing import Any
 from tests.emulators.binance import BinanceEmulator
 from tests.emulators.binance_market import BinanceMarket
 from tests.emulators.bybit import BybitEmulator
-from tests.emulators.bybit_market import Key
-from tests.emulators.control import FUNDING_MS, LATE_S, MINUTE_MS, PREFIX, WORTH, ZERO, Hands, Row, put
+from tests.emulators.bybit_market import Denied, Key
+from tests.emulators.control import FUNDING_MS, LAG_MS, LATE_S, MINUTE_MS, PREFIX, WORTH, ZERO, Hands, Row, put
 from tests.emulators.frame import Fault, Reply
 
+THIN = Decimal(60)
+"""What one execution trades at most under "thin", of the quote currency."""
+BOOKS = ("wallet-balance", "position/list", "/account", "/balance", "positionRisk")
 FILLS = {"execution", "order", "user:spot", "user:linear"}
 """Topics on which fills are told."""
 
@@ -88,7 +91,9 @@ class CryptoHands(Hands):
         self.venue.faults.clear()
         self.venue.always.clear()
         self._quiet.clear()
-        self.venue.skew_ms = 0
+        self.venue.skew_ms = self.venue.lag_ms = 0
+        self.venue.old = ()
+        self.market.depth.clear()
 
     async def drop(self) -> None:
         await self.venue.drop()
@@ -97,9 +102,20 @@ class CryptoHands(Hands):
         self.venue.garble()
 
     def quiet(self, what: str, on: bool) -> None:
-        if what not in ("silent", "deaf", "late", "twice"):
-            raise ValueError(what)
-        (self._quiet.add if on else self._quiet.discard)(what)
+        match what:
+            case "lagging":
+                self.venue.lag_ms = LAG_MS if on else 0
+            case "old":
+                self.venue.old = BOOKS if on else ()
+            case "thin":
+                self.market.depth.clear()
+                for key in self.traded.values() if on else ():
+                    lot = self.market.products[key].lot
+                    self.market.depth[key] = max(lot, THIN / self.market.price[key] // lot * lot)
+            case "silent" | "deaf" | "late" | "twice":
+                (self._quiet.add if on else self._quiet.discard)(what)
+            case _:
+                raise ValueError(what)
 
     def skew(self, ms: int) -> None:
         self.venue.skew_ms = ms
@@ -124,6 +140,19 @@ class CryptoHands(Hands):
         else:
             unit = {"marketUnit": "baseCoin"} if category == "spot" else {}
             self.market.create({"category": category, "symbol": name, "orderType": "Market", "side": side, "qty": amount, **unit})
+
+    def close(self, symbol: str, share: Decimal) -> bool:
+        key = self.traded[symbol]
+        lot, size = self.market.products[key].lot, self.market.holdings[key].size
+        part = abs(size) * share // lot * lot
+        if part:
+            self.trade(symbol, part if size < ZERO else -part)
+        return bool(part)
+
+    def expire(self) -> None:
+        if not isinstance(self.venue, BinanceEmulator):
+            raise Denied(0, "streams are opened with a signature here")
+        self.venue.forget_listen_key()
 
     def transfer(self, amount: Decimal) -> None:
         self.market.transfer("USDT", str(amount))

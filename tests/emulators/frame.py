@@ -14,9 +14,13 @@ from aiohttp import WSMsgType, web
 
 from tests.emulators.bybit_market import Row
 
+ANSWER_LATE_S = 1.5
+"""Well before who asked gives up."""
+
 
 class Reply(NamedTuple):
-    """What goes over the wire instead of the answer. `how`: "answer", "close" (no byte), "cut" (half a body), "stall" (silence)."""
+    """What goes over the wire instead of the answer. `how`: "answer", "close" (no byte), "cut" (half a body), "stall" (silence); "late" is
+    the answer itself, when all it speaks of has long been told."""
 
     status: int = 200
     body: bytes = b""
@@ -50,6 +54,11 @@ class Frame:
         self.bodies: list[tuple[str, Row]] = []
         """Every accepted or refused write as it arrived."""
         self.port = 0
+        self.lag_ms = 0
+        """So much younger things are not in any history yet: executions, and orders that ended."""
+        self.old: tuple[str, ...] = ()
+        """Parts of paths. What is asked there is answered as it was answered first: a copy that is not brought up to date."""
+        self._copies: dict[str, tuple[int, Any, dict[str, str]]] = {}
         self._sockets: dict[web.WebSocketResponse, tuple[str, set[str], asyncio.Queue[str | None]]] = {}
 
     @property
@@ -69,10 +78,23 @@ class Frame:
         fault = self._fault(request.method, request.path)
         if fault is not None and not fault.accepted:
             return await self._misbehave(request, fault.reply)
-        status, answer, headers = self.answer(request, raw)
-        if fault is not None:
+        status, answer, headers = self._copied(request, self.answer(request, raw))
+        if fault is not None and fault.reply.how == "late":
+            await asyncio.sleep(ANSWER_LATE_S)
+        elif fault is not None:
             return await self._misbehave(request, fault.reply)
         return web.Response(status=status, body=json.dumps(answer).encode(), content_type="application/json", headers=headers)
+
+    def told_by(self) -> int:
+        """What happened later is in no history yet, UTC ms."""
+        return self.now() - self.lag_ms
+
+    def _copied(self, request: web.Request, told: tuple[int, Any, dict[str, str]]) -> tuple[int, Any, dict[str, str]]:
+        if request.method != "GET" or not any(part in request.path for part in self.old):
+            self._copies.clear()
+            return told
+        asked = "&".join(sorted(f"{name}={value}" for name, value in request.query.items() if name not in ("timestamp", "signature")))
+        return self._copies.setdefault(f"{request.path}?{asked}", told)
 
     def answer(self, request: web.Request, raw: bytes) -> tuple[int, Any, dict[str, str]]:
         """(status, document, headers)."""
