@@ -35,7 +35,7 @@ from modules.domain.instrument import AssetClass, Instrument, Side
 from modules.domain.money import UNIT, ZERO, ratio
 from modules.domain.order import Order, OrderKind, Purpose, derive_id
 from modules.domain.policies import CostModel, Policies
-from modules.domain.signal import Signal, Structure
+from modules.domain.signal import Signal
 from modules.domain.view import TradingState, View
 from modules.filters.compare import at_least, at_most, holds
 from modules.filters.option_book import option_book
@@ -287,7 +287,7 @@ class RiskManagement:
         fee = max(instrument.taker_fee, model.taker_fee) * size.notional
         if instrument.asset_class is AssetClass.OPTION:
             fee = ZERO
-        if signal.structure is Structure.CREDIT_SPREAD:
+        if signal.structure.sells:
             slippage = ZERO
         needed = max((size.tied_up if instrument.is_margined else size.notional) + fee, sold)
         return _Reserves(needed.quantize(UNIT, ROUND_UP), (needed + slippage).quantize(UNIT, ROUND_UP))
@@ -425,7 +425,7 @@ def _tied_up_sold(legs: Sequence[Leg], instruments: Mapping[str, Instrument]) ->
 
 def _defined_risk(legs: Sequence[Leg], known: Sequence[Instrument]) -> Check:
     """Nothing is sold short whose loss has no bound: no spot, and no option without at least as many bought ones before it of the same
-    kind, on the same underlying, that live at least as long."""
+    kind, on the same underlying, that live at least as long and cover nothing else."""
     covers: list[tuple[Instrument, Decimal]] = []
     naked = 0
     for leg, instrument in zip(legs, known, strict=False):
@@ -434,9 +434,13 @@ def _defined_risk(legs: Sequence[Leg], known: Sequence[Instrument]) -> Check:
         elif instrument.asset_class is AssetClass.SPOT:
             naked += 1
         elif instrument.asset_class is AssetClass.OPTION:
-            naked += not any(
-                cover.underlying == instrument.underlying and cover.right is instrument.right and quantity >= leg.quantity
-                and (cover.expiry or 0) >= (instrument.expiry or 0) for cover, quantity in covers)
+            place = next((place for place, (cover, left) in enumerate(covers) if left >= leg.quantity
+                          and cover.underlying == instrument.underlying and cover.right is instrument.right
+                          and (cover.expiry or 0) >= (instrument.expiry or 0)), None)
+            if place is None:
+                naked += 1
+            else:
+                covers[place] = (covers[place][0], covers[place][1] - leg.quantity)
     return at_most(Rule.SHORT_NOT_POSSIBLE, naked, 0, "legs sold without cover")
 
 

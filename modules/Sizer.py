@@ -212,7 +212,7 @@ def _measure_option(signal: Signal, view: View, policy: SizingPolicy, account: A
         raise Denial(Rule.CONTRACT_NOT_FOUND, None, None, "", "no option contract to size")
     if signal.structure is Structure.SINGLE and signal.side is Side.SELL:
         raise Denial(Rule.SHORT_NOT_POSSIBLE, None, None, "", "a naked short option has no defined risk")
-    credit = signal.structure is Structure.CREDIT_SPREAD
+    credit = signal.structure.sells
     max_loss = _positive(option.max_loss, Rule.CONTRACT_NOT_FOUND, instrument.settle, "maximum loss per unit")
     tied = max_loss if credit else _positive(option.cost, Rule.CONTRACT_NOT_FOUND, instrument.settle, "premium per unit")
     unit_price = _UNIT_PRICE.plus(max(max_loss, tied))

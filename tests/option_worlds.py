@@ -128,10 +128,11 @@ class World:
         return await self._up(made)
 
     async def starts_live(self, *, symbols: Sequence[str] = (), allocate: Mapping[AssetClass, Decimal] | None = None,
-                          short_margin: Decimal = SHORT_MARGIN) -> Life:
+                          short_margin: Decimal = SHORT_MARGIN, structure: Structure = Structure.CREDIT_SPREAD) -> Life:
         """With a key: the legs go over the wire."""
         data = option_adapter(self.venue, self.clock, credentials=KEY, audit_s=0.5, dialect=BybitDialect(("BTC", "ETH"), short_margin))
-        made = life(data, self.clock, self.folder, strategies={AssetClass.OPTION: spreads()}, settlement=dict.fromkeys(CLASSES, "USDT"),
+        made = life(data, self.clock, self.folder, strategies={AssetClass.OPTION: spreads(structure)},
+                    settlement=dict.fromkeys(CLASSES, "USDT"),
                     allocate=allocate or {AssetClass.PERP: D(1_000), AssetClass.OPTION: D(9_000)}, symbols=frozenset((PERP, *symbols)),
                     policies=_policies())
         await self._up(made)

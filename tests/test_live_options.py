@@ -24,6 +24,7 @@ from modules.domain.events import (
     UnallocatedMoved,
 )
 from modules.domain.instrument import AssetClass, Side
+from modules.domain.signal import Structure
 from modules.notify.problems import ProblemWatch
 from modules.venues.ccxt_venue import CcxtVenue
 from tests.bybit_worlds import PERP
@@ -99,6 +100,56 @@ async def test_a_leg_in_doubt_is_asked_about_and_the_spread_ends_as_it_was_meant
         await world.minute(made, "50000")
         await made.until(lambda: made.of(PositionClosed), "the exit")
         assert [fact.fill.side for fact in made.of(Filled)[2:]] == [Side.BUY, Side.SELL], "what was sold is bought back first"
+        await made.soon(lambda: agree(world, made))
+        await made.end()
+
+
+def sold_and_bought(made: Life) -> list[tuple[str, Side]]:
+    """Every fill: call or put, and the side."""
+    return [(fact.fill.symbol[-1], fact.fill.side) for fact in made.of(Filled)]
+
+
+WHOLE = [("P", Side.BUY), ("C", Side.BUY), ("P", Side.SELL), ("C", Side.SELL)]
+"""An iron condor as it is opened: both its wings first."""
+
+
+async def test_an_iron_condor_with_a_lost_answer_and_a_kill_in_its_middle_is_never_naked_and_is_closed_what_was_sold_first(
+        tmp_path: Path) -> None:
+    async with optioned(tmp_path) as world:
+        first = await world.starts_live(structure=Structure.IRON_CONDOR, short_margin=D("0.05"))
+        await world.minute(first)
+        await world.minute(first)
+        world.venue.faults.append(LOST)
+        await world.minute(first, "51000")
+        await first.until(lambda: len(first.of(Filled)) == 4, "four fills")
+        assert sold_and_bought(first) == WHOLE and len(first.of(OrderInDoubt)) == 1 and naked(world) == []
+        await first.soon(lambda: agree(world, first))
+        symbols = tuple(first.daemon.portfolio.positions)
+        await first.die()
+        second = await world.starts_live(symbols=symbols, structure=Structure.IRON_CONDOR, short_margin=D("0.05"))
+        await second.soon(lambda: agree(world, first, second))
+        await world.minute(second, "50000")
+        await second.until(lambda: second.of(PositionClosed), "the exit")
+        assert [side for _, side in sold_and_bought(second)] == [Side.BUY, Side.BUY, Side.SELL, Side.SELL], "what was sold first"
+        await second.soon(lambda: agree(world, first, second))
+        await second.end()
+
+
+async def test_where_the_last_leg_of_an_iron_condor_is_refused_the_others_are_closed_the_sold_one_first(tmp_path: Path) -> None:
+    async with optioned(tmp_path) as world:
+        made = await world.starts_live(structure=Structure.IRON_CONDOR, short_margin=D("0.05"))
+        await world.minute(made)
+        await world.minute(made)
+
+        def between(fact: Any) -> None:
+            assert naked(world) == []
+            if len(made.of(Filled)) == 3 and isinstance(fact, Filled):
+                world.venue.faults.append(REFUSED)
+
+        made.daemon.journal.react(between)
+        await world.minute(made, "51000")
+        await made.until(lambda: made.of(PositionClosed), "it is flat again")
+        assert sold_and_bought(made)[:4] == [*WHOLE[:3], ("P", Side.BUY)] and {side for _, side in sold_and_bought(made)[4:]} == {Side.SELL}
         await made.soon(lambda: agree(world, made))
         await made.end()
 

@@ -337,6 +337,31 @@ def test_a_credit_spread_can_lose_its_width_minus_its_credit_at_every_settlement
     assert 0.0 < risk.shock_loss < risk.max_loss
 
 
+def test_an_iron_condor_buys_both_its_wings_first_and_sells_between_them_whatever_the_side() -> None:
+    chain = a_chain()
+    legs = choose(Structure.IRON_CONDOR, chain, Side.BUY, 14.0, 0.25, 0.06, AT, 2.0) or []
+    assert legs == choose(Structure.IRON_CONDOR, chain, Side.SELL, 14.0, 0.25, 0.06, AT, 2.0)
+    assert [(quote.is_call, side) for quote, side in legs] == [(False, Side.BUY), (True, Side.BUY), (False, Side.SELL), (True, Side.SELL)]
+    low, high, put, call = (quote.strike for quote, _ in legs)
+    assert low < put < 100.0 < call < high and len({quote.expiry for quote, _ in legs}) == 1
+    overlapping = choose(Structure.IRON_CONDOR, chain, Side.BUY, 14.0, 0.75, 0.06, AT, 2.0)
+    assert overlapping is None, "the put that is sold above the call that is sold loses on both sides at once"
+
+
+@pytest.mark.parametrize("coin", [False, True])
+@pytest.mark.parametrize("width", [0.04, 0.06])
+def test_an_iron_condor_can_lose_its_wider_side_minus_all_of_its_credit_at_every_settlement(coin: bool, width: float) -> None:
+    chain = a_chain(coin=coin)
+    legs = [(quote, side, (quote.ask if side is Side.BUY else quote.bid) * chain.settle_rate)
+            for quote, side in choose(Structure.IRON_CONDOR, chain, Side.BUY, 14.0, 0.25, width, AT, 2.0) or []]
+    risk = structure_risk(Structure.IRON_CONDOR, legs, chain.spot, AT, chain=chain)
+    results = [sum(side.sign * (max(0.0, x - quote.strike if quote.is_call else quote.strike - x) - price) for quote, side, price in legs)
+               for x in [0.0, *(strike / 4 for strike in range(200, 800)), 1e4]]
+    assert min(results) == pytest.approx(-risk.max_loss, abs=1e-9) and risk.cost == risk.max_loss
+    assert max(results) == pytest.approx(-sum(side.sign * price for _, side, price in legs)), "the credit, between the strikes"
+    assert risk.vega < 0.0 and abs(risk.delta) < 0.1 and 0.0 < risk.shock_loss < risk.max_loss
+
+
 def test_a_book_nets_its_legs_where_single_shocks_would_add_up() -> None:
     chain = a_chain()
     legs = priced(chain, Structure.CREDIT_SPREAD, Side.BUY)
@@ -378,6 +403,10 @@ def test_legs_that_are_not_the_structure_are_a_bug() -> None:
         structure_risk(Structure.CREDIT_SPREAD, legs[::-1], chain.spot, AT)
     with pytest.raises(ValueError, match="not the legs of a long_option"):
         structure_risk(Structure.LONG_OPTION, legs, chain.spot, AT)
+    condor = priced(chain, Structure.IRON_CONDOR, Side.BUY)
+    for wrong in (legs, condor[::-1], [condor[0], condor[1], condor[3], condor[2]], condor[:3]):
+        with pytest.raises(ValueError, match="not the legs of a iron_condor"):
+            structure_risk(Structure.IRON_CONDOR, wrong, chain.spot, AT)
 
 
 # --- recorded chains ------------------------------------------------------------------------------------------------------------

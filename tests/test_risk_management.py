@@ -357,7 +357,7 @@ def test_a_short_option_needs_a_bought_one_before_it_of_its_kind_that_lives_as_l
         result = desk.risk.approve(decision, view, signal, "paper", {BTC_CALL: cover, SHORT_CALL: short}, AT)
         assert isinstance(result, Denied) and result.rule is Rule.SHORT_NOT_POSSIBLE
     less = (replace(two[0], quantity=Decimal("0.05")), two[1])
-    for legs in ((two[1],), (two[1], two[0]), less):
+    for legs in ((two[1],), (two[1], two[0]), less, (*two, two[1])):  # the last: what covers one sold call covers no second
         assert Desk().denied(OPTION, **{**spread(), "legs": legs}).rule is Rule.SHORT_NOT_POSSIBLE
 
 

@@ -221,6 +221,7 @@ def choose(
     is opened must be closed. LONG_OPTION: the call (BUY: bullish) or put (SELL: bearish) whose |delta| is nearest. CREDIT_SPREAD: BUY
     sells a put spread, SELL a call spread; the short leg by |delta|, the protective one `width` x spot further out, *first* in the
     list: if the second order fails, what is left is a long option. A spread without a credit, or paying more than its width, is None.
+    IRON_CONDOR: both spreads, whatever the side, below and above each other's strikes; both protective legs first.
 
     Deltas are the snapshot's; give `spot` to take those of the present spot and `at` instead (a recorded chain may be a day old).
     """
@@ -231,24 +232,39 @@ def choose(
     if not quoted:
         return None
     expiry = min(quote.expiry for quote in quoted)
+    market = spot if spot is not None else chain.spot
+    by_right = {right: [(quote, delta_of(quote, chain, spot, at)) for quote in quoted if quote.expiry == expiry and quote.is_call is right]
+                for right in (True, False)}
     bullish = side is Side.BUY
-    is_call = bullish if structure is Structure.LONG_OPTION else not bullish
-    row = [quote for quote in quoted if quote.expiry == expiry and quote.is_call == is_call]
-    first = _nearest_delta([(quote, delta_of(quote, chain, spot, at)) for quote in row], delta)
-    if first is None:
-        return None
     if structure is Structure.LONG_OPTION:
-        return [(first, Side.BUY)]
-    outward = 1.0 if is_call else -1.0
-    further = [quote for quote in row if outward * (quote.strike - first.strike) > 0.0]
+        bought = _nearest_delta(by_right[bullish], delta)
+        return [(bought, Side.BUY)] if bought is not None else None
+    if structure is Structure.CREDIT_SPREAD:
+        return _vertical(by_right[not bullish], delta, width * market, chain.settle_rate)
+    puts, calls = (_vertical(by_right[right], delta, width * market, chain.settle_rate) for right in (False, True))
+    if puts is None or calls is None or puts[1][0].strike >= calls[1][0].strike:
+        return None  # it could lose on both sides at once
+    return [puts[0], calls[0], puts[1], calls[1]]
+
+
+def _vertical(
+    row: Sequence[tuple[OptionQuote, float]], delta: float, width: float, settle_rate: float
+) -> list[tuple[OptionQuote, Side]] | None:
+    """A spread that takes in a credit, of contracts of one right and expiry with their deltas: the one that is sold by |delta|, the one
+    that protects it about `width` (quote currency) further out, that first. None if there is none, or no credit within its width."""
+    sold = _nearest_delta(row, delta)
+    if sold is None:
+        return None
+    outward = 1.0 if sold.is_call else -1.0
+    further = [quote for quote, _ in row if outward * (quote.strike - sold.strike) > 0.0]
     if not further:
         return None
-    wanted = first.strike + outward * width * (chain.spot if spot is None else spot)
+    wanted = sold.strike + outward * width
     protective = min(further, key=lambda quote: (abs(quote.strike - wanted), quote.strike))
-    credit = (first.bid - protective.ask) * chain.settle_rate
-    if not 0.0 < credit < abs(protective.strike - first.strike):
+    credit = (sold.bid - protective.ask) * settle_rate
+    if not 0.0 < credit < abs(protective.strike - sold.strike):
         return None
-    return [(protective, Side.BUY), (first, Side.SELL)]
+    return [(protective, Side.BUY), (sold, Side.SELL)]
 
 
 def _nearest_delta(row: Sequence[tuple[OptionQuote, float]], wanted: float) -> OptionQuote | None:
@@ -278,14 +294,17 @@ def structure_risk(
     """What one unit of a structure costs and can lose. A leg is (contract, side, price we would trade at, in settlement currency).
 
     LONG_OPTION: the loss is bounded by the premium. CREDIT_SPREAD (protective leg first, as from `choose`): by the distance of the
-    strikes minus the credit. With the `chain` the contracts come from, values and greeks use the forward its marks imply; without it
-    the forward is spot. Raises ValueError if the legs are not such a structure: that is a bug, not market data.
+    strikes minus the credit. IRON_CONDOR: by the wider of its two distances minus all of the credit, for the price ends on one side only.
+    With the `chain` the contracts come from, values and greeks use the forward its marks imply; without it the forward is spot. Raises
+    ValueError if the legs are not such a structure: that is a bug, not market data.
     """
     premium = math.fsum(side.sign * price for _, side, price in legs)
     if structure is Structure.LONG_OPTION and [side for _, side, _ in legs] == [Side.BUY]:
         cost = premium
     elif structure is Structure.CREDIT_SPREAD and [side for _, side, _ in legs] == [Side.BUY, Side.SELL]:
         cost = abs(legs[0][0].strike - legs[1][0].strike) + premium
+    elif structure is Structure.IRON_CONDOR and _condor([(quote, side) for quote, side, _ in legs]):
+        cost = max(abs(legs[0][0].strike - legs[2][0].strike), abs(legs[1][0].strike - legs[3][0].strike)) + premium
     else:
         raise ValueError(f"not the legs of a {structure}: {[(quote.symbol, side.value) for quote, side, _ in legs]}")
     book = [(quote, _model(quote, chain), float(side.sign)) for quote, side, _ in legs]
@@ -297,6 +316,14 @@ def structure_risk(
         vega=math.fsum(units * greek.vega for units, greek in sensitivities),
         shock_loss=shock_loss(book, spot, at),
     )
+
+
+def _condor(legs: Sequence[tuple[OptionQuote, Side]]) -> bool:
+    """A put and a call bought, then a put and a call sold between them: only one of the two spreads can lose at expiry."""
+    if [side for _, side in legs] != [Side.BUY, Side.BUY, Side.SELL, Side.SELL] or [leg.is_call for leg, _ in legs] != [False, True] * 2:
+        return False
+    (low, _), (high, _), (put, _), (call, _) = legs
+    return len({leg.expiry for leg, _ in legs}) == 1 and low.strike < put.strike < call.strike < high.strike
 
 
 def contract_greeks(quote: OptionQuote, model: Model, spot: float, at: int) -> Greeks:

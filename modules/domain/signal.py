@@ -32,6 +32,12 @@ class Structure(StrEnum):
     SINGLE = "single"
     LONG_OPTION = "long_option"
     CREDIT_SPREAD = "credit_spread"
+    IRON_CONDOR = "iron_condor"
+
+    @property
+    def sells(self) -> bool:
+        """Whether it takes in a premium, and its bought legs bound what it can lose."""
+        return self in (Structure.CREDIT_SPREAD, Structure.IRON_CONDOR)
 
 
 @dataclass(frozen=True, slots=True)

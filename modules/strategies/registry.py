@@ -97,7 +97,7 @@ def contradictions(strategy: Strategy) -> list[str]:
             faults.append(f"{strategy.structure} needs days to expiry > 0, not {strategy.days!r}")
         if not 0.0 < strategy.delta < 1.0:
             faults.append(f"{strategy.structure} needs a delta between 0 and 1, not {strategy.delta!r}")
-    if strategy.structure is Structure.CREDIT_SPREAD and not (strategy.width > 0.0 and math.isfinite(strategy.width)):
+    if strategy.structure.sells and not (strategy.width > 0.0 and math.isfinite(strategy.width)):
         faults.append(f"{strategy.structure} needs a width > 0, not {strategy.width!r}")
     return faults
 
