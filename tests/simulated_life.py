@@ -25,8 +25,12 @@ from modules.domain.events import (
     Filled,
     ForeignFill,
     FundingBooked,
+    OrderAccepted,
+    OrderCanceled,
     OrderExpired,
+    OrderInDoubt,
     OrderIntended,
+    OrderRejected,
     OrderSent,
     PositionClosed,
     Scope,
@@ -155,6 +159,8 @@ class Monitor:
     sent: set[str] = field(default_factory=set)
     halts: set[tuple[str, str, str]] = field(default_factory=set)
     """(scope, trigger, venue) in force by the journal."""
+    doubtful: set[str] = field(default_factory=set)
+    """Orders in doubt by the journal."""
     halted: Counter[str] = field(default_factory=Counter)
     venue: SimulatedVenue | None = None
     stopping: bool = False
@@ -189,8 +195,15 @@ class Monitor:
             order = self.intended.get(fact.client_order_id)
             if order is not None and order.purpose is Purpose.ENTRY:
                 self.check("I16", not self._halted(order.asset_class), f"an entry left under a halt: {order.symbol}")
-        elif isinstance(fact, OrderExpired) and fact.reason.startswith("never placed"):
-            self.check("I11", self.exchange.books.find(fact.client_order_id) is None, f"{fact.client_order_id} is given up and was there")
+        elif isinstance(fact, OrderInDoubt):
+            self.doubtful.add(fact.client_order_id)
+        elif isinstance(fact, OrderAccepted | OrderRejected | OrderCanceled | OrderExpired):
+            self.doubtful.discard(fact.client_order_id)
+            if isinstance(fact, OrderExpired) and fact.reason.startswith("never placed"):
+                there = self.exchange.books.find(fact.client_order_id) is not None
+                self.check("I11", not there, f"{fact.client_order_id} is given up and was there")
+        elif isinstance(fact, Filled) and fact.order_done:
+            self.doubtful.discard(fact.fill.client_order_id)
         elif isinstance(fact, TradingHalted):
             self.halted[fact.trigger.value] += 1
             self.halts.add((fact.scope.value, fact.trigger.value, fact.venue))
@@ -239,7 +252,8 @@ class Monitor:
             if self.exchange.ours[symbol] != self.sizes.get(symbol):
                 self.over_since.pop(symbol, None)  # a target that is filled in parts: the stop follows each
             self.sizes[symbol] = self.exchange.ours[symbol]
-            if self._lasts(self.over_since, symbol, gap < ZERO, at, OVER_MS):
+            waits = any(self.intended[link].symbol == symbol for link in self.doubtful if link in self.intended)
+            if self._lasts(self.over_since, symbol, gap < ZERO and not waits, at, OVER_MS):
                 self.wrong("I15", f"stops for {-gap} more than {self.exchange.ours[symbol]} {symbol} for longer than {OVER_MS} ms")
             if symbol in self.bare_since:
                 self.longest_bare = max(self.longest_bare, at - self.bare_since[symbol])

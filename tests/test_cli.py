@@ -18,6 +18,7 @@ import pytest
 
 from modules.cli.app import ready_to_end, run
 from modules.cli.inputs import timerange
+from modules.notify.console import _against
 from tests.daemon_process import Process
 from tests.timing import PATIENCE_S, within_wall
 
@@ -262,3 +263,13 @@ def test_version_does_not_load_the_daemon() -> None:
             "print(sorted(set(sys.modules) & {'numpy', 'pydantic', 'main', 'rich.table'}))")
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S)
     assert printed.stdout.splitlines()[-1] == "[]", printed.stderr
+
+
+def test_another_python_than_the_installed_one_is_told_in_words() -> None:
+    """`python main.py` outside the environment ended in a traceback about a missing module."""
+    done = subprocess.run([sys.executable, "-S", "main.py", "doctor"], cwd=ROOT, capture_output=True, text=True, timeout=2 * PATIENCE_S)
+    assert done.returncode == 1 and ".venv/bin/python main.py" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_no_drawdown_is_not_shown_as_less_than_nothing() -> None:
+    assert (_against(0.0, 0.05), _against(0.0123, 0.05)) == ("0.00 / 5 %", "-1.23 / 5 %")

@@ -199,3 +199,14 @@ def test_a_class_rests_from_its_last_stop_out_although_the_first_has_left_the_wi
     look = ViewBuilder(live=False, policies=shipped_policies(), market=unused, portfolio=portfolio, kill_switch=unused, funds=unused,  # type: ignore[arg-type]
                        risk=unused, wallets=unused, executor=unused, news=unused, validation=unused, venue_of={})
     assert look._stop_outs(AssetClass.SPOT) == 5
+
+
+def test_a_pair_is_barred_from_entries_by_its_name_a_shell_pattern_or_an_expression() -> None:
+    """Expressions were read by the choice of instruments alone: what they barred was traded all the same."""
+    unused: Any = None
+    barred = {}
+    for pattern in ("DOGE/USDT", "DOGE/*", "(DOGE|SHIB)/.*"):
+        look = ViewBuilder(live=False, policies=shipped_policies(), market=unused, portfolio=unused, kill_switch=unused, funds=unused,
+                           risk=unused, wallets=unused, executor=unused, news=unused, validation=unused, venue_of={}, blacklist=(pattern,))
+        barred[pattern] = (look._listed_out("DOGE/USDT"), look._listed_out("BTC/USDT"))
+    assert set(barred.values()) == {(True, False)}, barred

@@ -48,6 +48,11 @@ def test_a_key_that_others_can_read_fails_and_is_never_shown(folder: Path, capsy
     assert found["state"] == "fail" and "chmod 600" in found["remedy"] and "very-secret" not in json.dumps(found)
     key.chmod(0o600)
     assert findings(capsys)["telegram.token_file"]["state"] == "ok"
+    key.unlink()
+    assert "install -m 600" in findings(capsys, code=1)["telegram.token_file"]["remedy"], "there is nothing to chmod"
+    key.symlink_to(folder / "config.toml")
+    found = findings(capsys, code=1)["telegram.token_file"]
+    assert "name the file itself" in found["said"] and "symbolic" not in found["said"] and "chmod" not in found["remedy"]
 
 
 def test_a_broken_journal_a_halt_file_and_a_bad_certificate_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,15 @@ def test_a_misspelled_symbol_and_unshared_money_are_told_before_the_start(folder
     assert code == 1 and "did you mean BTC/USDT?" in found["venues.bybit.symbols"]["said"]
 
 
+def test_a_class_that_the_list_leaves_without_an_instrument_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with venue_threads.bybit() as venue:
+        path = venue_threads.bybit_settings(folder, venue, ALLOCATE)
+        path.write_text(path.read_text().replace(', "BTC/USDT:USDT"', ""))
+        code, found = findings(capsys)
+    assert code == 0 and found["venues.bybit PERP"]["state"] == "warn" and "trade nothing" in found["venues.bybit PERP"]["said"]
+    assert "venues.bybit SPOT" not in found
+
+
 def test_without_a_network_doctor_warns_and_ends(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with venue_threads.bybit() as venue:
         venue_threads.bybit_settings(folder, venue, ALLOCATE)
@@ -94,6 +103,7 @@ def test_oanda_is_asked_for_its_account_and_its_time(folder: Path, capsys: pytes
         for line in (".key_file", " reachable", " account", " wallet", " clock"):
             assert found[f"venues.oanda{line}"]["state"] == "ok", found
         assert code == 0 and "10,000.00 USD" in found["venues.oanda wallet"]["said"]
+        assert "its rights are not told" in found["venues.oanda account"]["said"], "OANDA tells nobody what a token may do"
         path.write_text(path.read_text() + 'settlement = "EUR"\n')
         code, found = findings(capsys)
     assert code == 1 and "set venues.oanda.settlement" in found["venues.oanda account"]["said"]
@@ -106,6 +116,18 @@ def test_a_wrong_token_fails_and_is_not_shown(folder: Path, capsys: pytest.Captu
         code, found = findings(capsys)
     assert code == 1 and "fail" in {found[name]["state"] for name in found if name.startswith("venues.oanda")}
     assert "another-token" not in json.dumps(found)
+    assert any("for this account number" in found[name]["remedy"] for name in found if name.startswith("venues.oanda"))
+
+
+def test_what_only_oanda_has_is_not_taken_for_a_testnet(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`practice = true` did nothing at Bybit, and doctor called it a testnet: drill would have traded real money without asking."""
+    (folder / "bybit.key").write_text("key=aaaaaaaa\nsecret=bbbbbbbb\n")
+    (folder / "bybit.key").chmod(0o600)
+    (folder / "config.toml").write_text(
+        f'mode = "paper"\n[venues.bybit]\nclasses = ["SPOT"]\npractice = true\nkey_file = "{folder / "bybit.key"}"\n')
+    code, found = findings(capsys)
+    assert code == 1 and "does nothing at bybit; say testnet = true" in found["venues.bybit"]["said"]
+    assert run(["drill", "spot"]) == 4 and "practice" in capsys.readouterr().err
 
 
 def test_a_venue_without_the_capability_is_refused_for_live_by_its_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,7 +194,7 @@ def test_what_cannot_be_downloaded_is_refused_before_anything_is_asked(tmp_path:
         assert "BTC/USDC: bybit does not list it; did you mean BTC/USDT" in capsys.readouterr().err
         assert run(["download-data", *from_bybit(tmp_path, venue, since="20260309")]) == 4
         assert run(["download-data", *from_bybit(tmp_path, venue), "--timeframe", "7m"]) == 4
-        assert "tells no bars history" in capsys.readouterr().err
+        assert "has no bars of 7m; it has 1m," in capsys.readouterr().err
         assert not venue.asked[KLINE]
 
 
@@ -218,7 +218,7 @@ def test_candles_of_a_broker_keep_bid_and_ask_and_a_weekend_is_no_hole(tmp_path:
         assert [(int(row["ts"]), float(row["bid"]), float(row["ask"]), float(row["open_bid"]), row["volume"]) for row in kept] == [
             (at, float(bid), float(ask), float(bid), "") for at, bid, ask in inside]
         bars = told["series"][0]
-        assert [gap["bars"] for gap in bars["gaps"]] == [10], "ten quiet minutes on Friday; the weekend is no hole"
+        assert [gap["bars"] for gap in bars["gaps"]] == [10], "ten quiet minutes on Friday; weekends and rollovers are no holes"
         assert any("CARRY_ABOVE_MAXIMUM" in note for note in told["notes"])
         told = download(*words, "--assume-financing", capsys=capsys)
     assert any("today's" in note for note in told["notes"])

@@ -19,7 +19,7 @@ from modules.domain.errors import OperatorRefused
 from modules.domain.instrument import AssetClass
 from modules.domain.settings import VenueSettings
 from modules.store.lock import AccountLock, StateFolder
-from modules.venues import drill
+from modules.venues import drill, factory
 from tests import venue_threads
 from tests.bybit_worlds import PERP, SPOT
 from tests.bybit_worlds import bybit as bybit_world
@@ -154,10 +154,10 @@ def test_real_money_needs_the_switches_and_then_a_yes(folder: Path, capsys: pyte
         path.write_text(path.read_text().replace(f'endpoint = "{venue.url}"', ""))
         code, _, err = drilled(capsys, "spot")
     assert code == 1 and "funds switches forbid" in err and "go-live spot" in err
-    real = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,)), verb.PRODUCTION)
+    real = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,)), factory.PRODUCTION)
     with pytest.raises(OperatorRefused, match="--confirm"):
         verb.ask(real, "buy and sell something")  # nobody sits at a test's stdin
-    tunnel = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), endpoint="http://127.0.0.1:8080"), verb.EMULATOR)
+    tunnel = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), endpoint="http://127.0.0.1:8080"), factory.EMULATOR)
     verb.ask(tunnel, "buy and sell something")
     assert "http://127.0.0.1:8080 is on this machine, so it is taken for an emulator" in capsys.readouterr().err
 
@@ -168,7 +168,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_person_is_asked_at_an_address_on_this_machine_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    tunnel = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), endpoint="http://127.0.0.1:8080"), verb.EMULATOR)
+    tunnel = verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), endpoint="http://127.0.0.1:8080"), factory.EMULATOR)
     for answer in ("no", "yes"):
         monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
         with pytest.raises(OperatorRefused, match="nothing was sent"):
@@ -176,7 +176,7 @@ def test_a_person_is_asked_at_an_address_on_this_machine_too(monkeypatch: pytest
     monkeypatch.setattr("sys.stdin", Terminal("drill\n"))
     verb.ask(tunnel, "buy and sell something")
     monkeypatch.setattr("sys.stdin", Terminal(""))
-    verb.ask(verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), testnet=True), verb.PLAYGROUND), "play")
+    verb.ask(verb.Ground("bybit", VenueSettings(classes=(AssetClass.SPOT,), testnet=True), factory.PLAYGROUND), "play")
 
 
 def test_testnet_and_a_class_nobody_trades_are_told_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,6 +48,8 @@ def test_a_drill_buys_and_sells_the_smallest_spread_and_costs_what_the_venues_le
     assert (outcome.passed, outcome.left) == (True, ()), outcome
     assert [step.name for step in outcome.steps] == STEPS
     assert outcome.cost == D(10_000) - venue.market.wallet["USDT"] > 0 and held(venue) == []
+    assert next(step.said for step in outcome.steps if step.name == "flat before").startswith("10,000.00 USDT in the wallet")
+    assert drill_options.words(pair).endswith(f"the spreads are about {pair.cost:.2f} USDT, fees come on top")
     assert pair.quantity == D("0.01") and pair.bought.right is pair.sold.right
     assert pair.bought.strike is not None and pair.sold.strike is not None
     assert (pair.bought.strike > pair.sold.strike) == (pair.bought.right is Right.CALL), "what is bought lies further out"

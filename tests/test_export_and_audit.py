@@ -116,6 +116,12 @@ def test_an_audit_of_nothing_says_what_is_missing(words: list[str], code: int, s
     assert said in capsys.readouterr().err
 
 
+def test_a_daemons_state_folder_is_told_apart_from_an_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["journal", "audit", str(tmp_path)]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no folder that demo or replay --export wrote" in said and "journal verify" in said and "Errno" not in said
+
+
 def test_the_options_ledger_is_in_the_currency_its_contracts_settle_in(exported: tuple[Path, Mapping[str, Any]]) -> None:
     ledgers = json.loads((exported[0] / "run" / "ledger.json").read_text(encoding="utf-8"))
     assert {name: (ledger["currency"], ledger["venue"]["currency"]) for name, ledger in ledgers.items()} == {

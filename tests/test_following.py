@@ -11,13 +11,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modules.cli import market
 from modules.cli.app import run
 from modules.domain.errors import OperatorRefused, StateLocked
+from modules.domain.settings import Settings, VenueSettings
 from modules.runtime.control import ControlServer, answers
 from modules.store.lock import AccountLock, StateFolder, holder
 
@@ -225,3 +228,21 @@ def test_an_account_has_one_daemon_whatever_folders_each_has(tmp_path: Path) -> 
         AccountLock("bybit", account)
     AccountLock("bybit", account).close()
     assert not any(tmp_path.iterdir())
+
+
+def test_an_account_is_the_same_however_the_venues_own_address_is_written(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(f'{{"key": "{tmp_path.name}", "secret": "s"}}')
+    key.chmod(0o600)
+
+    def settings(endpoint: str) -> Settings:
+        venue = VenueSettings.model_validate({"classes": ["SPOT"], "key_file": key, "endpoint": endpoint})
+        return Settings(venues={"bybit": venue})
+
+    with ExitStack() as held:
+        market.lock_accounts(settings(""), held)
+        for endpoint in ("https://api.bybit.com", "https://api.bytick.com/"):
+            with ExitStack() as second, pytest.raises(StateLocked):
+                market.lock_accounts(settings(endpoint), second)
+        with ExitStack() as emulator:
+            market.lock_accounts(settings("http://127.0.0.1:1"), emulator)

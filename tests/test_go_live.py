@@ -119,6 +119,13 @@ def test_at_the_beginning_every_missing_line_names_its_next_command(world: World
             parse(command.split())  # it is one the program takes
 
 
+def test_the_next_commands_speak_of_the_same_settings_file(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    (world.folder / "config.toml").rename(world.folder / "my bot.toml")
+    _, lines = world.asked(capsys, "-c", "my bot.toml", "--no-alerts")
+    assert lines["drill"]["next"] == "python main.py drill -c 'my bot.toml' spot"
+    assert lines["paper"]["next"] == "python main.py trade -c 'my bot.toml' --mode paper, and let it run"
+
+
 def test_settings_without_a_key_are_one_missing_line_among_the_others(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.paper()
     path = world.folder / "config.toml"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from modules.cli.reports import Reports
 from modules.domain.decision import Rule
 from modules.domain.errors import VenueDenied
 from modules.domain.events import (
@@ -51,7 +52,7 @@ BAR = 5_000
 START = parse_iso("2026-03-02T20:30:00Z")
 LOW, HIGH = D("1.09900"), D("1.10100")
 SPREAD = D("0.00010")
-PACE = Pace(read_s=30.0, write_s=30.0, silence_s=20.0, retry_s=0.05, ban_s=0.5, audit_s=0.3, candle_s=0.05)
+PACE = Pace(read_s=30.0, write_s=30.0, silence_s=20.0, connections_per_s=1_000, retry_s=0.05, ban_s=0.5, audit_s=0.3, candle_s=0.05)
 """Impatient between its questions, patient with the answers; the time-outs are the wall's."""
 PROTECT_MS = 60_000
 
@@ -358,6 +359,39 @@ def test_a_trade_by_hand_that_turns_the_net_position_around_closes_ours_first_an
         assert his.fill.quantity == 300 and his.fill.venue_trade_id == ours[1][0], "one execution, divided"
         assert not alive.of(BalanceAdjusted) and alive.daemon.portfolio.ledger(FOREX).net == alive.of(PositionClosed)[0].trade.net
         await alive.end()
+
+    on_oanda(tmp_path, story)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_pair_taken_off_the_list_while_it_is_held_keeps_nobody_from_starting(tmp_path: Path, closed: bool) -> None:
+    """The broker closes what it takes away, soon or late: that is booked like any fill, and until then it is told."""
+
+    async def story(on: World) -> None:
+        first = await on.starts()
+        await on.enters(first)
+        await first.die()
+        for order in on.resting():
+            on.book.cancel(order, "MARKET_HALTED")
+        away = {"type": "MARKET", "instrument": "EUR_USD", "units": str(-on.book.position("EUR_USD")), "timeInForce": "FOK"}
+        if closed:
+            on.book.create(away)
+        on.emulator.unlisted.add("EUR_USD")
+        venue = OandaVenue(Endpoint(on.emulator.url, on.emulator.url), ACCOUNT, SecretStr(TOKEN), on.clock, {EUR_USD: BAR, "USD/JPY": BAR},
+                           pace=PACE)
+        second = life(venue, on.clock, on.folder, strategies={FOREX: above(FOREX, level=200.0, stop=0.004)}, settlement={FOREX: "USD"},
+                      allocate={FOREX: None})
+        on.lives.append(second)
+        await second.daemon.start()
+        second.run()
+        if not closed:
+            reports = Reports(second.daemon)
+            await second.until(lambda: any(EUR_USD in words for words in reports.status({})["problems"]), "the owner is told")
+            assert EUR_USD in second.daemon.portfolio.positions
+            on.book.create(away)
+        await second.until(lambda: second.of(PositionClosed), "what the broker closed is booked")
+        await second.soon(lambda: agree(on, second))
+        await second.end()
 
     on_oanda(tmp_path, story)
 

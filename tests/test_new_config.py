@@ -16,6 +16,7 @@ from modules.cli import new_config
 from modules.cli.app import run
 from modules.domain.instrument import AssetClass
 from modules.domain.settings import Settings
+from modules.venues import factory
 
 SPOT, PERP, FOREX = AssetClass.SPOT, AssetClass.PERP, AssetClass.FOREX
 
@@ -71,12 +72,13 @@ def test_every_answer_typed_by_a_person_ends_up_in_the_file(folder: Path, monkey
 def test_what_is_not_understood_is_asked_again_with_what_is_allowed(
         folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     loose = key(folder, "loose.key", "key=a\nsecret=b\n", 0o644)
-    typed(monkeypatch, "live", "papre", "paper", "option", "stocks", "spot", "by bit", "oanda", "bybit", str(loose), "none", "-5", "lots",
-          "500", "BITCOIN", "501", "20", "5", "5m", "none", "perhaps", "no", "no", "state")
+    typed(monkeypatch, "live", "papre", "paper", "option", "stocks", "spot", "by bit", "oanda", "bybitt", "bybit", str(loose), "none", "-5",
+          "lots", "500,50", "500", "BITCOIN", "ETH/USDT:USDT", "501", "20", "5", "5m", "none", "perhaps", "no", "no", "state")
     assert run(["new-config"]) == 0
     err = capsys.readouterr().err
-    for words in ("go-live", "demo, paper", "options trade on paper only", "spot, perp, forex", "no crypto exchange", "chmod 600",
-                  "amount above 0", "BTC/USDT:USDT", "1 to 500", "like 1m", "yes or no"):
+    for words in ("go-live", "demo, paper", "option needs perp", "ccxt knows; did you mean bybit?", "spot, perp, option, forex",
+                  "no crypto exchange", "chmod 600",
+                  "amount above 0", "BTC/USDT:USDT", "is perp, and the classes named are spot", "1 to 500", "like 1m", "yes or no"):
         assert words in err, words
     chosen = loaded().venues["bybit"]
     assert chosen.select is not None and chosen.select.number_assets == 20 and chosen.symbols == ()
@@ -112,17 +114,28 @@ def test_answers_in_advance_are_checked_like_typed_ones(capsys: pytest.CaptureFi
     assert run(["new-config", "--defaults", "--set", "venue=kraken", "--set", "classes=spot"]) == 0
     assert "paper trading only" in capsys.readouterr().err and "kraken" in loaded().venues
     Path("config.toml").unlink()
-    for words, said in ((["mode=live"], "begin with paper"), (["moode=paper"], "NAME=ANSWER"), (["classes=forex"], "account number")):
+    for words, said in ((["mode=live"], "begin with paper"), (["moode=paper"], "NAME=ANSWER"), (["classes=forex"], "account number"),
+                        (["forex_money=77"], "nobody asks for it"), (["symbols=EUR/USD"], "EUR/USD is forex, and the classes named are"),
+                        (["symbols=BTC/USDT"], "none of them is perp"), (["spot_money=500,50"], "500.50"),
+                        (["classes=perp,option", "venue=binance"], "binance has no option here; it has spot, perp")):
         assert run(["new-config", "--defaults", *(part for word in words for part in ("--set", word))]) == 4
         assert said in capsys.readouterr().err and not Path("config.toml").exists()
 
 
+def test_options_are_written_with_their_perpetuals_and_their_money(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["new-config", "--defaults", "--set", "classes=perp,option", "--set", "option_money=400"]) == 0
+    section = loaded().venues["bybit"]
+    assert section.classes == (PERP, AssetClass.OPTION) and section.allocate[AssetClass.OPTION] == 400
+    assert factory.faults("bybit", section, trading=False) == []
+
+
 ANSWERS = st.fixed_dictionaries({
-    "mode": st.sampled_from(["demo", "paper"]), "classes": st.sets(st.sampled_from(new_config.CLASSES), min_size=1).map(",".join),
-    "venue": st.sampled_from(["bybit", "binance", "kraken", "okx"]), "key_file": st.sampled_from(["none", "/absent/é \"q\" \\ b.key"]),
-    "account_id": st.just("1-2"), "token_file": st.just("/absent/t"), "practice": st.sampled_from(["yes", "no"]),
+    "mode": st.sampled_from(["demo", "paper"]), "classes": st.sampled_from(
+        ["spot", "perp,spot", "forex", "spot,perp,forex", "perp,forex", "perp,option", "spot,perp,option,forex"]),
+    "venue": st.just("bybit"), "key_file": st.sampled_from(["none", "/absent/é \"q\" \\ b.key"]),
+    "account_id": st.just("1-2-3-4"), "token_file": st.just("/absent/t"), "practice": st.sampled_from(["yes", "no"]),
     "spot_money": st.decimals(1, 10**6, places=2).map(str), "perp_money": st.just("1"), "forex_money": st.just("2_000.5"),
-    "symbols": st.sampled_from(["short", "7", "BTC/USDT,BTC/USDT:USDT,EUR/USD,eth/usdc"]), "timeframe": st.sampled_from(["1m", "4h"]),
+    "symbols": st.sampled_from(["short", "7"]), "timeframe": st.sampled_from(["1m", "4h"]),
     "telegram_file": st.sampled_from(["none", "/absent/t"]), "chat_id": st.integers(-10**12, 10**12).map(str),
     "page": st.sampled_from(["yes", "n"]), "news": st.sampled_from(["yes", "no"]),
     "state_dir": st.sampled_from(["state", "a 'b' \"c\" #d"]),

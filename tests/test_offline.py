@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modules.cli.app import run
+from modules.store.journal import Journal
 from tests.daemon_process import ROOT
 
 EARLY = """
@@ -67,3 +68,15 @@ def test_an_open_trade_is_told_without_a_price_as_unknown(
 def test_a_daemon_told_to_end_before_it_has_loaded_ends_in_good_order(words: tuple[str, ...], code: int) -> None:
     ended = subprocess.run([sys.executable, "-c", EARLY, "--", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == code, ended.stderr
+
+
+def test_a_journal_without_a_row_is_no_daemon_of_1970(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A start that never reached its venue leaves one behind."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policies").symlink_to(ROOT / "policies")
+    (tmp_path / "state" / "demo").mkdir(parents=True)
+    Journal(tmp_path / "state" / "demo" / "journal.sqlite").close()
+    assert run(["status"]) == 3
+    said = capsys.readouterr()
+    assert "is still empty" in said.err and "1970" not in said.out + said.err

@@ -43,7 +43,8 @@ def made(folder: Path) -> Path:
     """An installation whose spreads may trade: certificate and switches."""
     app = installation(folder, SPREADS)
     changed(app, "risk", bar_late_s_max=100_000, frozen_bars_max=1000, clock_offset_s_max=10, quote_age_s_max=30)
-    changed(app, "execution", wallet_poll_s=0.5, wallet_settle_s=0.3, difference_proof_s=0.3, doubt_query_spacing_s=[0.2, 0.5], doubt_proof_s=2)
+    changed(app, "execution", wallet_poll_s=0.5, wallet_settle_s=0.3, difference_proof_s=0.3,
+            doubt_query_spacing_s=[0.2, 0.5], doubt_proof_s=2)
     changed(app, "funds", funds_on=True, classes_on={"SPOT": False, "PERP": False, "OPTION": True, "FOREX": False})
     key = app / "bybit.key"
     key.write_text(f"key={emulator.KEY}\nsecret={emulator.SECRET}\n")

@@ -332,6 +332,9 @@ def audit_folder(folder: Path) -> list[str]:
         return [str(fault) for fault in error.faults]
     except InvalidOperation:
         return [f"{folder}: a cell that must hold a number does not"]
+    except FileNotFoundError as error:
+        return [f"{folder} has no {Path(str(error.filename)).name}: it is no folder that demo or replay --export wrote (a daemon's journal "
+                "is checked by journal verify)"]
     except (OSError, ValueError, KeyError) as error:
         return [f"{folder}: {type(error).__name__}: {error}; export the run again"]
 

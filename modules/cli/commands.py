@@ -87,10 +87,15 @@ def _show(out: Console, verb: str, document: Mapping[str, Any]) -> None:
         return
     lines = {
         "pause": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}. Exits and stops run on.",
-        "resume": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}.",
+        "resume": lambda: f"Entries paused: {', '.join(document['paused']) or 'none'}." + (
+            f" Still halted, which only reset-kill ends: {', '.join(document['halted'])}." if document.get("halted") else ""),
         "reset-kill": lambda: f"Re-armed: {', '.join(document['cleared'])}. Still halted: {', '.join(document['halted']) or 'none'}.",
         "reconcile": lambda: "; ".join(f"{venue}: {count or 'no'} differences" for venue, count in document["differences"].items()),
     }
     closing = [f"{trade['symbol']} ({trade['trade_id']})" for trade in document.get("closing", ())]
+    if closing and document.get("waits"):
+        out.print(f"Noted, {len(closing)} to close as soon as the venue answers: {', '.join(closing)}. Until then their stops at the venue "
+                  f"are all that acts ({document['waits']}).", markup=False)
+        return
     out.print(lines.get(verb, lambda: f"Closing {len(closing)}: {', '.join(closing) or 'nothing is open'}. "
-                        "New entries go on; pause or kill stops them.")(), markup=False)
+                        "This stops no new entries; pause or kill does.")(), markup=False)

@@ -84,7 +84,7 @@ def examine(arguments: argparse.Namespace, mode: str | None = None, only: AssetC
     yield Finding("settings", OK, f"mode {settings.mode}" + (
         "" if inputs.files(arguments) else ", no settings file" + (
             ": the demo market, paper fills, no key" if settings.mode == "demo" else "")))
-    yield from _keys(settings)
+    yield from (keys := list(_keys(settings)))
     yield from _machine(settings)
     yield from _state(settings)
     try:
@@ -99,7 +99,8 @@ def examine(arguments: argparse.Namespace, mode: str | None = None, only: AssetC
     if settings.venues and settings.mode != "demo":
         from modules.cli import doctor_venues
 
-        yield from doctor_venues.examine(settings, policies, only)
+        said = {finding.said for finding in keys}
+        yield from (finding for finding in doctor_venues.examine(settings, policies, only) if finding.said not in said)
 
 
 def _python() -> Finding:
@@ -120,9 +121,20 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         try:
             _ = keyfile.read_pair(path, key) if _is_pair(key) else keyfile.read(path, key)
         except ConfigurationError as error:
-            yield Finding(key, FAIL, error.faults[0], f"chmod 600 {path}, owned by the user that runs the daemon, outside any git clone")
+            yield Finding(key, FAIL, error.faults[0], _mended(path, error.faults[0]))
         else:
             yield Finding(key, OK, f"{path} is readable by its owner alone")
+
+
+def _mended(path: Path, fault: str) -> str:
+    """What to do about a key file; what it says of the file itself, where nothing more can be said."""
+    if not os.path.lexists(path):
+        return f"make it: install -m 600 /dev/null {path}, then write the key into it; docs/going-live.md has the steps"
+    if fault.endswith("(chmod 600)") and path.is_file():
+        return f"chmod 600 {path}, and think of the key as known to whoever could read it: make a new one if others use this machine"
+    if fault.endswith("belongs to somebody else"):
+        return f"chown {path} to the user that runs the daemon"
+    return "docs/going-live.md, step 3, shows what a key file holds and where it may be"
 
 
 def _is_pair(key: str) -> bool:

@@ -6,7 +6,7 @@ Only asks; places no order. What cannot be asked is a warning with its reason, n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, suppress
 from decimal import Decimal
 from typing import Any, Final
@@ -29,6 +29,9 @@ PATIENCE_S: Final = 30.0
 DAY_MS: Final = 86_400_000
 HEARTBEAT_S: Final = 8.0
 """How long to listen to a stream for the venue's time where nothing else tells it."""
+DENIED: Final = ("look whether it is this venue's own key, whole, for this account number, not expired, not bound to another address, and "
+                 "for this place (a key of production works on no playground, nor the other way round); else make a new one that may "
+                 "trade and nothing else (docs/going-live.md)")
 NETWORK: Final = "look at this machine's network, then at the venue's status page"
 
 
@@ -54,25 +57,34 @@ async def _questions(name: str, settings: VenueSettings, mode: str, policies: Po
                                 split=lambda total: dict.fromkeys(settings.classes, total))
     except ConfigurationError as error:
         for fault in error.faults:
-            yield Finding(what, FAIL, fault, "correct the settings; `list-venues` says what each venue can do")
+            yield Finding(what, FAIL, fault.removeprefix(f"{what}: "), "correct the settings; `list-venues` says what each venue can do")
         return
     try:
-        yield Finding(what, OK, _place(settings, row.testnet is not None) + ("" if trading else "; no key: market data only, paper fills"))
+        yield Finding(what, OK, _place(settings) + ("" if trading else "; no key: market data only, paper fills"))
         yield about
         if about.state != OK and about.what.endswith(" reachable"):
             return    # it cannot be reached: everything else would only wait for its time-out
+        for asset_class in _idle(settings, symbols):
+            yield Finding(f"{what} {asset_class.value}", WARN,
+                          f"no {asset_class.value} instrument is among them, so that class will trade nothing", "name one in symbols, loosen select, or take the class out of classes")
         if trading:
-            async for finding in _account(what, venue, settings, live=mode == "live"):
+            async for finding in _account(name, venue, settings, live=mode == "live"):
                 yield finding
         yield await _clock(what, venue, policies)
     finally:
         await venue.close()
 
 
-def _place(settings: VenueSettings, playground: bool) -> str:
+def _idle(settings: VenueSettings, symbols: Sequence[str]) -> list[AssetClass]:
+    """Classes without an instrument; options come with their perpetuals, and OANDA has one class."""
+    kinds = {AssetClass.PERP if ":" in symbol else AssetClass.SPOT for symbol in symbols}
+    return [one for one in settings.classes if one in (AssetClass.SPOT, AssetClass.PERP) and symbols and one not in kinds]
+
+
+def _place(settings: VenueSettings) -> str:
     if settings.endpoint:
         return f"at {settings.endpoint}"
-    return "testnet or practice" if playground and (settings.testnet or settings.practice) else "production"
+    return "testnet or practice: play money" if factory.place_of(settings) == factory.PLAYGROUND else "production"
 
 
 async def _symbols(name: str, settings: VenueSettings, policies: Policies) -> tuple[tuple[str, ...], Finding]:
@@ -93,23 +105,32 @@ async def _symbols(name: str, settings: VenueSettings, policies: Policies) -> tu
     return choice.symbols, Finding(f"{what} reachable", OK, f"{len(choice.symbols)} instruments {by}: {some}")
 
 
-async def _account(what: str, venue: Venue, settings: VenueSettings, *, live: bool) -> AsyncIterator[Finding]:
+async def _account(name: str, venue: Venue, settings: VenueSettings, *, live: bool) -> AsyncIterator[Finding]:
+    what = f"venues.{name}"
     try:
         async with asyncio.timeout(PATIENCE_S):
             await venue.check()
     except VenueDenied as denied:
-        yield Finding(f"{what} account", FAIL, str(denied), "make a new key that may trade and nothing else, on the account that is meant; "
-                      "docs/going-live.md has the steps")
+        yield Finding(f"{what} account", FAIL, str(denied), f"where it names a right or a setting, change that at the venue; else {DENIED}")
         return
     except (VenueError, TimeoutError) as error:
         yield _unasked(f"{what} account", error)
         return
-    yield Finding(f"{what} account", OK, "the key trades and can neither withdraw nor transfer; account and position mode are right")
+    yield Finding(f"{what} account", OK, f"{_rights(name, settings)}; account and position mode are right")
     if isinstance(venue, CcxtVenue):
         async for finding in _key(what, venue):
             yield finding
     async for finding in _wallet(what, venue, settings, live=live):
         yield finding
+
+
+def _rights(name: str, settings: VenueSettings) -> str:
+    """What is known of what a stolen key could do, and no more."""
+    if name == "oanda":
+        return "the token is good; its rights are not told, but nothing that a v20 token may ask for pays money out"
+    if name == "binance" and factory.place_of(settings) == factory.PLAYGROUND:
+        return "the key is good; its rights are not told on the playground, where there is no money"
+    return "the key trades and can neither withdraw nor transfer"
 
 
 async def _key(what: str, venue: CcxtVenue) -> AsyncIterator[Finding]:
@@ -195,7 +216,7 @@ async def _stream(venue: Venue) -> AsyncGenerator[Any, None]:
 
 def _unasked(what: str, error: Exception) -> Finding:
     if isinstance(error, VenueDenied):
-        return Finding(what, FAIL, str(error), "look at the key: revoked, expired, or bound to another address?")
+        return Finding(what, FAIL, str(error), DENIED)
     if isinstance(error, VenueBusy):
         return Finding(what, WARN, f"the venue wants no questions now: {error}", "wait a few minutes")
     return Finding(what, WARN, f"cannot be asked: {error or 'no answer in time'}", NETWORK)

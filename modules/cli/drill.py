@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
 
 import main
 from modules import Logger_Config
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "drills"
 LOG_BYTES_MAX: Final = 1 << 20
-EMULATOR: Final = "emulator"
-PLAYGROUND: Final = "testnet"
-PRODUCTION: Final = "production"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     asset_class = AssetClass(arguments.asset_class)
     ground = ground_of(settings, asset_class, testnet=arguments.testnet, key_file=arguments.key_file)
     Logger_Config.configure(None)
-    if ground.place == PRODUCTION:
+    if ground.place == factory.PRODUCTION:
         permits.demand(settings, policies, asset_class)
     if (settings.state_dir / "live" / "HALT").exists():
         raise OperatorRefused(f"{settings.state_dir / 'live' / 'HALT'} halts every class: nothing is sent while it is there")
@@ -92,13 +88,7 @@ def ground_of(settings: Settings, asset_class: AssetClass, *, testnet: bool = Fa
     venue = venue.model_copy(update=changes)
     if faults := factory.faults(name, venue, trading=True):
         raise ConfigurationError(faults)
-    playground = venue.testnet or venue.practice
-    place = EMULATOR if _loopback(venue.endpoint) else PLAYGROUND if playground and not venue.endpoint else PRODUCTION
-    return Ground(name, venue, place)
-
-
-def _loopback(endpoint: str) -> bool:
-    return urlsplit(endpoint).hostname in ("localhost", "127.0.0.1", "::1")
+    return Ground(name, venue, factory.place_of(venue))
 
 
 async def _life(arguments: argparse.Namespace, ground: Ground, asset_class: AssetClass, policies: Policies) -> dict[str, Any]:
@@ -156,7 +146,8 @@ async def _chosen(venue: Any, asset_class: AssetClass, symbols: tuple[str, ...])
     try:
         listed = [one for one in await venue.instruments() if one.asset_class is asset_class and one.symbol in symbols]
         if not listed:
-            raise NotFound(f"none of {', '.join(symbols)} is a {asset_class.value} instrument there: say --symbol")
+            raise NotFound(f"{symbols[0]} is no {asset_class.value} instrument there" if len(symbols) == 1 else
+                           f"none of {', '.join(symbols)} is a {asset_class.value} instrument there: say --symbol")
         found = drill.cheapest(listed, await venue.statistics())
     except VenueError as error:
         raise VenueUnreachable(f"the venue cannot be asked, so nothing was sent: {error}") from None
@@ -172,9 +163,9 @@ async def _chosen(venue: Any, asset_class: AssetClass, symbols: tuple[str, ...])
 def ask(ground: Ground, what: str) -> None:
     """Raises OperatorRefused unless the person at the terminal types it out. Play money needs no yes; at an address on this machine one is
     asked all the same if somebody sits there, for who answers may be a tunnel to the real venue."""
-    if ground.place == PLAYGROUND:
+    if ground.place == factory.PLAYGROUND:
         return
-    if ground.place == EMULATOR:
+    if ground.place == factory.EMULATOR:
         words = f"{ground.endpoint} is on this machine, so it is taken for an emulator. The drill will {what}."
         if not asking.attended():
             print(words, file=sys.stderr)

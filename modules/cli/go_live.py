@@ -7,6 +7,8 @@ had without it is ok, is to switch the funds of this class on.
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +40,9 @@ RUN: Final = "python main.py"
 SETTINGS: Final = "correct the settings; docs/going-live.md has an example, new-config writes one"
 
 
+POLICIES: Final = "correct that file; docs/configuration.md has every key and what is shipped"
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     what: str
@@ -53,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             settings, policies = inputs.settings_and_policies(arguments, mode="live")
         except ConfigurationError as error:    # good enough for paper, perhaps: then the other lines can be told all the same
-            lines = [Line("settings", MISSING, fault, SETTINGS) for fault in error.faults]
+            lines = [Line("settings", MISSING, fault, POLICIES if "_policy.json" in fault else SETTINGS) for fault in error.faults]
             settings, policies = inputs.settings_and_policies(arguments)
         venue, _ = permits.venue_of(settings, asset_class)
     except (ConfigurationError, NotFound) as error:
@@ -73,9 +78,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _said(arguments: argparse.Namespace, asset_class: AssetClass, venue: str, lines: list[Line]) -> int:
     ready = all(line.state == OK for line in lines)
-    emit(arguments, {"asset_class": asset_class.value, "venue": venue, "result": OK if ready else MISSING, "lines": [
-        {"what": line.what, "state": line.state, "said": line.said, "next": line.next} for line in lines]}, _show)
+    shown = [{"what": line.what, "state": line.state, "said": line.said, "next": _same(arguments, line.next)} for line in lines]
+    emit(arguments, {"asset_class": asset_class.value, "venue": venue, "result": OK if ready else MISSING,
+                     "start": _same(arguments, f"{RUN} trade"), "lines": shown}, _show)
     return 0 if ready else 1
+
+
+def _same(arguments: argparse.Namespace, command: str) -> str:
+    """The command with the settings files this one was given: without them it would speak of another daemon."""
+    given = "".join(f" -c {shlex.quote(str(path))}" for path in arguments.config)
+    return re.sub(rf"^{RUN} \S+", lambda found: found[0] + given, command)
 
 
 def _show(out: Console, document: Mapping[str, Any]) -> None:
@@ -89,7 +101,8 @@ def _show(out: Console, document: Mapping[str, Any]) -> None:
         out.print(shown)
     missing = sum(line["state"] != OK for line in document["lines"])
     out.print(f"{missing} still missing; nothing was switched on." if missing else
-              f"All ok. Set mode = \"live\" and start it: {RUN} trade. Watch the first trades; kill stops everything.", markup=False)
+              f"All ok. Set mode = \"live\" and start it: {document['start']}. Watch the first trades; kill stops everything.",
+              markup=False)
 
 
 # -- the lines ------------------------------------------------------------------------------------------------------------------
@@ -109,7 +122,8 @@ def _doctor(arguments: argparse.Namespace, asset_class: AssetClass, venue: str) 
     """Whatever fails, and whatever of this venue could not be asked: not known to be good is not good enough for real money."""
     found = list(doctor.examine(arguments, mode="live", only=asset_class))
     needed = {f"venues.{venue} {what}" for what in ("reachable", "account", "clock")}
-    bad = [one for one in found if one.state == doctor.FAIL or (one.what in needed and one.state != doctor.OK)]
+    bad = [one for one in found if one.state == doctor.FAIL or (one.state != doctor.OK and (
+        one.what in needed or one.what == f"venues.{venue} {asset_class.value}"))]
     if not bad and (unheard := needed - {one.what for one in found}):
         bad = [doctor.Finding(what, doctor.WARN, "could not be asked") for what in sorted(unheard)]
     if not bad:
@@ -177,8 +191,8 @@ def _drilled(settings: Settings, policies: Policies, asset_class: AssetClass, at
     except ConfigurationError as error:
         return Line("drill", MISSING, error.faults[0], f"{RUN} list-venues")
     playground = factory.known(ground.name).testnet is not None and not ground.settings.endpoint
-    next_ = f"{verb} --testnet" if playground and ground.place == drill.PRODUCTION else verb
-    places = {ground.endpoint} | ({drill.PLAYGROUND} if playground else set())
+    next_ = f"{verb} --testnet" if playground and ground.place == factory.PRODUCTION else verb
+    places = {ground.endpoint} | ({factory.PLAYGROUND} if playground else set())
     logs = [log for log in drill.kept(settings.state_dir, ground.name, asset_class) if log["endpoint"] in places]
     if not logs:
         return Line("drill", MISSING, f"none on record at {ground.name}", next_)

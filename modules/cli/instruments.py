@@ -12,6 +12,7 @@ from modules import Logger_Config
 from modules.cli import inputs
 from modules.cli.output import emit, number, table
 from modules.domain.instrument import AssetClass, Instrument
+from modules.domain.money import text
 from modules.domain.sessions import iso
 from modules.domain.settings import SelectSettings
 from modules.runtime.clock import WallClock
@@ -84,15 +85,15 @@ def _row(one: Instrument, figures: Statistic | None, reason: str) -> dict[str, A
     listed = figures.listed_at if figures is not None else None
     return {"symbol": one.symbol, "asset_class": one.asset_class.value, "chosen": not reason, "reason": reason,
             "volume_24h_usd": None if math.isnan(volume) else volume, "spread_ratio": None if math.isnan(spread) else round(spread, 8),
-            "listed_by": None if listed is None else iso(listed), "tick": str(one.tick), "lot": str(one.lot),
+            "listed_by": None if listed is None else iso(listed), "tick": text(one.tick), "lot": text(one.lot),
             "quantity_min": str(one.quantity_min), "notional_min": str(one.notional_min), "maker_fee": str(one.maker_fee),
             "taker_fee": str(one.taker_fee), "leverage_max": str(one.leverage_max)}
 
 
 def _show(out: Console, document: Mapping[str, Any]) -> None:
-    how = "by rule (select)" if document["rule"] == "select" else "fixed list (symbols)"
+    how = "by rule (select)" if document["rule"] == "select" else "by fixed list (symbols, else the usual ones)"
     out.print(table(f"{document['venue']}: {len(document['chosen'])} chosen {how}, {document['left_out']} left out",
                     ("symbol", "class", ">24 h USD", ">spread", ">lot", ">minimum", ">taker fee", "why not"), (
         (i["symbol"], i["asset_class"], "-" if i["volume_24h_usd"] is None else f"{i['volume_24h_usd']:,.0f}",
-         "-" if i["spread_ratio"] is None else f"{i['spread_ratio'] * 100:.3f} %", number(i["lot"]), number(i["notional_min"]),
+         "-" if i["spread_ratio"] is None else f"{i['spread_ratio'] * 100:.3f} %", i["lot"], number(i["notional_min"]),
          number(i["taker_fee"]), i["reason"]) for i in document["instruments"])))

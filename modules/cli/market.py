@@ -52,7 +52,9 @@ def lock_accounts(settings: Settings, held: ExitStack) -> None:
         account = venue.account_id
         if not account and venue.key_file is not None:
             account, _ = keyfile.read_pair(venue.key_file, f"venues.{name}.key_file")
-        held.enter_context(AccountLock(name, f"{account} {venue.endpoint}".strip()))    # another address, another account
+        # An emulator is another account. Any other address is not: the venue's own may be written out, and has more than one name.
+        emulator = venue.endpoint.rstrip("/") if factory.on_this_machine(venue.endpoint) else ""
+        held.enter_context(AccountLock(name, f"{account} {emulator}".strip()))
 
 
 def venue_of(settings: Settings) -> dict[AssetClass, str]:

@@ -14,7 +14,8 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Answers = dict[str, str]
-CRYPTO: Final = ("spot", "perp")
+CRYPTO: Final = ("spot", "perp", "option")
 CLASSES: Final = (*CRYPTO, "forex")
 YES: Final = ("yes", "y", "true", "1")
 NO: Final = ("no", "n", "false", "0")
@@ -44,6 +45,8 @@ class Question:
     check: Callable[[str], str]
     """The answer as it will be used; ValueError says what is allowed."""
     when: Callable[[Answers], bool] = lambda _: True
+    fits: Callable[[str, Answers], str] = lambda answer, _: answer
+    """As `check`, of how it goes with the answers before it."""
 
 
 # -- what an answer may be --------------------------------------------------------------------------------------------------------
@@ -66,11 +69,10 @@ def _mode(answer: str) -> str:
 
 def _classes(answer: str) -> str:
     words = list(dict.fromkeys(word for word in re.split(r"[\s,]+", answer.lower()) if word))
-    if "option" in words:
-        raise ValueError("options trade on paper only, at Bybit's prices: name perp here, then write classes = [\"PERP\", \"OPTION\"] "
-                         "under [venues.bybit]")
     if not words or set(words) - set(CLASSES):
         raise ValueError(f"{answer!r}: name one or more of {', '.join(CLASSES)}")
+    if "option" in words and "perp" not in words:
+        raise ValueError("option needs perp beside it: options are traded by what the perpetuals of their underlyings do")
     return ",".join(words)
 
 
@@ -78,18 +80,26 @@ def _venue(answer: str) -> str:
     name = answer.lower()
     if not re.fullmatch(r"[a-z0-9_]{1,32}", name) or name == "oanda":
         raise ValueError(f"{answer!r} is no crypto exchange; list-venues names those that are certified")
+    if name not in (exchanges := factory.exchanges()):
+        near = difflib.get_close_matches(name, exchanges, 1)
+        raise ValueError(f"{answer!r} is no exchange that ccxt knows" + (f"; did you mean {near[0]}?" if near else ""))
     if not (row := factory.known(name)).live:
         print(f"  {name} can be used for paper trading only: {row.missing}", file=sys.stderr)
     return name
 
 
+def _has(name: str, given: Answers) -> str:
+    has = [asset_class.value.lower() for asset_class in factory.known(name).classes]
+    if lacks := [one for one in CRYPTO if _trades(one)(given) and one not in has]:
+        raise ValueError(f"{name} has no {', '.join(lacks)} here; it has {', '.join(has)}")
+    return name
+
+
 def _money(answer: str) -> str:
-    try:
-        value = Decimal(answer.replace(",", "").replace("_", ""))
-    except InvalidOperation:
-        value = Decimal(0)
-    if not value.is_finite() or value <= 0 or value > 10**9:
-        raise ValueError(f"{answer!r} is not an amount above 0")
+    """A comma may only group thousands: who writes 500,50 for five hundred and a half would risk a hundred times as much."""
+    plain = re.fullmatch(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+(_[0-9]+)*)(\.[0-9]+)?", answer)
+    if plain is None or not 0 < (value := Decimal(answer.replace(",", ""))) <= 10**9:
+        raise ValueError(f"{answer!r} is not an amount above 0, like 500 or 500.50")
     return format(value, "f")
 
 
@@ -125,7 +135,7 @@ def _needed(check: Callable[[str], str], what: str) -> Callable[[str], str]:
 
 
 def _account(answer: str) -> str:
-    if not re.fullmatch(r"[0-9A-Za-z]+(-[0-9A-Za-z]+)*", answer):
+    if not re.fullmatch(r"[0-9]+(-[0-9]+){3}", answer):
         raise ValueError(f"{answer!r}: an OANDA account number looks like 101-001-1234567-001")
     return answer
 
@@ -148,6 +158,18 @@ def _symbols(answer: str) -> str:
     if bad := [word for word in found if not re.fullmatch(r"[A-Z0-9]+/[A-Z0-9]+(:[A-Z0-9]+)?", word)]:
         raise ValueError(f"{bad[0]!r}: symbols are written like BTC/USDT, BTC/USDT:USDT (perpetual) or EUR/USD")
     return ",".join(found)
+
+
+def _every_class(answer: str, given: Answers) -> str:
+    """Of a list: each symbol is of a class that was named, and each class has one (options come with their perpetuals)."""
+    if not answer or answer.isdigit():
+        return answer
+    named, found = given["classes"].split(","), {symbol: _class_of(symbol) for symbol in answer.split(",")}
+    if stray := [symbol for symbol, name in found.items() if name not in named]:
+        raise ValueError(f"{stray[0]} is {found[stray[0]]}, and the classes named are {', '.join(named)}")
+    if bare := [name for name in named if name != "option" and name not in found.values()]:
+        raise ValueError(f"none of them is {bare[0]}: name one, or leave {bare[0]} out of the classes")
+    return answer
 
 
 def _whole(answer: str) -> str:
@@ -178,8 +200,8 @@ def _crypto(given: Answers) -> bool:
 
 QUESTIONS: Final = (
     Question("mode", "demo (a made-up market) or paper (real prices, our fills, no real money)?", "paper", _mode),
-    Question("classes", "Which classes: spot, perp, forex?", "spot,perp", _classes, lambda given: given["mode"] != "demo"),
-    Question("venue", "Which crypto exchange?", "bybit", _venue, _crypto),
+    Question("classes", "Which classes: spot, perp, option, forex?", "spot,perp", _classes, lambda given: given["mode"] != "demo"),
+    Question("venue", "Which crypto exchange?", "bybit", _venue, _crypto, _has),
     Question("key_file", "File with its API key (none: public prices only, enough for paper)?", "none", _key_file("key_file", True),
              _crypto),
     Question("account_id", "Your OANDA account number?", "", _account, _trades("forex")),
@@ -188,9 +210,10 @@ QUESTIONS: Final = (
     Question("practice", "Is that an OANDA practice account?", "yes", _yes, _trades("forex")),
     Question("spot_money", "How much may SPOT use?", "500", _money, _trades("spot")),
     Question("perp_money", "How much may PERP use?", "300", _money, _trades("perp")),
+    Question("option_money", "How much may OPTION use?", "500", _money, _trades("option")),
     Question("forex_money", "How much may FOREX use?", "500", _money, _trades("forex")),
     Question("symbols", "Which symbols: short (a few majors), a number (so many by volume), or a list?", "short", _symbols,
-             lambda given: given["mode"] != "demo"),
+             lambda given: given["mode"] != "demo", _every_class),
     Question("timeframe", "Bars of which length?", "5m", _timeframe, lambda given: given["mode"] != "demo"),
     Question("telegram_file", "File with a Telegram bot's token, to be told of halts (none: nobody is told)?", "none",
              _key_file("telegram_file", False)),
@@ -209,6 +232,8 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.out
     given, asks = _in_advance(arguments.set), not arguments.defaults
     answers = {} if asks else _answers(given, ask=False)    # what is wrong is said before anything is asked, a file in the way included
+    if not asks and (unused := given.keys() - answers.keys()):
+        raise ConfigurationError([f"--set {name}={given[name]}: nobody asks for it with the other answers" for name in sorted(unused)])
     _may_write(path, overwrite=arguments.overwrite, ask=asks)
     answers = answers or _answers(given, ask=True)
     _write(path, document(answers))
@@ -242,14 +267,18 @@ def _in_advance(words: list[str]) -> Answers:
 def _answers(given: Answers, *, ask: bool) -> Answers:
     """Every question that applies, in order: from --set, else asked, else its default. Raises ConfigurationError, OperatorRefused."""
     found: Answers = {}
+
+    def sound(question: Question, answer: str) -> str:
+        return question.fits(question.check(answer), found)
+
     for question in QUESTIONS:
         if not question.when(found):
             continue
         if question.name not in given and ask:
-            found[question.name] = asking.ask(question.text, question.default, question.check)
+            found[question.name] = asking.ask(question.text, question.default, partial(sound, question))
             continue
         try:
-            found[question.name] = question.check(given.get(question.name, question.default))
+            found[question.name] = sound(question, given.get(question.name, question.default))
         except ValueError as wrong:
             raise ConfigurationError([f"--set {question.name}={given.get(question.name, question.default)}: {wrong}"]) from None
     return found

@@ -53,6 +53,8 @@ def _from_journal(arguments: argparse.Namespace, mode: str, asked: Mapping[str, 
     settings, policies = inputs.settings_and_policies(arguments, mode=mode)
     folder = inputs.state_folder(settings)
     with replayed(settings, policies, folder / JOURNAL, folder / DECISIONS) as daemon:
+        if not daemon.clock.now():
+            raise DaemonNotRunning(f"{absent}, and the journal at {path} is still empty: no start here has reached its venue yet")
         print(f"{absent}: this is what its journal says", file=sys.stderr)
         return Reports(daemon, running=False).all()[arguments.verb](asked)
 
@@ -87,7 +89,7 @@ def _status(out: Console, document: Document) -> None:
 def _balance(out: Console, document: Document) -> None:
     out.print(table("", ("class", ">equity", ">cash", ">unrealized", ">margin", ">reserved", ">net so far", "coins"), (
         (name, f"{money(c['equity'])} {c['currency']}", money(c["cash"]), signed(c["unrealized"]), money(c["margin"]), money(c["reserved"]),
-         signed(c["net"]), ", ".join(f"{coin} {number(quantity)}" for coin, quantity in c["coins"].items()) or "-")
+         signed(c["net"]), ", ".join(f"{coin} {quantity}" for coin, quantity in c["coins"].items()) or "-")
         for name, c in document["classes"].items())))
 
 

@@ -154,6 +154,8 @@ class InDoubt:
     """Nobody knows. Funds stay reserved; only the venue's own answer resolves it."""
 
     message: str
+    answered: bool = False
+    """The venue is well and has answered; what it says decides nothing."""
 
 
 Fate = Accepted | Refused | NotSent | InDoubt

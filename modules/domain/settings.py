@@ -49,6 +49,22 @@ File = Annotated[Path, AfterValidator(_expanded)]
 Symbols = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
+def _meaningful(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """What could never match anything would bar nothing, and nobody would notice."""
+    for pattern in patterns:
+        if not re.fullmatch(r"[^\s,]{1,100}", pattern) or not set(pattern) & set("/*?[.("):
+            raise ValueError(f"{pattern!r} is no symbol (DOGE/USDT) and no pattern (DOGE/*)")
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            if set(pattern) & set("()|\\^$+{}"):    # else a shell pattern, like */USDT
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return patterns
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_split), AfterValidator(_meaningful)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -73,17 +89,11 @@ class SelectSettings(Section):
     """Seconds that a choice stands."""
     quote_currencies: Symbols = ("USDT", "USDC", "USD")
     """Of spot and perpetuals; forex pairs may have any."""
-    pair_whitelist: Symbols = ()
+    pair_whitelist: Patterns = ()
     """Symbols, shell patterns (BTC/*) or regular expressions (BTC/.*); empty = all."""
-    pair_blacklist: Symbols = ("USDC/*", "USDT/*", "FDUSD/*", "TUSD/*", "USDE/*", "USD1/*", "USDP/*", "BUSD/*", "PYUSD/*", "DAI/*",
+    pair_blacklist: Patterns = ("USDC/*", "USDT/*", "FDUSD/*", "TUSD/*", "USDE/*", "USD1/*", "USDP/*", "BUSD/*", "PYUSD/*", "DAI/*",
                                "*[235][LS]/*")
     """As above, and it wins. The default leaves out dollars against dollars and leveraged tokens; a list of your own replaces it."""
-
-    @model_validator(mode="after")
-    def _patterns(self) -> SelectSettings:
-        if blank := [pattern for pattern in (*self.pair_whitelist, *self.pair_blacklist) if not re.fullmatch(r"[^\s,]{1,100}", pattern)]:
-            raise ValueError(f"{blank[0]!r} is no symbol and no pattern")
-        return self
 
 
 class OptionsSettings(Section):
@@ -250,9 +260,9 @@ class Settings(Section):
     """Paper and demo money; classes not named get 1,000 (in the demo: DEMO_WALLETS)."""
     strategies: dict[AssetClass, Symbols] = {}
     """Names per class; a class not named runs all shipped strategies that fit it."""
-    pair_whitelist: Symbols = ()
+    pair_whitelist: Patterns = ()
     """Symbols, shell patterns (BTC/*) or regular expressions (BTC/.*); empty = all."""
-    pair_blacklist: Symbols = ()
+    pair_blacklist: Patterns = ()
     max_open_trades: Annotated[Whole, Field(ge=0)] | None = None
     """Tightens the policy's; it can never loosen it."""
 

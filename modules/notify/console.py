@@ -136,4 +136,4 @@ class Console:
 
 
 def _against(drawdown: float, limit: float) -> str:
-    return f"-{drawdown * 100:.2f} / {limit * 100:.0f} %"
+    return f"{-drawdown * 100 or 0:.2f} / {limit * 100:.0f} %"

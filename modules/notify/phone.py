@@ -364,7 +364,9 @@ def _version(documents: Documents, _: Wish) -> str:
 def _paused(documents: Documents, wish: Wish) -> str:
     document = next(iter(documents.values()))
     paused = document.get("paused", [])
-    return f"Entries paused: {', '.join(paused) or 'none'}. Exits and stops run on."
+    halted = ", ".join(document.get("halted", ()))
+    return f"Entries paused: {', '.join(paused) or 'none'}. Exits and stops run on." + (
+        f" Still halted: {escaped(halted)}; /reset_kill re-arms." if halted else "")
 
 
 def _kill(documents: Documents, _: Wish) -> str:
@@ -381,9 +383,13 @@ def _reset_kill(documents: Documents, _: Wish) -> str:
 
 
 def _closing(documents: Documents, _: Wish) -> str:
-    closing = next(iter(documents.values()))["closing"]
+    document = next(iter(documents.values()))
+    closing = document["closing"]
     named = ", ".join(trade["symbol"] for trade in closing)
-    return f"Closing {len(closing)}: {escaped(named) or 'nothing is open'}. New entries go on; /pause or /kill stops them."
+    if closing and document.get("waits"):
+        return (f"Noted, {len(closing)} to close as soon as the venue answers: {escaped(named)}. Until then its stops at the venue are all "
+                f"that acts ({escaped(document['waits'])}).")
+    return f"Closing {len(closing)}: {escaped(named) or 'nothing is open'}. This stops no new entries; /pause or /kill does."
 
 
 def _funds(documents: Documents, _: Wish) -> str:

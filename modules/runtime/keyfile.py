@@ -68,8 +68,8 @@ def _text(path: Path, key: str) -> str:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _refused(key, path, "cannot be read" if not path.is_symlink() else "is a link; name the file itself",
-                       error.strerror or type(error).__name__) from None
+        raise _refused(key, path, "is a link; name the file itself" if path.is_symlink() else
+                       f"cannot be read: {error.strerror or type(error).__name__}") from None
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:
@@ -94,5 +94,5 @@ def _git_tree(path: Path) -> Path | None:
     return next((folder for folder in there.parents if os.path.lexists(folder / ".git")), None)
 
 
-def _refused(key: str, path: Path, *why: str) -> ConfigurationError:
-    return ConfigurationError([f"{key} = {str(path)!r}: {': '.join(why)}"])
+def _refused(key: str, path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError([f"{key} = {str(path)!r}: {why}"])
