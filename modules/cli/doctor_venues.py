@@ -66,7 +66,8 @@ async def _questions(name: str, settings: VenueSettings, mode: str, policies: Po
             return    # it cannot be reached: everything else would only wait for its time-out
         for asset_class in _idle(settings, symbols):
             yield Finding(f"{what} {asset_class.value}", WARN,
-                          f"no {asset_class.value} instrument is among them, so that class will trade nothing", "name one in symbols, loosen select, or take the class out of classes")
+                          f"no {asset_class.value} instrument is among them, so that class will trade nothing",
+                          "name one in symbols, loosen select, or take the class out of classes")
         if trading:
             async for finding in _account(name, venue, settings, live=mode == "live"):
                 yield finding
