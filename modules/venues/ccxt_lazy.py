@@ -12,9 +12,9 @@ import ast
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder, SourceLoader
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
 from typing import Any, Final
 
 PACKAGES: Final = frozenset({"ccxt", "ccxt.async_support", "ccxt.pro"})
@@ -35,21 +35,20 @@ class _Package(ModuleType):
         super().__setattr__(name, value)
 
 
-class _Loader(Loader):
-    def __init__(self, source: SourceLoader) -> None:
-        self._source = source
+class _Loader(SourceFileLoader):
+    """Compiles the package without the statements that are left out; never from a cache of bytecode, nor into one."""
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        return None
+    def get_code(self, fullname: str) -> CodeType:
+        tree = ast.parse(self.get_source(fullname) or "")
+        self.exchanges = frozenset(word for statement in tree.body if (word := _exchange(statement, fullname)))
+        tree.body = [statement for statement in tree.body if not _exchange(statement, fullname)]
+        return compile(tree, self.path, "exec")
 
     def exec_module(self, module: ModuleType) -> None:
-        name, path = module.__name__, str(module.__file__)
-        tree = ast.parse(self._source.get_source(name) or "")
-        exchanges = {word for statement in tree.body if (word := _exchange(statement, name))}
-        tree.body = [statement for statement in tree.body if not _exchange(statement, name)]
-        module.__dict__["_exchanges"] = frozenset(exchanges)
+        self.get_code(module.__name__)
+        module.__dict__["_exchanges"] = self.exchanges
         module.__class__ = _Package
-        exec(compile(tree, path, "exec"), module.__dict__)  # noqa: S102 - a package's own source
+        super().exec_module(module)
 
 
 def _exchange(statement: ast.stmt, package: str) -> str:
@@ -63,9 +62,9 @@ def _exchange(statement: ast.stmt, package: str) -> str:
 class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target) if name in PACKAGES else None
-        if spec is None or not isinstance(spec.loader, SourceLoader):
+        if spec is None or not isinstance(spec.loader, SourceFileLoader):
             return None
-        spec.loader = _Loader(spec.loader)
+        spec.loader = _Loader(name, spec.loader.path)
         return spec
 
 
