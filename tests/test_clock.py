@@ -180,6 +180,27 @@ def test_a_tick_that_says_when_it_has_work_sleeps_until_then_unless_a_fact_stirs
     assert len(other) == 7
 
 
+def test_what_stirs_a_tick_that_was_called_a_moment_ago_is_looked_at_when_it_is_due_again() -> None:
+    loop, clock = clocked()
+    seen: list[int] = []
+
+    def tick(at: int) -> int:
+        seen.append(at - START)
+        return IDLE
+
+    async def run() -> None:
+        task = asyncio.create_task(clock.drive(1.0, tick))
+        await asyncio.sleep(0)
+        for milliseconds in (0, 300, 700, 1_000, 2_000):
+            if milliseconds == 300:
+                clock.stir()
+            clock.pulse(START + milliseconds)
+        task.cancel()
+
+    on_virtual_time(run(), loop)
+    assert seen == [0, 1_000]
+
+
 def test_a_fact_that_one_tick_writes_wakes_those_after_it_at_once_and_those_before_it_at_the_next_pulse() -> None:
     loop, clock = clocked()
     seen: list[tuple[str, int]] = []

@@ -247,6 +247,8 @@ class VirtualClock:
             # A fact that one tick writes stirs those after it at this very pulse, those before it at the next.
             if at >= (drive.due if stirred or self._stirred else drive.wanted):
                 drive.call(at)
+            elif stirred or self._stirred:
+                drive.wanted = min(drive.wanted, drive.due)  # it was called a moment ago: what stirred is looked at when it is due again
         order = sorted(self._drives, key=_wanted)
         self._first = order[0] if order else None
         self._second_due = order[1].wanted if len(order) > 1 else IDLE
