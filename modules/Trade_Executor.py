@@ -105,6 +105,8 @@ class TradeExecutor:
         self._foreign: set[tuple[str, str]] = set()
         """Orders of strangers that are on record."""
         self._unexplained: Callable[[str, str], Decimal] = lambda venue, symbol: ZERO
+        self._reached: set[str] = set()
+        """Venues that have answered since the start: from then on a position that is bare there is counted."""
         self._found_open: set[str] = set()
         """Orders in doubt and trades without a stop, as the start found them."""
         self._group: asyncio.TaskGroup | None = None
@@ -507,9 +509,11 @@ class TradeExecutor:
     async def protect(self, venue: Venue) -> None:
         """At start, before anything that takes long: put back the stops that are gone and send the exits that were wanted."""
         at = self._clock.now()
-        for trade_id in self._keeper.bare.since:
-            if (trade := self._trades.get(trade_id)) is not None and trade.venue == venue.name:
-                self._keeper.bare.since[trade_id] = at  # before this nobody could do anything about it
+        if venue.name not in self._reached:
+            self._reached.add(venue.name)
+            for trade_id in self._keeper.bare.since:
+                if (trade := self._trades.get(trade_id)) is not None and trade.venue == venue.name:
+                    self._keeper.bare.since[trade_id] = at  # before this nobody could do anything about it
         self.tick(at)
         await self._lanes.drain(venue, self._work)
 

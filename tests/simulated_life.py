@@ -87,6 +87,7 @@ def lenient() -> Policies:
 
 
 policies = lenient
+"""What the daemons run with: a mutant puts others in its place."""
 
 
 def _step(state: tuple[float, int], seen: Seen, params: object) -> tuple[tuple[float, int], Intent]:
@@ -279,7 +280,6 @@ class History:
         self.seed, self.folder = seed, folder
         self.chance = random.Random(f"life {seed}")
         self.loop = VirtualLoop(AT)
-        self.clock = VirtualClock(self.loop)
         self.end = AT + int(hours * 3_600_000)
         self.finish = self.end + CALM_S * 1000
         steps = (self.finish - AT + 600_000) // STEP_MS
@@ -334,10 +334,9 @@ class History:
         length = self.chance.expovariate(1.0 / LIFE_S)
         left = {"row": length / 12.0, "written": length / 12.0, "before": length / 60.0, "after": length / 60.0}.get(way, 0.0)
         fuse = Fuse(way, max(1, int(left)))
-        venue = SimulatedVenue(self.exchange, self.clock, f"wire {self.seed} {number}", fuse.at)
-        journal = MortalJournal(self.folder / "journal.sqlite", fuse, self.monitor.fact)
         clock = VirtualClock(self.loop)
-        venue._clock = clock
+        venue = SimulatedVenue(self.exchange, clock, f"wire {self.seed} {number}", fuse.at)
+        journal = MortalJournal(self.folder / "journal.sqlite", fuse, self.monitor.fact)
         decided = Decisions(None)
         plan = program.Plan(
             mode="paper", policies=policies(), clock=clock, journal=journal, decisions=decided, venues={NAME: venue},

@@ -771,6 +771,29 @@ def test_a_late_fill_is_still_closed_if_the_daemon_dies_before_it_asked() -> Non
     again.play(restarted)
 
 
+def test_a_late_fill_whose_closing_was_wished_before_the_daemon_died_is_closed_by_the_next() -> None:
+    rig = Rig()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["entry"] = [NotSent("so it seemed")] * 99
+        order = rig.enter()
+        await rig.wait(POLICIES.execution.resend_within_s + 1)
+        rig.journal._reactors.clear()
+        rig.fill(order)
+        (late,) = rig.executor.trades
+        rig.journal.append(ExitRequested(rig.clock.now(), late, ExitReason.EMERGENCY_EXIT))  # and the power goes
+
+    rig.play(scenario)
+    again = Rig(reopened(rig.journal), FakeVenue())
+
+    async def restarted(rig: Rig) -> None:
+        rig.executor.recover(rig.clock.now())
+        await rig.wait(2)
+        assert [order.quantity for order in rig.sent(Purpose.EXIT)] == [D("0.1")]
+
+    again.play(restarted)
+
+
 # -- spreads -----------------------------------------------------------------------------------------------------------
 
 
@@ -1020,6 +1043,55 @@ def test_an_exit_that_never_left_because_the_process_died_is_sent_at_once_where_
         assert rig.state(intended) is OrderState.EXPIRED and len(rig.sent(Purpose.EXIT)) == 1, "nothing else protects it"
 
     restarted(rig, scenario)
+
+
+def test_how_long_a_position_is_bare_is_counted_from_the_venues_first_answer_and_not_anew_from_later_ones() -> None:
+    rig = Rig()
+    order = rig.enter()
+    for fact in (OrderSent(AT, order.client_order_id), OrderAccepted(AT, order.client_order_id, "V1")):
+        rig.journal.append(fact)
+    rig.journal._reactors.clear()
+    rig.fill(order)
+    rig.loop.close()
+
+    async def scenario(rig: Rig) -> None:
+        rig.venue.answers["stop"] = [InDoubt("no answer")] * 9
+        await rig.wait(30)  # nobody could do anything yet
+        began = rig.clock.now()
+        for _ in range(3):
+            await rig.executor.protect(rig.venue)
+            await rig.wait(1)
+        assert rig.executor._keeper.bare.since["trade-1"] == began
+
+    again = Rig(reopened(rig.journal), FakeVenue())
+    again.executor.recover(again.clock.now())
+
+    async def alone() -> None:  # beside no lane and no tick: the start has not come so far
+        await scenario(again)
+
+    again.loop.run_until_complete(alone())
+    again.loop.close()
+
+
+def test_a_wish_to_close_while_the_venue_is_awaited_is_on_record_and_is_sent_when_it_answers() -> None:
+    rig = Rig()
+
+    async def life(rig: Rig) -> None:
+        await opened(rig)
+
+    rig.play(life)
+    again = Rig(reopened(rig.journal), FakeVenue())
+    again.executor.recover(again.clock.now())
+
+    async def start() -> None:
+        again.executor.request_exit("trade-1", ExitReason.FORCE_EXIT, again.clock.now(), later=True)
+        await asyncio.sleep(0)
+        assert len(again.of(ExitRequested)) == 1 and not again.executor.trades["trade-1"].working(Purpose.EXIT), "not even intended"
+        await again.executor.protect(again.venue)
+        assert [order.purpose for order in again.venue.submitted] == [Purpose.EXIT]
+
+    again.loop.run_until_complete(start())
+    again.loop.close()
 
 
 def test_half_a_spread_found_at_the_start_is_closed() -> None:

@@ -20,11 +20,11 @@ from modules.backtest.kernel_rules import Rules, plain
 from modules.backtest.series import F64, I64, Series, ended
 from modules.domain import sessions
 from modules.domain.instrument import AssetClass
+from modules.domain.market import AGREEING_BARS
 from modules.strategies.compiled import cache_folder, compiled
 
 HOUR: Final = 3_600_000
 DAY: Final = 86_400_000
-AGREEING_BARS: Final = 3
 BAR: Final = np.dtype((np.record, [(name, "f8") for name in places.Bar.__annotations__]))
 CACHE_LINE: Final = 64
 ROLLS_AHEAD: Final = 400 * DAY

@@ -45,10 +45,9 @@ class _Loader(SourceFileLoader):
         return compile(tree, self.path, "exec")
 
     def exec_module(self, module: ModuleType) -> None:
-        self.get_code(module.__name__)
-        module.__dict__["_exchanges"] = self.exchanges
         module.__class__ = _Package
         super().exec_module(module)
+        module.__dict__["_exchanges"] = self.exchanges
 
 
 def _exchange(statement: ast.stmt, package: str) -> str:
