@@ -316,12 +316,18 @@ def _executed(rig: Rig, order: Order, quantity: str, number: str, *, last: bool)
     return FillSeen(make_fill(order, quantity=D(quantity), price=D(50_000), fee=D("0.01"), at=rig.clock.now(), venue_trade_id=number), last)
 
 
-@played
-async def test_an_exit_whose_last_execution_is_told_before_the_others_is_not_sent_again(rig: Rig) -> None:
+async def _leaving(rig: Rig) -> Order:
+    """The exit of a spot trade, on its way."""
     await opened(rig, BTC_SPOT)
     rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
     await rig.wait(2)
     (exit,) = rig.sent(Purpose.EXIT)
+    return exit
+
+
+@played
+async def test_an_exit_whose_last_execution_is_told_before_the_others_is_not_sent_again(rig: Rig) -> None:
+    exit = await _leaving(rig)
     for number, quantity, last in (("C", "0.03", True), ("A", "0.05", False), ("B", "0.02", False)):
         rig.executor.on_fill(_executed(rig, exit, quantity, number, last=last))
         await rig.clock.settle()
@@ -331,10 +337,7 @@ async def test_an_exit_whose_last_execution_is_told_before_the_others_is_not_sen
 
 @played
 async def test_an_exit_of_which_the_venue_filled_less_for_good_is_asked_about_and_the_rest_is_sold(rig: Rig) -> None:
-    await opened(rig, BTC_SPOT)
-    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-    await rig.wait(2)
-    (exit,) = rig.sent(Purpose.EXIT)
+    exit = await _leaving(rig)
     rig.venue.knows[exit.client_order_id] = OrderReport(exit.client_order_id, "V", BTC_SPOT, OrderState.FILLED, D("0.03"), D("0.03"))
     rig.executor.on_fill(_executed(rig, exit, "0.03", "C", last=True))
     await rig.wait(POLICY.resend_every_s + POLICY.exit_retry_s + 2)
@@ -344,10 +347,7 @@ async def test_an_exit_of_which_the_venue_filled_less_for_good_is_asked_about_an
 
 @played
 async def test_an_exit_whose_remaining_executions_nobody_tells_is_asked_about_and_not_sent_again(rig: Rig) -> None:
-    await opened(rig, BTC_SPOT)
-    rig.executor.request_exit("trade-1", ExitReason.EXIT_SIGNAL, rig.clock.now())
-    await rig.wait(2)
-    (exit,) = rig.sent(Purpose.EXIT)
+    exit = await _leaving(rig)
     rig.venue.knows[exit.client_order_id] = OrderReport(exit.client_order_id, "V", BTC_SPOT, OrderState.FILLED, D("0.1"), D("0.1"))
     rig.venue.fills = [_executed(rig, exit, "0.07", "A", last=False), _executed(rig, exit, "0.03", "C", last=True)]
     rig.executor.on_fill(rig.venue.fills[1])
